@@ -1,0 +1,64 @@
+# Next Word. Everything runs in .venv, which is made from pyproject.toml and constraints.txt on first use.
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?= python3
+NAME   ?=
+export MPLBACKEND := agg
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: test book smoke chapter colab calibrate runs checkpoints bench data screenshots set-repository clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -U pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[chapters,book,test]"
+	@touch $@
+
+test: $(VENV)/.done            ## prove the library: style, types, tests, doctests, rules of notebooks and data
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests lib
+
+book: $(VENV)/.done            ## execute every chapter, gather the claims, build the HTML, open it in a real browser
+	$(BIN)/python tools/execute.py
+	$(BIN)/python tools/collect.py
+	$(BIN)/python tools/assemble.py
+	PYTHONPATH=tools $(BIN)/jupyter-book build build/src -W -n --keep-going --path-output build/html
+	$(BIN)/python -m pytest -q tests/book
+	@echo "The book: build/html/_build/html/index.html"
+
+chapter: $(VENV)/.done         ## run one chapter: make chapter NAME=2003_next_word
+	$(BIN)/python tools/execute.py $(NAME)
+	$(BIN)/python tools/collect.py
+
+smoke: $(VENV)/.done           ## every chapter at its smallest size, to see that it runs
+	NEXTWORD_PRESET=smoke $(BIN)/python tools/execute.py --all --folder build/smoke
+
+colab: $(VENV)/.done           ## every chapter as Colab runs it: bare environment, empty folder, first cell installs
+	$(BIN)/python tools/colab.py $(NAME)
+
+calibrate: $(VENV)/.done       ## run a chapter's measurements with other seeds, threads and precision
+	$(BIN)/python tools/calibrate.py $(NAME)
+
+runs: $(VENV)/.done            ## make the recorded runs (long): make runs NAME=next_word_neural
+	$(BIN)/python tools/record.py $(NAME)
+
+checkpoints: $(VENV)/.done     ## make the bundled models again from data and seed
+	@echo "No chapter bundles a model yet."
+
+bench: $(VENV)/.done           ## race the library against its peers
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+
+data: $(VENV)/.done            ## fetch every data set of the book, once
+	$(BIN)/python -m nextword.data
+
+screenshots: $(VENV)/.done     ## pictures of every built page: light, dark, phone
+	$(BIN)/python tools/screenshots.py
+
+set-repository: $(VENV)/.done  ## make set-repository URL=https://github.com/owner/name
+	$(BIN)/python tools/set_repository.py $(URL)
+
+clean:
+	rm -rf build

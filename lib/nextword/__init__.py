@@ -1,0 +1,1 @@
+"""Next Word: the papers behind ChatGPT, executed."""

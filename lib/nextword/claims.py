@@ -1,0 +1,344 @@
+"""The claims ledger: every claim the book tests, its criterion, and the verdict on each measurement.
+
+``claims.toml`` lists the claims. A chapter measures and calls ``record``; the criterion written in the list decides the
+verdict, never the chapter. ``calibration.json`` holds what earlier runs with other seeds, precisions and thread counts
+gave: the band in which a healthy run lies.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import html
+import json
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nextword import runtime
+
+MIME = "application/vnd.nextword.claim+json"
+"""The output type under which a verdict travels inside an executed notebook."""
+
+KINDS = ("measurement", "timing", "exact", "report")
+VERDICTS = ("holds", "fails", "unresolved", "not judged", "reported")
+_POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
+    ">": lambda x, t: x > t,
+    ">=": lambda x, t: x >= t,
+    "<": lambda x, t: x < t,
+    "<=": lambda x, t: x <= t,
+    "within": lambda x, t: t[0] <= x <= t[1],
+}
+_INTERVAL_OPS = ("ci_low>", "ci_high<", "equivalent")
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the ledger: what a paper says, how it is judged, and what we bet before the run."""
+
+    id: str
+    chapter: str
+    paper: str
+    citation: str
+    where: str
+    statement: str
+    kind: str
+    quantity: str
+    predicted: str
+    op: str = ""
+    threshold: float | tuple[float, float] = math.nan
+    paper_value: float | None = None
+    unit: str = ""
+    expected: str = ""
+    reason: str = ""
+    since: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a claim that cannot be judged, naming the field."""
+        if not self.citation:
+            raise ValueError(f"claim {self.id}: paper={self.paper!r} has no short citation under [papers]")
+        if self.kind not in KINDS:
+            raise ValueError(f"claim {self.id}: kind={self.kind!r} is none of {', '.join(KINDS)}")
+        if self.predicted not in ("holds", "fails", "unsure"):
+            raise ValueError(f"claim {self.id}: predicted={self.predicted!r} is none of holds, fails, unsure")
+        if self.expected not in ("", *VERDICTS):
+            raise ValueError(f"claim {self.id}: expected={self.expected!r} is none of {', '.join(VERDICTS)}")
+        if (self.kind == "report") != (self.op == ""):
+            raise ValueError(f"claim {self.id}: a report has no op, and every other kind has one (op={self.op!r})")
+        if self.op and self.op not in (*_POINT_OPS, *_INTERVAL_OPS):
+            raise ValueError(f"claim {self.id}: op={self.op!r} is none of {', '.join((*_POINT_OPS, *_INTERVAL_OPS))}")
+        if (self.op in ("within", "equivalent")) != isinstance(self.threshold, tuple):
+            raise ValueError(f"claim {self.id}: op={self.op!r} does not fit threshold={self.threshold!r}")
+
+    @property
+    def criterion(self) -> str:
+        """The criterion as one short phrase."""
+        if self.op in ("within", "equivalent") and isinstance(self.threshold, tuple):
+            inside = f"{number(self.threshold[0])} … {number(self.threshold[1])}"
+            return f"the 95 % interval lies inside {inside}" if self.op == "equivalent" else f"within {inside}"
+        if self.op in ("ci_low>", "ci_high<"):
+            return f"the whole 95 % interval {self.op[-1]} {number(float(self.threshold))}"  # type: ignore[arg-type]  # a number here
+        return f"{self.op} {number(float(self.threshold))}" if self.op else "no pass or fail"  # type: ignore[arg-type]  # as above
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ``record`` returns: the verdict on one measurement, with all that it was judged by."""
+
+    claim: Claim
+    measured: float
+    verdict: str
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+    seeds: int | None = None
+    note: str = ""
+    band: tuple[float, float] | None = None
+
+    @property
+    def in_band(self) -> bool:
+        """Whether the measurement lies in the band of the calibration (true where there is none)."""
+        return self.band is None or self.band[0] <= self.measured <= self.band[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row of ``build/claims.json``."""
+        row = asdict(self.claim)
+        row.update({k: v for k, v in asdict(self).items() if k != "claim"}, criterion=self.claim.criterion)
+        return row
+
+    def _ipython_display_(self) -> None:
+        """Show nothing: ``record`` has already shown the card."""
+
+
+@functools.cache
+def ledger() -> dict[str, Claim]:
+    """Return all claims of the book by id, in the order of ``claims.toml``."""
+    return read_ledger(_PACKAGE / "claims.toml")
+
+
+def read_ledger(path: Path) -> dict[str, Claim]:
+    """Read a list of claims; every fault is an error that names the claim and the field."""
+    with open(path, "rb") as file:
+        content = tomllib.load(file)
+    claims: dict[str, Claim] = {}
+    for row in content.get("claim", []):
+        row["citation"] = content.get("papers", {}).get(row.get("paper"), "")
+        if row.get("id") in claims:
+            raise ValueError(f"claim {row['id']} stands twice in {path.name}")
+        if isinstance(row.get("threshold"), list):
+            row["threshold"] = tuple(float(x) for x in row["threshold"])
+        try:
+            claims[row["id"]] = Claim(**row)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"claim {row.get('id', '(without id)')} in {path.name}: {error}") from error
+    return claims
+
+
+def get(id: str) -> Claim:
+    """Return the claim called ``id``; an unknown id is an error that names the nearest."""
+    if id not in ledger():
+        near = difflib.get_close_matches(id, ledger(), n=1)
+        raise ValueError(f"id={id!r} is no claim of claims.toml" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return ledger()[id]
+
+
+def record(
+    id: str,
+    measured: float,
+    *,
+    std: float | None = None,
+    interval: tuple[float, float] | None = None,
+    seeds: int | None = None,
+    note: str = "",
+    recorded: tuple[float, float, float] | None = None,
+) -> Verdict:
+    """Judge a measurement by the criterion of its claim, show the card, and leave the record in the notebook's output.
+
+    Args:
+        id: the claim's id in ``claims.toml``.
+        measured: the number just measured, in the claim's unit.
+        std: its standard deviation over ``seeds`` runs, where there were several.
+        interval: its 95 % interval, which the criteria ``ci_low>``, ``ci_high<`` and ``equivalent`` need.
+        seeds: how many seeds ``measured`` is the mean of.
+        note: one sentence: why the number differs from the paper's.
+        recorded: ``(live, low, high)`` where ``measured`` comes from a recorded run: one of its points repeated live,
+            and the band that the recorded run gives for it. A live point outside fails the claim.
+
+    Returns:
+        The verdict. Under the ``smoke`` preset nothing is judged.
+
+    Raises:
+        ValueError: unknown id, a number that is not finite, or a criterion that lacks its interval.
+    """
+    claim = get(id)
+    measured = _finite("measured", measured)
+    if claim.op in _INTERVAL_OPS and interval is None:
+        raise ValueError(f"claim {id}: its criterion is {claim.criterion!r}, so record needs interval=(low, high)")
+    if interval is not None:
+        interval = (_finite("interval[0]", interval[0]), _finite("interval[1]", interval[1]))
+    verdict = _judge(claim, measured, interval)
+    if recorded is not None and verdict != "not judged":
+        live, low, high = (_finite("recorded", x) for x in recorded)
+        if not low <= live <= high:
+            verdict = "fails"
+            note += f" The live point {number(live)} lies outside the recorded band {number(low)} … {number(high)}."
+    result = Verdict(claim, measured, verdict, std, interval, seeds, note.strip(), band(id))
+    _show(result)
+    return result
+
+
+def _finite(name: str, value: float) -> float:
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name}={value} is not a finite number")
+    return value
+
+
+def _judge(claim: Claim, measured: float, interval: tuple[float, float] | None) -> str:
+    if claim.kind == "report":
+        return "reported"
+    if runtime.preset() == "smoke" or (claim.kind == "timing" and runtime.busy()):
+        return "not judged"
+    if claim.op in _INTERVAL_OPS and interval is not None:
+        return judge_interval(claim.op, interval, claim.threshold)
+    return "holds" if _POINT_OPS[claim.op](measured, claim.threshold) else "fails"
+
+
+def judge_interval(op: str, interval: tuple[float, float], threshold: float | tuple[float, float]) -> str:
+    """Return ``holds`` or ``fails`` when the whole interval is on one side of the threshold, else ``unresolved``.
+
+    Example:
+        >>> judge_interval("ci_low>", (0.1, 0.3), 0.0), judge_interval("ci_low>", (-0.1, 0.3), 0.0)
+        ('holds', 'unresolved')
+    """
+    low, high = interval
+    if isinstance(threshold, tuple):
+        inside, outside = threshold[0] <= low and high <= threshold[1], high < threshold[0] or low > threshold[1]
+    elif op == "ci_low>":
+        inside, outside = low > threshold, high <= threshold
+    else:
+        inside, outside = high < threshold, low >= threshold
+    return "holds" if inside else "fails" if outside else "unresolved"
+
+
+@functools.cache
+def calibration() -> dict[str, Any]:
+    """Return the calibration of the book: per preset and claim the mean, spread and single runs."""
+    path = _PACKAGE / "calibration.json"
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    return stored
+
+
+def band(id: str) -> tuple[float, float] | None:
+    """Return mean ± 4 standard deviations of a claim's calibration under the present preset, or None.
+
+    Exact claims and speeds have none. The spread is never taken as less than one part in a million, since two machines
+    may round differently.
+    """
+    row = calibration().get(runtime.preset(), {}).get(id)
+    if row is None or get(id).kind in ("exact", "timing"):
+        return None
+    half = max(4 * row["sd"], 1e-6 * abs(row["mean"]))
+    return row["mean"] - half, row["mean"] + half
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, sample standard deviation and count of calibration runs.
+
+    Example:
+        >>> summarise([1.0, 3.0])["mean"]
+        2.0
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else 0.0
+    return {"mean": mean, "sd": sd, "n": n}
+
+
+def supports_holds(claim: Claim, row: dict[str, Any]) -> bool:
+    """Return whether a calibration allows ``expected = "holds"``: met at mean ∓ 2 sd, or by every one of ≥ 5 runs."""
+    if len(row["runs"]) >= 5 and all(run["verdict"] == "holds" for run in row["runs"]):
+        return True
+    if claim.op not in _POINT_OPS:
+        return False
+    test = _POINT_OPS[claim.op]
+    return all(test(row["mean"] + s * row["sd"], claim.threshold) for s in (-2, 2))
+
+
+def number(x: float | None) -> str:
+    """Return a number as the book prints it: four significant digits, no more than the eye can use.
+
+    Example:
+        >>> number(119.876), number(0.000123456), number(312), number(1.0), number(2e-13)
+        ('119.9', '0.0001235', '312', '1', '2e-13')
+    """
+    if x is None:
+        return "–"
+    if x == 0 or 1e-4 <= abs(x) < 1e6:
+        return f"{x:.0f}" if abs(x) >= 1e4 else f"{x:.4g}"
+    return f"{x:.2g}"
+
+
+def range_text(pair: tuple[float, float] | Sequence[float] | None) -> str:
+    """Return an interval as text, or an empty string."""
+    return f"{number(pair[0])} … {number(pair[1])}" if pair else ""
+
+
+def _show(result: Verdict) -> None:
+    plain = _plain(result)
+    bundle = {"text/plain": plain, "text/html": card(result.to_dict()), MIME: result.to_dict()}
+    try:
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+
+        live = get_ipython() is not None
+    except ImportError:
+        live = False
+    if live:
+        display(bundle, raw=True)  # type: ignore[no-untyped-call]  # IPython leaves display untyped
+    else:
+        print(plain)
+
+
+def _plain(r: Verdict) -> str:
+    spread = f" ± {number(r.std)}" if r.std is not None else ""
+    return f"{r.claim.id}: {number(r.measured)}{spread} ({r.claim.quantity}); {r.claim.criterion} → {r.verdict}"
+
+
+_COLOURS = {
+    "holds": "#0072B2",
+    "fails": "#D55E00",
+    "unresolved": "#888888",
+    "not judged": "#888888",
+    "reported": "#009E73",
+}
+
+
+def card(row: dict[str, Any]) -> str:
+    """Return the HTML card of a row of ``build/claims.json``: the claim, the paper's number, ours, the band, the verdict."""
+    esc = html.escape
+    verdict, unit = row["verdict"], f" {esc(row['unit'])}" if row["unit"] else ""
+    ours = number(row["measured"]) + (f" ± {number(row['std'])}" if row["std"] is not None else "") + unit
+    cells = [("measured", f"<strong>{ours}</strong>"), ("criterion", esc(row["criterion"]))]
+    if row["paper_value"] is not None:
+        gap = row["measured"] - row["paper_value"]
+        cells.insert(0, ("paper", number(row["paper_value"]) + unit))
+        cells.append(("gap", f"{gap:+.3g}"))
+    if row["interval"]:
+        cells.append(("95 % interval", range_text(row["interval"])))
+    if row["band"]:
+        cells.append(("healthy runs", range_text(row["band"])))
+    cells.append(("our bet", esc(row["predicted"])))
+    facts = "".join(f'<span class="nw-fact"><small>{k}</small> {v}</span> &ensp;' for k, v in cells)
+    name = verdict.replace(" ", "")
+    note = f'<div class="nw-note">{esc(row["note"])}</div>' if row["note"] else ""
+    return (
+        f'<div class="nw-claim nw-claim-{name}" id="claim-{esc(row["id"])}" style="border-left:5px solid {_COLOURS[verdict]};'
+        f'padding:.4em .9em;margin:.8em 0">'
+        f'<div class="nw-statement"><span class="nw-verdict" style="color:{_COLOURS[verdict]};font-weight:700">{esc(verdict)}</span> '
+        f"&ensp;{esc(row['statement'])} <small>({esc(row['citation'])}, {esc(row['where'])})</small></div>"
+        f'<div class="nw-quantity"><small>{esc(row["quantity"])}</small></div><div class="nw-facts">{facts}</div>{note}</div>'
+    )

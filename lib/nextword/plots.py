@@ -1,0 +1,87 @@
+"""The book's one plotting style and the figures that several chapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by readers with any kind of colour vision."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def use_style() -> None:
+    """Set the style of all figures of a chapter: readable at phone width, sharp, quiet axes."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.8),
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "font.size": 11,
+            "axes.titlesize": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "axes.prop_cycle": cycler(color=list(COLOURS)),
+        }
+    )
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    logx: bool = False,
+    logy: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw one line a name, ``{name: (x, y)}``; where ``y`` has a row a seed, their mean with the seeds as points.
+
+    Args:
+        series: x of shape (n,), y of shape (n,) or (seeds, n).
+        xlabel: what the horizontal axis shows, with its unit.
+        ylabel: what the vertical axis shows, with its unit.
+    """
+    if not series:
+        raise ValueError("series={} is empty: nothing to draw")
+    figure, ax = plt.subplots() if ax is None else (ax.figure, ax)
+    for i, (name, (x, y)) in enumerate(series.items()):
+        rows = np.atleast_2d(np.asarray(y, dtype=float))
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        ax.plot(x, rows.mean(axis=0), marker=marker, color=colour, label=name)
+        if len(rows) > 1:
+            for row in rows:
+                ax.plot(x, row, marker, color=colour, alpha=0.35, markersize=4, linestyle="none")
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set_xscale("log" if logx else "linear")
+    ax.set_yscale("log" if logy else "linear")
+    if len(series) > 1:
+        ax.legend()
+    return figure  # type: ignore[return-value]  # matplotlib types ax.figure as FigureBase
+
+
+def training_curve(history: Any, *, title: str = "", smooth: float = 0.95) -> Figure:
+    """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean."""
+    figure, ax = plt.subplots()
+    loss = np.asarray(history.loss, dtype=float)
+    mean, running = loss[0], []
+    for value in loss:
+        mean = smooth * mean + (1 - smooth) * value
+        running.append(mean)
+    ax.plot(history.steps, loss, color=COLOURS[0], alpha=0.25, linewidth=1)
+    ax.plot(history.steps, running, color=COLOURS[0])
+    ax.set(xlabel="step", ylabel="training loss (nats per token)", title=title)
+    return figure

@@ -1,0 +1,159 @@
+"""The machine a chapter runs on: device, preset, precision, threads, seeds and progress bars.
+
+Everything that may differ between a laptop, a free Colab GPU and a continuous-integration machine is decided here, once,
+so that chapters can say *what* they compute and not *where*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+PRESETS = ("smoke", "cpu", "gpu")
+"""``smoke``: seconds, nothing is judged. ``cpu``: the book's numbers. ``gpu``: larger, chosen when CUDA is there."""
+
+
+def device() -> torch.device:
+    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU."""
+    return torch.device("cuda" if preset() == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+def preset() -> str:
+    """Return the size of this run: ``smoke``, ``cpu`` or ``gpu``.
+
+    ``NEXTWORD_PRESET`` decides; without it, ``gpu`` where CUDA is available and ``cpu`` elsewhere.
+
+    Raises:
+        ValueError: ``NEXTWORD_PRESET`` names no preset, or asks for ``gpu`` where there is none.
+    """
+    default = "gpu" if torch.cuda.is_available() else "cpu"
+    name = os.environ.get("NEXTWORD_PRESET") or default
+    if name not in PRESETS:
+        raise ValueError(f"NEXTWORD_PRESET={name!r} is no preset; choose one of {', '.join(PRESETS)}")
+    if name == "gpu" and not torch.cuda.is_available():
+        raise ValueError("NEXTWORD_PRESET='gpu' needs a CUDA device, and torch sees none; use 'cpu' or 'smoke'")
+    return name
+
+
+def choose(*, smoke: T, cpu: T, gpu: T) -> T:
+    """Return the value that belongs to the present preset. Each chapter holds all its sizes in one such call.
+
+    Example:
+        >>> import os; os.environ["NEXTWORD_PRESET"] = "smoke"
+        >>> choose(smoke=10, cpu=1000, gpu=100_000)
+        10
+    """
+    return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[preset()]
+
+
+def seed() -> int:
+    """Return the seed of this run: ``NEXTWORD_SEED``, or 0. Calibration runs a chapter under several."""
+    text = os.environ.get("NEXTWORD_SEED") or "0"
+    if not text.isdigit():
+        raise ValueError(f"NEXTWORD_SEED={text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch. Only chapters and tests call this; the library takes a ``generator`` instead.
+
+    Args:
+        seed: a whole number from 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} is outside 0 … 2**32 - 1")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def bf16() -> bool:
+    """Return whether bfloat16 makes this machine faster.
+
+    True on CPUs with AVX512-BF16 or AMX, and on GPUs of compute capability 8 or more. On other CPUs bfloat16 is emulated
+    and slower than float32. ``NEXTWORD_BF16=0`` or ``1`` overrides what was found.
+    """
+    override = os.environ.get("NEXTWORD_BF16")
+    if override in ("0", "1"):
+        return override == "1"
+    if device().type == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    return _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        probe = getattr(torch.cpu, name, None)
+        if probe is not None and probe():
+            return True
+    return False
+
+
+def autocast() -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which forward passes run: bfloat16 autocast where it is faster, else nothing."""
+    if bf16():
+        return torch.autocast(device().type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def set_threads(n: int | None = None) -> int:
+    """Set torch's thread count once, to ``n``, ``NEXTWORD_THREADS``, ``OMP_NUM_THREADS`` or what torch chose; return it."""
+    wanted = n or int(
+        os.environ.get("NEXTWORD_THREADS") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
+    )
+    if wanted < 1:
+        raise ValueError(f"n={wanted} threads: at least 1 is needed")
+    torch.set_num_threads(wanted)
+    return wanted
+
+
+def busy() -> bool:
+    """Return whether other processes hold this machine's cores, so that a measured speed would mean little."""
+    cores = os.cpu_count() or 1
+    return os.getloadavg()[0] > cores + 0.5 if hasattr(os, "getloadavg") else False
+
+
+def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "it") -> Iterator[T]:
+    """Yield from ``iterable`` while a bar on standard output tells how far it is and how long it will take.
+
+    The bar is plain text, so it needs no widget and no network. Where nobody watches (output is neither a terminal nor a
+    live notebook: ``NEXTWORD_PROGRESS=0``), only the last line is printed.
+    """
+    from tqdm import tqdm
+
+    live = os.environ.get("NEXTWORD_PROGRESS", "1") != "0"
+    interval = 0.5 if live else float("inf")
+    bar = tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        file=sys.stdout,
+        ncols=88,
+        mininterval=interval,
+        delay=0 if live else 1e-9,
+    )
+    yield from bar
+
+
+def describe() -> dict[str, str]:
+    """Return device, preset, precision, threads and versions, as they are stamped on every executed chapter."""
+    name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
+    return {
+        "device": name,
+        "preset": preset(),
+        "precision": "bfloat16 autocast" if bf16() else "float32",
+        "threads": str(torch.get_num_threads()),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

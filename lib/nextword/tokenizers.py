@@ -1,0 +1,533 @@
+"""Byte-level byte-pair encoding, the tokenizer of GPT-2 and GPT-3 (Radford et al. 2019, section 2.2).
+
+A text becomes bytes, so that no character is unknown. Frequent neighbours are merged into longer tokens, so that common
+words cost one token and rare ones a few. Sennrich et al. 2016 brought byte-pair encoding to translation; GPT-2 moved it
+from characters to bytes and kept merges inside the pieces that a regular expression cuts.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import heapq
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import regex
+from torch import Tensor
+
+from nextword.runtime import progress
+
+Pair = tuple[int, int]
+
+GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+r"""How GPT-2 cuts a text into pieces (pre-tokens). No token reaches across a cut. The first alternative to fit wins:
+
+- ``'s|'t|'re|'ve|'m|'ll|'d``: the English contractions, lower case only. ``it's`` is cut before ``'s``, but ``IT'S``
+  into ``IT``, ``'`` and ``S``: an oversight that the authors noted in their code and kept.
+- `` ?\p{L}+``: letters of any script, with the one space before them. So `` the`` is a token of its own.
+- `` ?\p{N}+``: digits, likewise.
+- `` ?[^\s\p{L}\p{N}]+``: everything else that is not white space (punctuation, symbols, emoji), likewise.
+- ``\s+(?!\S)``: white space up to, but without, the last character before a word. That last space goes to the word.
+- ``\s+``: the white space that is left: a line break or a tab right before a word.
+"""
+
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+BYTE_ORDER = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
+"""The byte that each of the ids 0 to 255 stands for. GPT-2 puts the printable Latin-1 characters first: 0 is "!"."""
+_BYTE_ID = bytes(BYTE_ORDER.index(byte) for byte in range(256))  # the inverse: _BYTE_ID[byte] is its id
+
+_FORMAT, _VERSION = "nextword.ByteBPE", 1
+_FIELDS = {"format", "version", "pattern", "special_tokens", "tokens"}
+
+
+class ByteBPE:
+    r"""Byte-level byte-pair encoding (Radford et al. 2019, section 2.2).
+
+    Ids are laid out as in GPT-2: 0 to 255 are the single bytes in the order of ``BYTE_ORDER``, then one id for each
+    merge in the order in which merges were learnt, then the special tokens. The id of a token is also its rank:
+    encoding merges the neighbours whose union has the lowest id, until none is left.
+
+    Any bytes survive the round trip, and so does any text that UTF-8 can express. A lone surrogate, which it cannot
+    express, becomes U+FFFD, as in OpenAI's tiktoken.
+
+    Used in: 2019_gpt2.
+
+    Example:
+        >>> bpe = ByteBPE.train(["low lower lowest", "new newer newest"], 262)
+        >>> bpe.merges()[:2]
+        [(b'w', b'e'), (b'l', b'o')]
+        >>> [bpe.token_bytes(i) for i in bpe.encode("lower")]
+        [b'lo', b'we', b'r']
+        >>> bpe.decode(bpe.encode("lowest ☕"))
+        'lowest ☕'
+    """
+
+    def __init__(
+        self,
+        ranks: Mapping[bytes, int],
+        *,
+        pattern: str = GPT2_PATTERN,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> None:
+        """Build a tokenizer from its tokens. ``train``, ``load`` and ``from_tiktoken`` are the usual ways to one.
+
+        Args:
+            ranks: id of each token; all 256 single bytes must be among them.
+            pattern: regular expression (module ``regex``) that cuts a text into pieces; it may have no capturing group.
+            special_tokens: id of each special token, such as ``{"<|endoftext|>": 50256}``.
+
+        Raises:
+            ValueError: a byte is missing, the ids are not 0, 1, 2, … without gaps, or the pattern cannot be used.
+        """
+        self._ranks = dict(ranks)
+        self._special = dict(special_tokens or {})
+        _check_vocabulary(self._ranks, self._special)
+        self.pattern = pattern
+        self._pattern = _compile(pattern)
+        self._token_of = {i: token for token, i in self._ranks.items()}
+        self._token_of |= {i: name.encode("utf-8") for name, i in self._special.items()}
+        self._cache = _PieceCache(self._ranks)
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, *, pattern: str = GPT2_PATTERN, special_tokens: Collection[str] = ()
+    ) -> ByteBPE:
+        """Learn the merges of ``texts``: join the most frequent pair of neighbours, again and again.
+
+        This is algorithm 1 of Sennrich et al. 2016, on bytes. Pairs are counted inside the pieces that ``pattern``
+        cuts. Among equally frequent pairs the one with the smallest (left id, right id) comes first, so the result
+        depends on nothing but the texts. It is the same as that of Hugging Face's ``tokenizers``.
+
+        Args:
+            texts: documents, read once. A special token inside them counts as ordinary text.
+            vocab_size: 256 bytes + merges + special tokens. Texts too short to yield so many merges give a smaller
+                vocabulary: size the model by the result's ``vocab_size``.
+            pattern: see ``GPT2_PATTERN``.
+            special_tokens: names that get the last ids, in this order.
+
+        Raises:
+            ValueError: ``vocab_size`` has no room for the bytes and the special tokens, or one of these is named twice.
+            TypeError: ``texts`` is one string, or holds something else than strings; ``vocab_size`` is no integer.
+        """
+        if not isinstance(vocab_size, int):
+            raise TypeError(f"vocab_size must be an integer, got {vocab_size!r}")
+        special_tokens = _check_names("special_tokens", special_tokens)
+        n_merges = vocab_size - 256 - len(special_tokens)
+        if n_merges < 0:
+            raise ValueError(
+                f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens need "
+                f"at least {256 + len(special_tokens)}"
+            )
+        tokens = [bytes([byte]) for byte in BYTE_ORDER]
+        for left, right in _learn_merges(_count_pieces(texts, _compile(pattern)), n_merges):
+            tokens.append(tokens[left] + tokens[right])
+        ranks = {token: i for i, token in enumerate(tokens)}
+        return cls(ranks, pattern=pattern, special_tokens=_number(special_tokens, first=len(ranks)))
+
+    @classmethod
+    def from_tiktoken(
+        cls, path: str | Path, *, pattern: str = GPT2_PATTERN, special_tokens: Collection[str] = ("<|endoftext|>",)
+    ) -> ByteBPE:
+        """Read a ``*.tiktoken`` file: on each line a token in base64 and its rank, which is kept as its id.
+
+        The file holds neither the pattern nor the special tokens. The defaults are GPT-2's; special tokens get the ids
+        after the last rank (``<|endoftext|>`` is 50256 in GPT-2).
+
+        Raises:
+            ValueError: a line is not "base64 rank", a token or a rank comes twice, or ranks are missing.
+        """
+        ranks: dict[bytes, int] = {}
+        for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                encoded, rank = line.split()
+                token, position = base64.b64decode(encoded, validate=True), int(rank)
+            except ValueError as error:
+                where = f"path={str(path)!r}, line {number}"
+                raise ValueError(f"{where}: expected a base64 token and its rank, got {line[:60]!r}") from error
+            if token in ranks:
+                raise ValueError(f"path={str(path)!r}, line {number}: token {token!r} comes twice")
+            ranks[token] = position
+        names = _check_names("special_tokens", special_tokens)
+        return cls(ranks, pattern=pattern, special_tokens=_number(names, first=len(ranks)))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return len(self._token_of)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Id of each special token."""
+        return dict(self._special)
+
+    def token_bytes(self, id: int) -> bytes:
+        """Return the bytes that an id stands for (a special token: its name).
+
+        Raises:
+            ValueError: the vocabulary has no such id.
+        """
+        return self.decode_bytes([id])
+
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """Return the merges in the order in which they were learnt, each as its two halves.
+
+        A token's halves are what encoding makes of it from the tokens learnt before it.
+
+        Raises:
+            ValueError: a token is not the union of two earlier ones, as may be in a vocabulary that was not trained by
+                byte-pair encoding.
+        """
+        halves = []
+        for token, rank in sorted(self._ranks.items(), key=lambda item: item[1]):
+            if len(token) > 1:
+                parts = _merge(token, self._ranks, below=rank)
+                if len(parts) != 2:
+                    raise ValueError(f"token {rank} = {token!r} is not the union of two tokens of lower rank")
+                halves.append((parts[0], parts[1]))
+        return halves
+
+    def encode(self, text: str, *, allow_special: Collection[str] = ()) -> list[int]:
+        r"""Turn a text into ids.
+
+        The name of a special token inside the text is ordinary text: what a user types can never end a document.
+        ``allow_special`` lists the names that are to become their special id instead.
+
+        Raises:
+            TypeError: ``text`` is not a string (for bytes there is ``encode_bytes``).
+            ValueError: ``allow_special`` names a token that does not exist.
+
+        Example:
+            >>> bpe = ByteBPE.train(["aaabdaaabac"], 260, special_tokens=["<|end|>"])
+            >>> bpe.encode("abac<|end|>", allow_special=["<|end|>"])
+            [257, 64, 66, 259]
+        """
+        text = _expressible(_check_text("text", text))
+        allowed = _check_names("allow_special", allow_special)
+        if not allowed:
+            return self._encode_ordinary(text)
+        if unknown := [name for name in allowed if name not in self._special]:
+            raise ValueError(f"allow_special={unknown} are no special tokens; there are {list(self._special)}")
+        names = "|".join(regex.escape(name) for name in sorted(allowed, key=len, reverse=True))  # the longest name wins
+        ids: list[int] = []
+        for n, part in enumerate(regex.split(f"({names})", text)):  # odd parts are the names that were found
+            ids += [self._special[part]] if n % 2 else self._encode_ordinary(part)
+        return ids
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        r"""Turn any bytes into ids, so that ``decode_bytes`` gives the same bytes back.
+
+        Bytes that are UTF-8 get the ids of their text. Others travel as Python's escapes (PEP 383) through the pattern,
+        which takes them for punctuation.
+
+        Example:
+            >>> bpe = ByteBPE.train([], 256)
+            >>> bpe.decode_bytes(bpe.encode_bytes(b"caf\xc3\xa9 \xff"))
+            b'caf\xc3\xa9 \xff'
+        """
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, got {type(data).__name__}; for a text there is encode")
+        return self._encode_ordinary(data.decode("utf-8", "surrogateescape"))
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Return ``encode`` of each text."""
+        return [self.encode(text) for text in _each_text(texts)]
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        return list(chain.from_iterable(map(self._cache.__getitem__, _cut(self._pattern, text))))
+
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
+        """Turn ids, such as a list or a tensor of shape (T,), into text.
+
+        The bytes are joined first: a character may lie across two tokens. Bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            ValueError: an id is outside the vocabulary, or a tensor has another shape.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int] | Tensor) -> bytes:
+        """Turn ids into the bytes they stand for. Errors as in ``decode``."""
+        if isinstance(ids, Tensor):
+            if ids.ndim != 1:
+                raise ValueError(f"ids must have shape (T,), got {tuple(ids.shape)}; decode one row at a time")
+            ids = ids.tolist()
+        try:
+            return b"".join([self._token_of[i] for i in ids])
+        except KeyError as error:
+            last = self.vocab_size - 1
+            raise ValueError(f"ids holds {error.args[0]!r}; this vocabulary has the ids 0 to {last}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer to one JSON file, which is there as a whole or not at all.
+
+        Tokens stand in the order of their ids, each byte as the Latin-1 character of the same number.
+        """
+        tokens = sorted(self._ranks, key=self._ranks.__getitem__)
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "pattern": self.pattern,
+            "special_tokens": self._special,
+            "tokens": [token.decode("latin-1") for token in tokens],
+        }
+        _write_whole(Path(path), json.dumps(content, indent=0))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ByteBPE:
+        """Read a tokenizer that ``save`` wrote.
+
+        Raises:
+            ValueError: the file is no such tokenizer, has another version, or a key is missing or unknown.
+        """
+        try:
+            content = _read_fields(Path(path).read_text(encoding="utf-8"))
+            special = content["special_tokens"]
+            taken = set(special.values())
+            free = [i for i in range(len(content["tokens"]) + len(special)) if i not in taken]
+            ranks = {token.encode("latin-1"): i for token, i in zip(content["tokens"], free, strict=True)}
+            return cls(ranks, pattern=content["pattern"], special_tokens=special)
+        except ValueError as error:
+            raise ValueError(f"path={str(path)!r} holds no ByteBPE: {error}") from error
+
+
+class _PieceCache(dict[str, tuple[int, ...]]):
+    """Ids of each piece, worked out when it is first met. A language repeats its words, so most look-ups are hits."""
+
+    max_pieces, max_length = 500_000, 64  # about 100 MB at most; long pieces hardly ever come back
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        super().__init__()
+        self._ranks = ranks
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        data = piece.encode("utf-8", "surrogateescape")
+        rank = self._ranks.get(data)
+        ids = (rank,) if rank is not None else tuple(self._ranks[part] for part in _merge(data, self._ranks))
+        if len(piece) <= self.max_length:
+            if len(self) >= self.max_pieces:
+                self.clear()
+            self[piece] = ids
+        return ids
+
+
+def _merge(piece: bytes, ranks: Mapping[bytes, int], *, below: float = float("inf")) -> list[bytes]:
+    """Merge the neighbours whose union has the lowest rank (the leftmost at a tie) until no union is a token.
+
+    Parts are known by where they begin: ``after[i]`` is where the part that begins at i ends and the next begins. A
+    heap holds the possible merges, so a piece of n bytes takes O(n log n) steps and not n².
+    """
+    n = len(piece)
+    after = list(range(1, n + 2))
+    before = list(range(-1, n))
+    heap: list[tuple[int, int, int]] = []  # (rank of the union, where it begins, where it ends)
+
+    def propose(begin: int, end: int) -> None:
+        rank = ranks.get(piece[begin:end])
+        if rank is not None and rank < below:
+            heapq.heappush(heap, (rank, begin, end))
+
+    for i in range(n - 1):
+        propose(i, i + 2)
+    while heap:
+        _, begin, end = heapq.heappop(heap)
+        middle = after[begin]
+        if middle < 0 or middle >= n or after[middle] != end:
+            continue  # one of the two parts has since been merged with another neighbour
+        after[begin], before[end], after[middle] = end, begin, -1  # -1: no part begins here any more
+        if begin > 0:
+            propose(before[begin], end)
+        if end < n:
+            propose(begin, after[end])
+    parts, i = [], 0
+    while i < n:
+        parts.append(piece[i : after[i]])
+        i = after[i]
+    return parts
+
+
+def _count_pieces(texts: Iterable[str], pattern: regex.Pattern[str]) -> Counter[str]:
+    """Count the distinct pieces: merges stay inside a piece, so the rest of training never sees the texts again."""
+    counts: Counter[str] = Counter()
+    many = len(texts) if isinstance(texts, (list, tuple)) and len(texts) > 100_000 else None
+    checked = _each_text(texts)
+    for text in progress(checked, total=many, desc="counting", unit="text") if many else checked:
+        counts.update(_cut(pattern, _expressible(text)))
+    return counts
+
+
+def _learn_merges(pieces: Mapping[str, int], n_merges: int) -> Iterable[Pair]:
+    merges = islice(_best_pairs(pieces), n_merges)
+    takes_long = sum(map(len, pieces)) > 500_000
+    return progress(merges, total=n_merges, desc="merging", unit="merge") if takes_long else merges
+
+
+def _best_pairs(pieces: Mapping[str, int]) -> Iterator[Pair]:
+    """Yield the most frequent pair of ids, merge it everywhere, and go on until every piece is one token.
+
+    The heap is not told when a count falls. A pair that comes up with an old count is put back with the present one.
+    """
+    links = _LinkedPieces(pieces)
+    heap = [(-n, pair) for pair, n in links.count.items()]
+    heapq.heapify(heap)
+    new = 256
+    while heap:
+        n, pair = heapq.heappop(heap)
+        present = links.count[pair]
+        if present == -n:
+            yield pair
+            for born in links.merge(pair, new):
+                heapq.heappush(heap, (-links.count[born], born))
+            new += 1
+        elif present > 0:
+            heapq.heappush(heap, (-present, pair))
+
+
+class _LinkedPieces:
+    """The distinct pieces, one after another in one linked list of ids, with a wall between them.
+
+    For each pair of neighbours it keeps the count and the places where it was seen. So a merge takes as many steps as
+    the pair has places, however long the texts are.
+    """
+
+    wall, gone = -1, -2  # what ``token`` holds between two pieces, and where a token was merged into the one before it
+
+    def __init__(self, pieces: Mapping[str, int]) -> None:
+        self.token, self.weight = [self.wall], [0]  # weight: how often the piece comes in the texts
+        for piece, n in pieces.items():
+            ids = piece.encode("utf-8").translate(_BYTE_ID)
+            self.token += [*ids, self.wall]
+            self.weight += [n] * (len(ids) + 1)
+        self.after = list(range(1, len(self.token) + 1))
+        self.before = list(range(-1, len(self.token) - 1))
+        self.count: defaultdict[Pair, int] = defaultdict(int)
+        self.places: defaultdict[Pair, list[int]] = defaultdict(list)
+        for i, (left, right) in enumerate(pairwise(self.token)):
+            if left != self.wall and right != self.wall:
+                self.count[left, right] += self.weight[i]
+                self.places[left, right].append(i)
+
+    def merge(self, pair: Pair, new: int) -> list[Pair]:
+        """Put ``new`` in every place of ``pair`` and return the pairs that ``new`` is now part of."""
+        token, after, before, count = self.token, self.after, self.before, self.count
+        left, right = pair
+        born: defaultdict[Pair, list[int]] = defaultdict(list)
+        for i in self.places.pop(pair):  # from left to right: "aaa" becomes "aa", "a"
+            j = after[i]
+            if token[i] != left or token[j] != right:
+                continue  # a merge has taken one of the two since
+            h, k, n = before[i], after[j], self.weight[i]  # h i j k become h i k
+            token[i], token[j] = new, self.gone
+            after[i], before[k] = k, i
+            if token[h] != self.wall:
+                count[token[h], left] -= n
+                count[token[h], new] += n
+                born[token[h], new].append(h)
+            if token[k] != self.wall:
+                count[right, token[k]] -= n
+                count[new, token[k]] += n
+                born[new, token[k]].append(i)
+        self.places.update(born)
+        return [pair for pair in born if count[pair] > 0]
+
+
+def _compile(pattern: str) -> regex.Pattern[str]:
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"pattern={pattern!r} is no regular expression: {error}") from error
+    if compiled.groups:
+        raise ValueError(f"pattern={pattern!r} has capturing groups; write (?:…) instead of (…)")
+    return compiled
+
+
+def _cut(pattern: regex.Pattern[str], text: str) -> list[str]:
+    pieces: list[str] = pattern.findall(text)
+    if sum(map(len, pieces)) != len(text):
+        raise ValueError(f"pattern={pattern.pattern!r} must take up every character, but leaves some of the text out")
+    return pieces
+
+
+def _expressible(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs joined, and those without a partner replaced by U+FFFD."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check_text(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        hint = "; for bytes there is encode_bytes" if isinstance(text, bytes) else ""
+        raise TypeError(f"{name} must be a string, got {type(text).__name__}{hint}")
+    return text
+
+
+def _each_text(texts: Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, (str, bytes)):
+        raise TypeError("texts must be an iterable of strings, got one string; write [text]")
+    return (_check_text(f"texts[{i}]", text) for i, text in enumerate(texts))
+
+
+def _check_names(argument: str, names: Collection[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{argument} must be a collection of names, got the string {names!r}; write [{names!r}]")
+    if bad := [name for name in names if not isinstance(name, str) or not name]:
+        raise ValueError(f"{argument} must hold non-empty strings, got {bad[0]!r}")
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise ValueError(f"{argument} names {twice[0]!r} twice")
+    return list(names)
+
+
+def _number(names: Iterable[str], *, first: int) -> dict[str, int]:
+    return {name: i for i, name in enumerate(names, start=first)}
+
+
+def _check_vocabulary(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing:
+        raise ValueError(f"ranks lacks {len(missing)} of the 256 single bytes, the first being 0x{missing[0]:02x}")
+    if b"" in ranks:
+        raise ValueError("ranks holds the empty token")
+    n, ids = len(ranks) + len(special), Counter(chain(ranks.values(), special.values()))
+    if wrong := [i for i in range(n) if ids[i] != 1]:
+        raise ValueError(f"ids must be 0 to {n - 1}, each once; {wrong[0]} comes {ids[wrong[0]]} times")
+
+
+def _read_fields(text: str) -> dict[str, Any]:
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f'it is not a JSON object with "format": "{_FORMAT}"')
+    if content.get("version") != _VERSION:
+        raise ValueError(f"its version is {content.get('version')!r}; this library reads version {_VERSION}")
+    if content.keys() != _FIELDS:
+        missing, unknown = sorted(_FIELDS - content.keys()), sorted(content.keys() - _FIELDS)
+        raise ValueError(f"missing keys {missing}, unknown keys {unknown}")
+    tokens, special = content["tokens"], content["special_tokens"]
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ValueError("tokens must be a list of strings")
+    if not isinstance(content["pattern"], str):
+        raise ValueError("pattern must be a string")
+    if not isinstance(special, dict) or not all(type(i) is int for i in special.values()):
+        raise ValueError("special_tokens must map names to ids")
+    return content
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write under another name first: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

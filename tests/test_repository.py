@@ -1,0 +1,168 @@
+"""Rules of the repository: one list of dependencies, one public address, layers without circles, clean notebooks' tools."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = ROOT / "lib" / "nextword"
+
+LAYERS = [
+    {"runtime", "data", "claims", "plots"},
+    {"attention", "sparse_attention", "layers", "tokenizers", "generation", "checkpoints"},
+    {"ngram", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
+    {"training", "evaluation", "scaling_laws", "ppo", "rlhf", "check"},
+]
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def config():
+    return yaml.safe_load((ROOT / "_config.yml").read_text())
+
+
+def imports_of(module):
+    tree = ast.parse((LIBRARY / f"{module}.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "nextword":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nextword."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("nextword.")}
+    return found
+
+
+MODULES = sorted(p.stem for p in LIBRARY.glob("*.py") if p.stem != "__init__")
+
+
+def layer(module):
+    return next((i for i, names in enumerate(LAYERS) if module in names), None)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_its_own_layer_and_those_above(module):
+    assert layer(module) is not None, f"{module}.py has no layer: add it to LAYERS and to the table in CONTRIBUTING.md"
+    for other in imports_of(module):
+        assert layer(other) is not None and layer(other) <= layer(module), f"{module} imports {other}, a layer below it"
+
+
+def test_imports_form_no_circle():
+    graph = {module: imports_of(module) for module in MODULES}
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, f"circle: {' → '.join([*path, module])}"
+        if module in done or module not in graph:
+            return
+        path.append(module)
+        for other in graph[module]:
+            visit(other)
+        done.add(path.pop())
+
+    for module in MODULES:
+        visit(module)
+
+
+def split_requirement(text):
+    name, spec = re.fullmatch(r"([A-Za-z0-9_.-]+?)\s*([<>=!~].*)?", text).groups()
+    return name.lower().replace("_", "-"), spec or ""
+
+
+def test_environment_yml_names_the_seven_packages_with_pyprojects_ranges():
+    wanted = {"jupyter-book", "torch", "numpy", "matplotlib", "einops", "nbmake", "pytest"}
+    extras = [r for rows in project()["optional-dependencies"].values() for r in rows]
+    ranges = dict(split_requirement(r) for r in project()["dependencies"] + extras)
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    inner = next(d["pip"] for d in content if isinstance(d, dict))
+    rows = [d for d in content if isinstance(d, str)] + [d for d in inner if not d.startswith("-e")]
+    found = dict(split_requirement(r) for r in rows)
+    found["torch"] = found.pop("pytorch")
+    assert "pip" in found and found["python"] == project()["requires-python"]
+    assert wanted == set(found) - {"pip", "python"}
+    assert {name: found[name] for name in wanted} == {name: ranges[name] for name in wanted}
+    editable = next(d for d in inner if d.startswith("-e"))
+    named = re.search(r"\[(.*)\]", editable).group(1).split(",")
+    assert set(named) <= set(project()["optional-dependencies"])
+
+
+def test_the_librarys_own_dependencies_are_not_pinned():
+    pinned = {split_requirement(line)[0] for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line}
+    own = {split_requirement(r)[0] for r in project()["dependencies"]}
+    assert not pinned & own, f"constraints.txt pins {pinned & own}; readers must keep Colab's own versions"
+    assert all("==" not in r for r in project()["dependencies"])
+
+
+def test_the_public_address_is_the_same_everywhere():
+    url = config()["repository"]["url"]
+    install = f'"nextword[chapters] @ git+{url}@{config()["repository"]["branch"]}"'
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        assert install.replace('"', '\\"') in path.read_text(), f"{path.name} installs from another address than {url}"
+    for name in ("README.md", "CITATION.cff"):
+        addresses = set(re.findall(r"https://github\.com/[\w.-]+/[\w-]+", (ROOT / name).read_text()))
+        assert addresses <= {url}, f"{name} names {addresses - {url}}; run make set-repository URL={url}"
+
+
+def test_set_repository_rewrites_every_address(tmp_path):
+    import shutil
+    import subprocess
+    import sys
+
+    for name in ("_config.yml", "README.md", "CITATION.cff", "chapters", "tools"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    new = "https://github.com/somebody/elsewhere"
+    subprocess.run([sys.executable, tmp_path / "tools/set_repository.py", new], check=True, capture_output=True)
+    old = config()["repository"]["url"]
+    for path in [*tmp_path.glob("chapters/*.ipynb"), tmp_path / "_config.yml", tmp_path / "README.md"]:
+        assert old not in path.read_text() and new in path.read_text(), path.name
+    refused = subprocess.run(
+        [sys.executable, tmp_path / "tools/set_repository.py", "example"], capture_output=True, text=True
+    )
+    assert refused.returncode != 0 and "https://" in refused.stderr
+
+
+def test_every_top_level_entry_has_its_reason():
+    import subprocess
+
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    known = set(
+        [
+            "README.md",
+            "LICENSE",
+            "LICENSE-text",
+            "CITATION.cff",
+            "CONTRIBUTING.md",
+            "_config.yml",
+            "_toc.yml",
+            "environment.yml",
+            "pyproject.toml",
+            "constraints.txt",
+            "Makefile",
+            ".ci",
+            ".github",
+            ".gitignore",
+            "chapters",
+            "lib",
+            "tests",
+            "benchmarks",
+            "tools",
+        ]
+    )
+    assert {path.split("/")[0] for path in tracked} <= known
+
+
+def test_nothing_names_a_machine_or_an_index():
+    import subprocess
+
+    words = ["/work" + "/", "/tmp" + "/", "pypi" + ".org", "files.python" + "hosted"]
+    for word in words:
+        found = subprocess.run(["git", "grep", "-lIF", word], cwd=ROOT, capture_output=True, text=True).stdout.split()
+        assert not found, f"{word} stands in {', '.join(found)}"

@@ -1,0 +1,697 @@
+"""Schedules, optimiser, the loop against one written out by hand, and runs that are killed and resumed."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from nextword import training
+from nextword.training import History, TrainConfig, cosine, fit, in_mode, linear, make_optimizer, noam
+
+V, T = 11, 6
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTWORD_BF16", "0")
+
+
+class TinyLM(nn.Module):
+    """A language model that sees one token: embedding, norm, dropout, projection."""
+
+    def __init__(self, width: int = 8, dropout: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(V, width), nn.LayerNorm(width)
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(width, V)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in (self.embed.weight, self.out.weight):
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, ids: Tensor, targets: Tensor | None = None) -> SimpleNamespace:
+        logits = self.out(self.dropout(self.norm(self.embed(ids))))
+        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return SimpleNamespace(logits=logits, loss=loss)
+
+
+def make_batches(number: int = 4, size: int = 3, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    ids = torch.randint(V, (number, size, T + 1), generator=torch.Generator().manual_seed(seed))
+    return [(batch[:, :-1], batch[:, 1:].clone()) for batch in ids]
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(first: nn.Module | dict[str, Tensor], second: nn.Module | dict[str, Tensor]) -> None:
+    """Equal bit by bit."""
+    one, two = (x.state_dict() if isinstance(x, nn.Module) else x for x in (first, second))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def without_seconds(history: History) -> dict[str, Any]:
+    return {name: values for name, values in history.to_dict().items() if name != "seconds"}
+
+
+class Stop(Exception):
+    """The run is broken off."""
+
+
+def broken_off(batches: Iterable[Any], after: int) -> Iterator[Any]:
+    """Yield ``after`` batches, starting again where they end, then break the run off."""
+    drawn = 0
+    while True:
+        for batch in batches:
+            if drawn == after:
+                raise Stop
+            drawn += 1
+            yield batch
+
+
+# --- Schedules ---
+
+
+@pytest.mark.parametrize("schedule", [cosine, linear])
+@given(data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_schedules_rise_to_the_peak_and_fall_to_the_floor(schedule: Callable[..., float], data: st.DataObject) -> None:
+    steps = data.draw(st.integers(2, 300))
+    warmup, floor = data.draw(st.integers(0, steps - 1)), data.draw(st.floats(0, 1))
+    rates = [schedule(s, peak=0.3, warmup=warmup, steps=steps, floor=floor) for s in range(1, steps + 6)]
+    for step in range(1, warmup + 1):
+        assert rates[step - 1] == pytest.approx(0.3 * step / warmup)
+    assert rates[steps - 1 :] == pytest.approx([0.3 * floor] * 6)
+    fall = rates[max(warmup - 1, 0) : steps]
+    assert all(a >= b - 1e-15 for a, b in zip(fall, fall[1:], strict=False))
+
+
+def test_cosine_and_linear_agree_with_torch_after_the_warm_up() -> None:
+    for ours, theirs in (
+        (cosine, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=40, eta_min=0.2)),
+        (linear, lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=40)),
+    ):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+        scheduler = theirs(optimizer)
+        for step in range(10, 51):
+            rate = ours(step, peak=2.0, warmup=10, steps=50, floor=0.1)
+            assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+            optimizer.step()
+            scheduler.step()
+
+
+def test_default_floors() -> None:
+    assert cosine(9, peak=2.0, warmup=3, steps=9) == pytest.approx(0.2)
+    assert linear(9, peak=2.0, warmup=3, steps=9) == 0.0
+
+
+def test_noam_is_equation_3_and_highest_at_the_end_of_the_warm_up() -> None:
+    rates = [noam(step, 64, 20) for step in range(1, 101)]
+    assert max(rates) == rates[19] == pytest.approx(1 / math.sqrt(64 * 20))
+    assert rates[4] == pytest.approx(rates[19] / 4)  # a quarter of the warm-up
+    assert rates[79] == pytest.approx(rates[19] / 2)  # four times as far: half
+    assert noam(5, 256, 20) == pytest.approx(rates[4] / 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: cosine(0, peak=1.0, warmup=0, steps=5), "step=0"),
+        (lambda: linear(1, peak=1.0, warmup=6, steps=5), "warmup=6"),
+        (lambda: cosine(1, peak=1.0, warmup=-1, steps=5), "warmup=-1"),
+        (lambda: cosine(1, peak=1.0, warmup=0, steps=5, floor=1.5), "floor=1.5"),
+        (lambda: noam(0, 64, 20), "step=0"),
+        (lambda: noam(1, 0, 20), "d_model=0"),
+        (lambda: noam(1, 64, 0), "warmup=0"),
+    ],
+)
+def test_schedules_refuse_what_they_cannot_mean(call: Callable[[], float], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        call()
+
+
+# --- Settings and optimiser ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("warmup", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("checkpoint_every", -1),
+        ("evaluate_every", -5),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("weight_decay", -0.1),
+        ("betas", (0.9, 1.0)),
+        ("clip", 0.0),
+        ("clip", -1.0),
+        ("schedule", "cosin"),
+        ("warmup", 2000),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{field}={re_escape(value)}"):
+        TrainConfig(**{field: value})
+
+
+def re_escape(value: Any) -> str:
+    import re
+
+    return re.escape(repr(value))
+
+
+def test_settings_of_a_wrong_type_or_name_are_refused() -> None:
+    for settings_ in ({"steps": 1.5}, {"step": 3}):
+        with pytest.raises(TypeError, match="step"):
+            TrainConfig(**settings_)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ValueError, match="leave warmup=0"):
+        TrainConfig(schedule=lambda step: 0.1, warmup=3)
+    with pytest.raises(AttributeError):
+        TrainConfig().steps = 3  # type: ignore[misc]  # frozen
+
+
+def test_rate_follows_the_schedule_by_name_or_function() -> None:
+    common = {"steps": 20, "learning_rate": 0.5, "warmup": 4}
+    assert TrainConfig(schedule="cosine", **common).rate(9) == cosine(9, peak=0.5, warmup=4, steps=20)
+    assert TrainConfig(schedule="linear", **common).rate(9) == linear(9, peak=0.5, warmup=4, steps=20)
+    constant = TrainConfig(schedule="constant", **common)
+    assert [constant.rate(step) for step in (1, 4, 20)] == [0.125, 0.5, 0.5]
+    assert TrainConfig(schedule=lambda step: noam(step, 64, 4)).rate(9) == noam(9, 64, 4)
+
+
+def test_decay_acts_on_matrices_only() -> None:
+    model = TinyLM()
+    nn.init.ones_(model.out.bias)
+    before = state(model)
+    optimizer = make_optimizer(model, learning_rate=0.1, weight_decay=0.5, betas=(0.9, 0.99))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in model.state_dict().items():
+        shrunk = name in ("embed.weight", "out.weight")
+        torch.testing.assert_close(value, before[name] * (0.95 if shrunk else 1.0))
+
+
+def test_eps_is_added_after_the_bias_correction() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    optimizer = make_optimizer(model, learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.95))
+    model.weight.grad = torch.full((1, 1), 1e-8)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(-0.5)  # eps = 1e-8; added before, it would be -0.18
+
+
+def test_frozen_parameters_stay_out_and_a_model_without_others_is_refused() -> None:
+    model = TinyLM()
+    model.embed.requires_grad_(False)
+    before = state(model)
+    fit(model, make_batches(), TrainConfig(steps=3))
+    assert torch.equal(model.embed.weight, before["embed.weight"])
+    assert not torch.equal(model.out.weight, before["out.weight"])
+    with pytest.raises(ValueError, match="TinyLM has no parameter"):
+        make_optimizer(model.requires_grad_(False), learning_rate=0.1, weight_decay=0.0, betas=(0.9, 0.9))
+
+
+# --- The loop ---
+
+
+def by_hand(model: TinyLM, batches: list[tuple[Tensor, Tensor]], config: TrainConfig) -> list[float]:
+    """AdamW written out (Loshchilov & Hutter 2019, algorithm 2, decay times the rate), clipping by the global norm."""
+    parameters = list(model.parameters())
+    mean, square = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    (b1, b2), norms = config.betas, []
+    for step in range(1, config.steps + 1):
+        ids, targets = batches[(step - 1) % len(batches)]
+        gradients = torch.autograd.grad(model(ids, targets).loss, parameters)
+        norms.append(math.sqrt(sum((g**2).sum().item() for g in gradients)))
+        scale = 1.0 if config.clip is None else min(1.0, config.clip / (norms[-1] + 1e-6))
+        for p, g, m, v in zip(parameters, gradients, mean, square, strict=True):
+            m.mul_(b1).add_((1 - b1) * scale * g)
+            v.mul_(b2).add_((1 - b2) * (scale * g) ** 2)
+            update = m / (1 - b1**step) / ((v / (1 - b2**step)).sqrt() + 1e-8)
+            decay = config.weight_decay if p.ndim >= 2 else 0.0
+            p.data -= config.rate(step) * (update + decay * p.data)
+    return norms
+
+
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_fit_equals_a_loop_written_by_hand(clip: float | None) -> None:
+    config = TrainConfig(steps=15, learning_rate=0.05, warmup=3, clip=clip, weight_decay=0.2)
+    ours, theirs, batches = TinyLM().double(), TinyLM().double(), make_batches()
+    history = fit(ours, batches, config)
+    norms = by_hand(theirs, batches, config)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, theirs.state_dict()[name], rtol=0, atol=1e-12)
+    assert history.grad_norm == pytest.approx(norms, rel=1e-9)
+    assert max(norms) > 0.3, "the clip must have had something to do"
+    assert history.learning_rate == [config.rate(step) for step in range(1, 16)]
+
+
+def test_loss_starts_at_ln_v_and_one_batch_is_learned_by_heart() -> None:
+    model = TinyLM(width=32)
+    ids = torch.arange(10)[None]
+    history = fit(model, [(ids, (ids + 1) % V)], TrainConfig(steps=150, learning_rate=0.03, weight_decay=0.0))
+    assert history.loss[0] == pytest.approx(math.log(V), abs=0.1)
+    assert history.loss[-1] < 0.05
+
+
+def test_accumulation_equals_one_large_batch_also_with_unequal_counts_of_targets() -> None:
+    ids, targets = (torch.cat(parts) for parts in zip(*make_batches(number=4, size=2), strict=True))
+    targets[0:2, 1:] = -100  # the first of four small batches has 2 targets, the second none, the others 12 each
+    targets[2:4] = -100
+    small = list(zip(ids.split(2), targets.split(2), strict=True))
+    common = {"steps": 12, "learning_rate": 0.05, "clip": 0.5}
+    one, four = TinyLM().double(), TinyLM().double()
+    whole = fit(one, [(ids, targets)], TrainConfig(batch_size=8, **common))
+    parts = fit(four, small, TrainConfig(batch_size=2, accumulate=4, **common))
+    assert parts.loss == pytest.approx(whole.loss, abs=1e-12)
+    assert parts.grad_norm == pytest.approx(whole.grad_norm, abs=1e-12)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, four.state_dict()[name], rtol=0, atol=1e-12)
+
+
+def test_batches_may_be_dictionaries() -> None:
+    one, two, batches = TinyLM(), TinyLM(), make_batches()
+    batches[1][1][:, 2:] = -100
+    config = TrainConfig(steps=5, accumulate=2)
+    fit(one, batches, config)
+    fit(two, [{"targets": targets, "ids": ids} for ids, targets in batches], config)
+    assert_same(one, two)
+
+
+def test_bfloat16_autocast_is_used_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = []
+    model = TinyLM()
+    model.out.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    for wanted in ("0", "1"):
+        monkeypatch.setenv("NEXTWORD_BF16", wanted)
+        fit(model, make_batches(), TrainConfig(steps=1))
+    assert kinds == [torch.float32, torch.bfloat16]
+    assert model.out.weight.dtype == torch.float32
+
+
+def test_history_counts_times_and_survives_the_disk(tmp_path: Path) -> None:
+    history = fit(TinyLM(), make_batches(), TrainConfig(steps=6), evaluate=lambda model: 2.5)
+    assert history.steps == [1, 2, 3, 4, 5, 6]
+    assert {len(values) for name, values in history.to_dict().items() if name != "evaluations"} == {6}
+    assert history.seconds == sorted(history.seconds) and history.seconds[0] > 0
+    assert history.evaluations == [{"value": 2.5, "step": 6}]
+    history.save(tmp_path / "runs" / "history.json")
+    assert History.load(tmp_path / "runs" / "history.json") == history
+    assert os.listdir(tmp_path / "runs") == ["history.json"]
+
+
+def test_evaluation_runs_when_due_in_evaluation_mode_and_changes_nothing() -> None:
+    modes: list[bool] = []
+
+    def evaluate(model: TinyLM) -> dict[str, float]:
+        modes.append(model.dropout.training)
+        torch.rand(3), np.random.rand(), random.random()
+        model(*make_batches()[0]).loss.backward()  # a probe may be trained here
+        time.sleep(0.05)
+        return {"loss": 1.0, "accuracy": 0.5}
+
+    config = {"steps": 7, "learning_rate": 0.05}
+    quiet, watched = TinyLM(dropout=0.5), TinyLM(dropout=0.5)
+    fit(quiet, make_batches(), TrainConfig(**config))
+    history = fit(watched, make_batches(), TrainConfig(evaluate_every=3, **config), evaluate=evaluate)
+    assert [entry["step"] for entry in history.evaluations] == [3, 6, 7]
+    assert history.evaluations[0] == {"loss": 1.0, "accuracy": 0.5, "step": 3}
+    assert modes == [False] * 3
+    assert_same(quiet, watched)
+    assert history.seconds[-1] < 0.15, "time of evaluation must not count"
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_modes_are_put_back_even_after_an_error(training_mode: bool) -> None:
+    model = TinyLM(dropout=0.5).train(training_mode)
+    model.norm.train(not training_mode)
+    seen = []
+    model.dropout.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+    fit(model, make_batches(), TrainConfig(steps=2))
+    with pytest.raises(Stop):
+        fit(model, broken_off(make_batches(), 1), TrainConfig(steps=2))
+    assert seen == [True] * 3
+    assert [module.training for module in (model, model.norm, model.out)] == [
+        training_mode,
+        not training_mode,
+        training_mode,
+    ]
+    with in_mode(model, training=False):
+        assert not model.norm.training
+
+
+def test_the_seed_decides_and_the_random_numbers_of_the_caller_go_on() -> None:
+    def numbers() -> tuple[float, float, float]:
+        return torch.rand(()).item(), float(np.random.randn()), random.random()
+
+    def train(seed: int) -> TinyLM:
+        model = TinyLM(dropout=0.5)
+        fit(model, make_batches(), TrainConfig(steps=4, seed=seed))
+        return model
+
+    for draw in (torch.manual_seed, np.random.seed, random.seed):
+        draw(5)
+    numbers()
+    expected = numbers()
+    for draw in (torch.manual_seed, np.random.seed, random.seed):
+        draw(5)
+    numbers()
+    first = train(seed=1)
+    assert numbers() == expected
+    assert_same(first, train(seed=1))
+    assert not torch.equal(first.out.weight, train(seed=2).out.weight)
+
+
+def test_the_order_of_the_data_does_not_depend_on_the_model() -> None:
+    orders = []
+    for dropout in (0.0, 0.5):
+        seen: list[Tensor] = []
+        model = TinyLM(dropout=dropout)
+        model.embed.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(inputs[0]))
+        fit(model, shuffled_loader(), TrainConfig(steps=12))
+        orders.append(torch.cat(seen))
+    assert torch.equal(*orders)
+    first, second = orders[0][:12].unique(dim=0), orders[0][12:24].unique(dim=0)
+    assert torch.equal(first, second) and len(first) == 12, "two epochs hold the same rows"
+    assert not torch.equal(orders[0][:12], orders[0][12:24]), "in another order"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    class Breaks(TinyLM):
+        def forward(self, ids: Tensor, targets: Tensor | None = None) -> SimpleNamespace:
+            output = super().forward(ids, targets)
+            return SimpleNamespace(loss=output.loss * (math.nan if (ids == 0).all() else 1.0))
+
+    bad = (torch.zeros(1, T, dtype=torch.long), torch.ones(1, T, dtype=torch.long))
+    good, model = TinyLM(), Breaks()
+    config = TrainConfig(steps=5, schedule="constant", checkpoint_every=1)
+    with pytest.raises(FloatingPointError, match=r"stopped at step 3: loss nan.*learning_rate"):
+        fit(model, [*make_batches(number=2), bad], config, checkpoint=tmp_path)
+    fit(good, make_batches(number=2), TrainConfig(steps=2, schedule="constant"))
+    assert_same(good, model)
+    assert len(stored(tmp_path).steps) == 2
+
+
+def test_bad_batches_and_models_are_named() -> None:
+    config = TrainConfig(steps=6)
+    with pytest.raises(ValueError, match="ran out after 4, and the run needs 12"):
+        fit(TinyLM(), iter(make_batches()), TrainConfig(steps=6, accumulate=2))
+    with pytest.raises(ValueError, match="ran out after 0"):
+        fit(TinyLM(), [], config)
+    with pytest.raises(TypeError, match="yielded a Tensor"):
+        fit(TinyLM(), [make_batches()[0][0]], config)
+    with pytest.raises(TypeError, match="without a loss"):
+        fit(TinyLM(), [make_batches()[0][:1]], config)
+    with pytest.raises(ValueError, match="resume=True needs checkpoint"):
+        fit(TinyLM(), make_batches(), config, resume=True)
+    with pytest.raises(FloatingPointError, match="step 1: .* 0 targets"):
+        fit(TinyLM(), [(torch.zeros(1, 2, dtype=torch.long), torch.full((1, 2), -100))], config)
+
+
+def test_the_bar_shows_the_running_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bar(list[int]):
+        shown: list[str] = []
+
+        def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+            self.shown.append(text)
+
+    monkeypatch.setattr(training.runtime, "progress", lambda iterable, **keywords: Bar(iterable))
+    history = fit(TinyLM(), make_batches(), TrainConfig(steps=2))
+    assert Bar.shown == [f"loss {history.loss[0]:.3f}", f"loss {sum(history.loss) / 2:.3f}"]
+
+
+# --- Checkpoints ---
+
+
+def stored(folder: Path) -> History:
+    import json
+
+    return History(**json.loads(torch.load(folder / "training.pt", weights_only=True)["history"]))
+
+
+def shuffled_loader() -> DataLoader[Any]:
+    ids = torch.arange(12)[:, None] * 5 % V + torch.arange(T + 1)[None]
+    ids[:, 0] = 0
+    ids = torch.cat([torch.stack([torch.arange(12) % V, torch.arange(12) // V], 1), ids % V], 1)
+    return DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:].clone()), batch_size=3, shuffle=True)
+
+
+class Epochs:
+    """Batches shuffled anew in each epoch, by one of the three sources of random numbers."""
+
+    def __init__(self, shuffle: Callable[[int], list[int]]) -> None:
+        self.shuffle = shuffle
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = make_batches(number=5)
+        return iter([batches[i] for i in self.shuffle(5)])
+
+
+SOURCES: dict[str, Callable[[], Iterable[Any]]] = {
+    "a list": make_batches,
+    "DataLoader": shuffled_loader,
+    "torch": lambda: Epochs(lambda n: torch.randperm(n).tolist()),
+    "numpy": lambda: Epochs(lambda n: np.random.permutation(n).tolist()),
+    "python": lambda: Epochs(lambda n: random.sample(range(n), n)),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_resumed_run_equals_one_without_a_break(source: str, accumulate: int, tmp_path: Path) -> None:
+    """Broken off twice, in the second and the fifth epoch, between two checkpoints, with dropout and evaluations."""
+    make = SOURCES[source]
+    settings_ = {"learning_rate": 0.05, "warmup": 4, "checkpoint_every": 4, "evaluate_every": 5, "seed": 3}
+    config = TrainConfig(steps=24 // accumulate, accumulate=accumulate, **settings_)
+    evaluate = lambda model: {"sum": float(model.out.weight.double().sum()), "random": torch.rand(()).item()}  # noqa: E731
+    whole = TinyLM(dropout=0.4)
+    expected = fit(whole, make(), config, evaluate=evaluate)
+    history = History()
+    for attempt, after in enumerate((7, 19, 10**9)):
+        model = TinyLM(dropout=0.4, seed=attempt + 1)  # its first weights must not matter
+        torch.rand(attempt + 1), np.random.rand(attempt + 1), random.random()
+        if attempt == 0:
+            model.load_state_dict(TinyLM(dropout=0.4).state_dict())
+        try:
+            data = make() if attempt == 2 else BrokenOff(make(), after)
+            history = fit(model, data, config, evaluate=evaluate, checkpoint=tmp_path, resume=attempt > 0)
+        except Stop:
+            assert 0 < len(stored(tmp_path).steps) * accumulate <= after
+    assert_same(whole, model)
+    assert without_seconds(history) == without_seconds(expected)
+    assert history.seconds == sorted(history.seconds)
+
+
+class BrokenOff:
+    """An iterable that starts again like the one inside, and breaks the run off after so many batches."""
+
+    def __init__(self, batches: Iterable[Any], after: int) -> None:
+        self.batches, self.left = batches, after
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            if self.left == 0:
+                raise Stop
+            self.left -= 1
+            yield batch
+
+
+def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
+    config = TrainConfig(steps=5)
+    first, second = TinyLM(dropout=0.3), TinyLM(dropout=0.3, seed=9)
+    history = fit(first, make_batches(), config, evaluate=lambda model: 1.0, checkpoint=tmp_path, resume=True)
+    untouched = broken_off([], 0)
+    again = fit(second, untouched, config, evaluate=lambda model: 1 / 0, checkpoint=tmp_path, resume=True)
+    assert again == history
+    assert_same(first, second)
+    assert os.listdir(tmp_path) == ["training.pt"]
+
+
+def test_a_run_without_resume_starts_anew(tmp_path: Path) -> None:
+    fit(TinyLM(), make_batches(), TrainConfig(steps=5), checkpoint=tmp_path)
+    with pytest.raises(Stop):  # broken off before its first periodic checkpoint: the old one must be gone
+        fit(TinyLM(seed=1), broken_off(make_batches(), 2), TrainConfig(steps=5), checkpoint=tmp_path)
+    assert stored(tmp_path) == History()
+    resumed, whole = TinyLM(seed=2), TinyLM(seed=1)
+    fit(resumed, make_batches(), TrainConfig(steps=5), checkpoint=tmp_path, resume=True)
+    fit(whole, make_batches(), TrainConfig(steps=5))
+    assert_same(resumed, whole)
+
+
+def test_a_constant_rate_may_be_trained_longer(tmp_path: Path) -> None:
+    longer, whole = TinyLM(dropout=0.3), TinyLM(dropout=0.3)
+    common = {"schedule": "constant", "warmup": 3}
+    fit(longer, shuffled_loader(), TrainConfig(steps=10, **common), checkpoint=tmp_path)
+    fit(longer, shuffled_loader(), TrainConfig(steps=20, **common), checkpoint=tmp_path, resume=True)
+    fit(whole, shuffled_loader(), TrainConfig(steps=20, **common))
+    assert_same(longer, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip": 0.5}, r"clip=1\.0, not 0\.5"),
+        ({"clip": None}, r"clip=1\.0, not None"),
+        ({"betas": (0.9, 0.99)}, "betas="),
+        ({"batch_size": 8}, "batch_size=32, not 8"),
+        ({"accumulate": 2}, "accumulate=1, not 2"),
+        ({"seed": 1}, "seed=0, not 1"),
+        ({"weight_decay": 0.0}, "weight_decay="),
+        ({"learning_rate": 2e-3}, "step 1 at learning rate"),
+        ({"schedule": "linear"}, "step 1 at learning rate"),
+        ({"schedule": lambda step: 0.1}, "step 1 at learning rate"),
+        ({"steps": 20}, "steps differ"),
+        ({"steps": 3}, "at step 6, beyond steps=3"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    fit(TinyLM(), make_batches(), TrainConfig(steps=6), checkpoint=tmp_path)
+    model, content = TinyLM(seed=4), (tmp_path / "training.pt").read_bytes()
+    before = state(model)
+    with pytest.raises(ValueError, match=message) as error:
+        fit(model, make_batches(), TrainConfig(**{"steps": 6, **change}), checkpoint=tmp_path, resume=True)
+    assert str(tmp_path) in str(error.value) and "resume=False" in str(error.value)
+    assert_same(model, before)
+    assert (tmp_path / "training.pt").read_bytes() == content
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    config = TrainConfig(steps=2)
+    fit(TinyLM(), make_batches(), config, checkpoint=tmp_path)
+    wider, double, larger = TinyLM(width=9), TinyLM().double(), TinyLM()
+    larger.extra = nn.Linear(2, 2)
+    for model, message in (
+        (wider, r"float32 \(11, 8\) as embed.weight, this model torch.float32 \(11, 9\)"),
+        (double, r"float32 \(11, 8\) as embed.weight, this model torch.float64"),
+        (larger, "NoneType as extra.weight"),
+    ):
+        before = state(model)
+        with pytest.raises(ValueError, match=message):
+            fit(model, make_batches(), config, checkpoint=tmp_path, resume=True)
+        assert_same(model, before)
+
+
+def test_a_broken_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    config, file = TrainConfig(steps=2), tmp_path / "training.pt"
+    fit(TinyLM(), make_batches(), config, checkpoint=tmp_path)
+    whole = file.read_bytes()
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            fit(TinyLM(), make_batches(), config, checkpoint=tmp_path, resume=True)
+    torch.save({"format": 99}, file)
+    with pytest.raises(ValueError, match="not of format 1"):
+        fit(TinyLM(), make_batches(), config, checkpoint=tmp_path, resume=True)
+    torch.save({"format": 1, "code": os.system}, file)  # a pickle that could run anything
+    with pytest.raises(ValueError, match="cannot be read"):
+        fit(TinyLM(), make_batches(), config, checkpoint=tmp_path, resume=True)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(TinyLM(), make_batches(), TrainConfig(steps=2), checkpoint=tmp_path)
+    content = (tmp_path / "training.pt").read_bytes()
+
+    def disk_full(state: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="no space"):
+        fit(TinyLM(), make_batches(), TrainConfig(steps=4), checkpoint=tmp_path)
+    assert os.listdir(tmp_path) == ["training.pt"]
+    assert (tmp_path / "training.pt").read_bytes() == content
+
+
+# --- A process that is killed ---
+
+CONFIG = TrainConfig(steps=300, learning_rate=0.02, warmup=10, checkpoint_every=2, batch_size=3)
+
+
+def child(folder: str, task: str) -> None:
+    """Train in a process of its own: slowly, or until it kills itself half-way into a write, or to the end."""
+    torch.set_num_threads(1)
+    save, written = torch.save, 0
+
+    def killed_while_writing(state: Any, file: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 5:
+            file.write(b"half of a checkpoint")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(state, file)
+
+    def slow() -> Iterator[Any]:
+        while True:
+            for batch in shuffled_loader():
+                time.sleep(0.01)
+                yield batch
+
+    model = TinyLM(dropout=0.4)
+    if task == "dies writing":
+        torch.save = killed_while_writing
+    fit(model, slow() if task == "slow" else shuffled_loader(), CONFIG, checkpoint=folder, resume=True)
+    whole = TinyLM(dropout=0.4)
+    history = fit(whole, shuffled_loader(), CONFIG)
+    assert_same(model, whole)
+    assert without_seconds(history) == without_seconds(stored(Path(folder)))
+    print("equal")
+
+
+def start(folder: Path, task: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "NEXTWORD_BF16": "0", "NEXTWORD_PRESET": "cpu", "NEXTWORD_PROGRESS": "0"}
+    command = [sys.executable, __file__, str(folder), task]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
+    process = start(tmp_path, "slow")
+    limit, file = time.monotonic() + 60, tmp_path / "training.pt"
+    while not (file.exists() and len(stored(tmp_path).steps) >= 6):
+        assert process.poll() is None and time.monotonic() < limit, process.communicate()[1]
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    reached = len(stored(tmp_path).steps)
+    assert process.returncode == -signal.SIGKILL and 6 <= reached < CONFIG.steps
+
+    process = start(tmp_path, "dies writing")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(stored(tmp_path).steps) == reached + 8, "four writes went well, the fifth was cut short"
+    assert (tmp_path / "training.pt.tmp").exists()
+
+    process = start(tmp_path, "finishes")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "equal" in output, errors
+    assert os.listdir(tmp_path) == ["training.pt"]
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:])

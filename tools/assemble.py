@@ -1,0 +1,256 @@
+"""Put together in build/src what Sphinx reads: pages, executed notebooks, configuration and the one file of MathJax.
+
+Run after tools/execute.py and tools/collect.py. The folder is made from nothing each time, so that a page removed from
+the table of contents leaves no trace. In each executed notebook two marks are filled in:
+
+``<!-- stamp -->``  what the run cost: seconds against the budget, date, device, preset, versions
+``<!-- hero -->``   the figure of the cell tagged ``hero``, copied up so that a chapter opens with its result
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+from nextword import claims, data
+
+ROOT = Path(__file__).resolve().parents[1]
+STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
+MATHJAX_FILE = "tex-svg-full.js"
+
+
+class AssemblyError(Exception):
+    """The book cannot be put together; the message says which file is at fault and what to do."""
+
+
+def pages(toc: dict[str, Any]) -> list[str]:
+    """Return every page that a table of contents names, in reading order, without suffix."""
+    found = [toc["root"]]
+
+    def walk(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                walk(item)
+        elif isinstance(node, dict):
+            if "file" in node:
+                found.append(node["file"])
+            for key in ("parts", "chapters", "sections", "subtrees", "entries"):
+                walk(node.get(key, []))
+
+    walk(toc)
+    return found
+
+
+def source_of(page: str, root: Path) -> Path:
+    """Return the notebook or Markdown file behind ``page``."""
+    candidates = [root / f"{page}{suffix}" for suffix in (".ipynb", ".md")]
+    existing = [path for path in candidates if path.exists()]
+    if len(existing) != 1:
+        said = "neither exists" if not existing else "both exist"
+        raise AssemblyError(f"_toc.yml names {page}: {said} of {page}.ipynb and {page}.md; exactly one should")
+    return existing[0]
+
+
+def read_executed(source: Path, executed: Path) -> tuple[NotebookNode, dict[str, Any]]:
+    """Return the executed copy of a notebook and the record of its run, and refuse a copy of another version."""
+    name = source.stem
+    copy, record = executed / f"{name}.ipynb", executed / f"{name}.run.json"
+    remedy = f"run 'make book', or 'make chapter NAME={name}', to execute it"
+    for path in (copy, record):
+        if not path.exists():
+            raise AssemblyError(f"{source.name} has not been executed: {path.name} is missing; {remedy}")
+    notebook = nbformat.read(copy, as_version=4)
+    if _sources(notebook) != _sources(nbformat.read(source, as_version=4)):
+        raise AssemblyError(f"{source.name} was changed after it was executed; {remedy} again")
+    return notebook, json.loads(record.read_text(encoding="utf-8"))
+
+
+def _sources(notebook: NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def stamp(run: dict[str, Any]) -> str:
+    """Return the few lines of Markdown that say what a run cost.
+
+    Example:
+        >>> run = {"seconds": 181.6, "budget_seconds": 240, "date": "2026-11-24", "device": "cpu", "preset": "cpu"}
+        >>> print(stamp(run | {"precision": "float32", "torch": "2.13.0", "python": "3.11.7"}))
+        :::{admonition} What it costs to run
+        :class: nw-stamp
+        3 min 2 s of the 4 min planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
+        :::
+    """
+    seconds, budget = float(run["seconds"]), run.get("budget_seconds")
+    over = budget is not None and seconds > float(budget)
+    cost = _duration(seconds) + (f" of the {_duration(float(budget))} planned" if budget is not None else "")
+    facts = [
+        cost,
+        _day(str(run["date"])),
+        f"{run['device']}, preset `{run['preset']}`, {run['precision']}",
+        f"torch {run['torch']}, Python {run['python']}",
+    ]
+    lines = [":::{admonition} What it costs to run", f":class: nw-stamp{' nw-stamp-over' if over else ''}", " · ".join(facts)]
+    if over:
+        lines += ["", f"This run took {seconds / float(budget):.1f} times what was planned for it."]
+    if run["preset"] == "smoke":
+        lines += ["", "The `smoke` preset is for editing: its numbers mean nothing, and no claim is judged."]
+    return "\n".join([*lines, ":::"])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    parts = ([f"{minutes} min"] if minutes else []) + ([f"{rest} s"] if rest or not minutes else [])
+    return " ".join(parts)
+
+
+def _day(date: str) -> str:
+    try:
+        day = datetime.datetime.fromisoformat(date)
+    except ValueError:
+        return date
+    return f"{day.day} {day:%B %Y}"
+
+
+def fill_stamp(notebook: NotebookNode, run: dict[str, Any]) -> None:
+    """Replace the mark of the stamp, in the one Markdown cell that holds it."""
+    marked = _marked(notebook, STAMP)
+    if len(marked) != 1:
+        raise AssemblyError(f"the mark {STAMP} stands in {len(marked)} Markdown cells; it belongs in exactly one")
+    cell = notebook.cells[marked[0]]
+    cell.source = cell.source.replace(STAMP, f"\n\n{stamp(run)}\n\n")
+
+
+def fill_hero(notebook: NotebookNode) -> None:
+    """Show the figure of the cell tagged ``hero`` where the mark stands.
+
+    The Markdown cell is cut in two at the mark and a cell that bears only the picture goes between. The picture has the
+    figure's alternative text, but neither its number nor its name: those stay where the figure is made.
+    """
+    marked = _marked(notebook, HERO)
+    tagged = [cell for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
+    if not marked and not tagged:
+        return
+    if len(marked) != 1 or len(tagged) != 1:
+        raise AssemblyError(f"{len(marked)} cells hold the mark {HERO}, {len(tagged)} are tagged 'hero'; one each fits")
+    cell = notebook.cells[marked[0]]
+    before, after = cell.source.split(HERO, maxsplit=1)
+    name = tagged[0].metadata.get("mystnb", {}).get("figure", {}).get("name")
+    pointer = f"*Made further down on this page: {{numref}}`{name}`.*" if name else ""
+    pieces = [
+        _markdown(before.strip(), cell.id),
+        hero_cell(tagged[0]),
+        _markdown(f"{pointer}\n\n{after.strip()}".strip(), f"{cell.id[:50]}-after-hero"),
+    ]
+    notebook.cells[marked[0] : marked[0] + 1] = [piece for piece in pieces if piece.source]
+
+
+def hero_cell(tagged: NotebookNode) -> NotebookNode:
+    """Return a cell that bears the last picture which the ``tagged`` cell put out, and nothing else."""
+    alt = tagged.metadata.get("mystnb", {}).get("image", {}).get("alt")
+    if not alt:
+        raise AssemblyError("the cell tagged 'hero' has no alternative text: set mystnb.image.alt in its metadata")
+    for output in reversed(tagged.outputs):
+        picture = {kind: data for kind, data in output.get("data", {}).items() if kind.startswith("image/")}
+        if picture:
+            break
+    else:
+        raise AssemblyError("the cell tagged 'hero' put out no picture; draw its figure in that cell")
+    cell = nbformat.v4.new_code_cell("# The result of this chapter. The cell that draws it stands further down.")
+    cell.id = "hero-picture"
+    cell.metadata.update(tags=["remove-input"], mystnb={"image": {"alt": alt, "classes": "nw-hero"}})
+    cell.outputs = [nbformat.v4.new_output("display_data", data=picture)]
+    return cell
+
+
+def _markdown(source: str, cell_id: str) -> NotebookNode:
+    cell = nbformat.v4.new_markdown_cell(source)
+    cell.id = cell_id
+    return cell
+
+
+def _marked(notebook: NotebookNode, mark: str) -> list[int]:
+    return [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and mark in cell.source]
+
+
+def drop_records(notebook: NotebookNode) -> None:
+    """Take the claims' own output type out: tools/collect.py has read it, Sphinx does not know it, the card stays."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(claims.MIME, None)
+
+
+def assemble_notebook(source: Path, executed: Path, target: Path) -> None:
+    """Write the executed copy of ``source`` with both marks filled in to ``target``."""
+    try:
+        notebook, run = read_executed(source, executed)
+        fill_stamp(notebook, run)
+        fill_hero(notebook)
+        drop_records(notebook)
+        nbformat.validate(notebook)
+    except AssemblyError as error:
+        raise AssemblyError(f"{source.name}: {error}") from None
+    nbformat.write(notebook, target)
+
+
+def vendor_mathjax(extracted: Path, licence: Path, target: Path) -> None:
+    """Copy MathJax's one file, with its licence, to where ``html_extra_path`` picks it up."""
+    found = [extracted] if extracted.is_file() else sorted(extracted.rglob(MATHJAX_FILE))
+    if len(found) != 1:
+        raise AssemblyError(f"the data source 'mathjax' should hold one {MATHJAX_FILE}, and holds {len(found)}")
+    target.mkdir(parents=True)
+    shutil.copyfile(found[0], target / MATHJAX_FILE)
+    shutil.copyfile(licence, target / "LICENSE")
+
+
+def assemble(root: Path, mathjax: Path) -> Path:
+    """Make ``build/src`` under ``root`` and return it. Everything that is wrong with the notebooks is said at once."""
+    target, work = root / "build" / "src", root / "build" / "src.part"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "chapters").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copyfile(root / name, work / name)
+    shutil.copytree(root / "chapters" / "_static", work / "chapters" / "_static")
+    shutil.copyfile(root / "chapters" / "references.bib", work / "chapters" / "references.bib")
+    vendor_mathjax(mathjax, root / "chapters" / "_static" / "mathjax-licence.txt", work / "_vendor" / "mathjax")
+
+    faults = []
+    for page in pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))):
+        try:
+            source = source_of(page, root)
+            copy = work / source.relative_to(root)
+            if source.suffix == ".ipynb":
+                assemble_notebook(source, root / "build" / "executed" / "chapters", copy)
+            else:
+                shutil.copyfile(source, copy)
+        except AssemblyError as error:
+            faults.append(str(error))
+    if faults:
+        shutil.rmtree(work)
+        raise AssemblyError("\n".join(faults))
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(work, target)
+    return target
+
+
+def main() -> int:
+    """Assemble the book of this repository."""
+    try:
+        target = assemble(ROOT, data.fetch("mathjax"))
+    except AssemblyError as error:
+        print(f"The book cannot be put together:\n{error}", file=sys.stderr)
+        return 1
+    print(f"assembled {len(list((target / 'chapters').glob('*.ipynb')))} notebooks in {target.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The chapters as files: where they lie, what they import, and how long each may take."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = ROOT / "chapters"
+LIBRARY = ROOT / "lib" / "nextword"
+EXECUTED = ROOT / "build" / "executed" / "chapters"
+
+BUDGET_SECONDS = {
+    "2003_next_word": 60,
+    "2016_gnmt": 300,
+    "2017_transformer": 300,
+    "2018_gpt1": 240,
+    "2018_bert": 200,
+    "2019_gpt2": 200,
+    "2019_sparse_transformer": 150,
+    "2020_scaling_laws": 300,
+    "2020_gpt3": 240,
+    "2017_ppo": 200,
+    "2022_instructgpt": 300,
+    "2023_dolly": 120,
+    "2021_clip": 120,
+    "2023_palm_e": 90,
+    "epilogue": 5,
+}
+"""Process seconds of one core that a chapter may take under the ``cpu`` preset; half as much again without bfloat16."""
+
+
+def names(folder: Path = CHAPTERS) -> list[str]:
+    """Return the names of all chapters that exist, longest budget first."""
+    found = [path.stem for path in folder.glob("*.ipynb")]
+    unknown = sorted(set(found) - set(BUDGET_SECONDS))
+    if unknown:
+        raise SystemExit(f"{', '.join(unknown)}: give each new chapter its budget in tools/chapters.py, BUDGET_SECONDS")
+    return sorted(found, key=lambda name: (-BUDGET_SECONDS[name], name))
+
+
+def read(name: str, folder: Path = CHAPTERS) -> nbformat.NotebookNode:
+    """Return a chapter's notebook."""
+    return nbformat.read(folder / f"{name}.ipynb", as_version=4)
+
+
+def is_exclusive(name: str) -> bool:
+    """Return whether the chapter times things and must run alone (notebook metadata ``exclusive: true``)."""
+    return bool(read(name).metadata.get("exclusive", False))
+
+
+def code_of(notebook: nbformat.NotebookNode) -> str:
+    """Return the notebook's code as one Python source, IPython's own lines blanked."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    lines = "\n\n".join(cells).split("\n")
+    return "\n".join(
+        "pass" if line.strip().startswith(("%", "!")) and not line[0].isspace() else _indent(line) for line in lines
+    )
+
+
+def _indent(line: str) -> str:
+    stripped = line.lstrip()
+    return line[: len(line) - len(stripped)] + "pass" if stripped.startswith(("%", "!")) else line
+
+
+def modules_of(code: str) -> set[str]:
+    """Return the names of the ``nextword`` modules that a source imports, with all that those import in turn."""
+    found: set[str] = set()
+    waiting = _imports(code)
+    while waiting:
+        module = waiting.pop()
+        if module not in found and (LIBRARY / f"{module}.py").exists():
+            found.add(module)
+            waiting |= _imports((LIBRARY / f"{module}.py").read_text(encoding="utf8"))
+    return found
+
+
+def _imports(code: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "nextword":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nextword."):
+            names.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("nextword.")}
+    return names
+
+
+def key(name: str, environment: dict[str, str]) -> str:
+    """Return the key under which an executed chapter may be used again.
+
+    It covers the notebook's source, the library modules it imports, its claims and their calibration, its recorded runs,
+    and the environment (preset, seed, versions).
+    """
+    from nextword import claims
+
+    notebook = read(name)
+    digest = hashlib.sha256(json.dumps([[c.cell_type, c.source] for c in notebook.cells]).encode())
+    for module in sorted(modules_of(code_of(notebook))):
+        digest.update((LIBRARY / f"{module}.py").read_bytes())
+    for claim in claims.ledger().values():
+        if claim.chapter == name:
+            digest.update(repr(claim).encode())
+            digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
+    for run in sorted((LIBRARY / "bundled" / "runs").glob("*.json")):
+        digest.update(run.read_bytes())
+    digest.update(json.dumps(environment, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""Photograph every page of the built book, to be looked at: light, dark and on a telephone, into build/screenshots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "build" / "html" / "_build" / "html"
+TARGET = ROOT / "build" / "screenshots"
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+VIEWS = {  # name: (width, height, colour scheme)
+    "light": (1280, 900, "light"),
+    "dark": (1280, 900, "dark"),
+    "phone": (390, 844, "light"),
+}
+TALLEST = 12_000  # pixels; a longer page is cut, since Chromium draws no taller picture reliably
+
+
+def photograph(page: Page, source: Path, target: Path) -> None:
+    page.goto(source.as_uri())
+    page.evaluate("() => window.MathJax?.startup?.promise")  # until the maths is drawn
+    width = page.viewport_size["width"]
+    height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
+    page.screenshot(path=target, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+
+
+def main() -> int:
+    wanted = sys.argv[1:]  # names of pages; none means all
+    sources = [p for p in sorted(BOOK.glob("chapters/*.html")) if not wanted or p.stem in wanted]
+    if not sources:
+        print(f"no page to photograph in {BOOK}; run 'make book' first", file=sys.stderr)
+        return 1
+    TARGET.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        for name, (width, height, scheme) in VIEWS.items():
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page = context.new_page()
+            for source in sources:
+                photograph(page, source, TARGET / f"{source.stem}.{name}.png")
+            context.close()
+        browser.close()
+    print(f"{len(sources) * len(VIEWS)} pictures in {TARGET.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
