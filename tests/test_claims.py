@@ -141,7 +141,7 @@ def test_numbers_must_be_finite(ledger, value):
         ({"op": '"~"'}, "op='~'"),
         ({"predicted": '"maybe"'}, "predicted='maybe'"),
         ({"op": '"within"'}, "does not fit threshold"),
-        ({"kind": '"report"'}, "a report has no op"),
+        ({"kind": '"report"'}, "a report has no op and no threshold"),
         ({"paper": '"q1999"'}, "no short citation"),
         ({"colour": '"red"'}, "colour"),
         ({"statement": None}, "statement"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nextword.evaluation import bits_per_byte, perplexity
+from nextword.evaluation import bits_per_byte, bootstrap_interval, perplexity
 
 
 class Bigram(nn.Module):
@@ -80,7 +81,9 @@ def test_a_model_that_is_sure_and_right_has_perplexity_one_and_one_that_is_sure_
 def test_a_bigram_table_worked_by_hand() -> None:
     # P(0|0) = 1/4, P(1|0) = 3/4, P(0|1) = P(1|1) = 1/2; the text 0 1 1 0 0 costs 3/4 · 1/2 · 1/2 · 1/4 = 3/64.
     model = Bigram([[0.25, 0.75], [0.5, 0.5]])
-    assert perplexity(model, torch.tensor([0, 1, 1, 0, 0]), context_length=3) == pytest.approx((64 / 3) ** 0.25, rel=1e-12)
+    assert perplexity(model, torch.tensor([0, 1, 1, 0, 0]), context_length=3) == pytest.approx(
+        (64 / 3) ** 0.25, rel=1e-12
+    )
 
 
 @given(st.integers(2, 40), st.integers(1, 45))
@@ -106,7 +109,9 @@ def test_perplexity_equals_a_plain_loop(length: int, context_length: int, seed: 
         start = (position - 1) // context_length * context_length
         logits = model.table[ids[start:position]].sum(0)
         total -= (logits - logits.logsumexp(0))[ids[position]].item()
-    assert perplexity(model, ids, context_length=context_length) == pytest.approx(math.exp(total / (length - 1)), rel=1e-9)
+    assert perplexity(model, ids, context_length=context_length) == pytest.approx(
+        math.exp(total / (length - 1)), rel=1e-9
+    )
 
 
 def test_more_windows_than_fit_in_one_batch() -> None:
@@ -118,7 +123,9 @@ def test_more_windows_than_fit_in_one_batch() -> None:
 def test_sums_of_float32_losses_do_not_drift() -> None:
     model = uniform(3).float()
     once = perplexity(model, torch.zeros(2, dtype=torch.long), context_length=2048)
-    assert perplexity(model, torch.zeros(300_001, dtype=torch.long), context_length=2048) == pytest.approx(once, rel=1e-12)
+    assert perplexity(model, torch.zeros(300_001, dtype=torch.long), context_length=2048) == pytest.approx(
+        once, rel=1e-12
+    )
 
 
 def test_ids_may_be_stored_as_uint16() -> None:
@@ -202,3 +209,35 @@ def test_bad_input_is_named() -> None:
         bits_per_byte(model, Bytes(), "")
     with pytest.raises(ValueError, match="context_length is missing"):
         bits_per_byte(uniform(256), Bytes(), "text")
+
+
+def test_bootstrap_interval_is_the_textbook_one_for_a_mean() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, 4000)
+    low, high = bootstrap_interval(np.mean, values, resamples=4000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_blocks_widen_the_interval_of_a_text_that_repeats_itself() -> None:
+    values = np.repeat(np.random.default_rng(2).normal(size=400), 10)  # ten words in a row are the same
+    single, blocks = bootstrap_interval(np.mean, values), bootstrap_interval(np.mean, values, block=10)
+    assert (blocks[1] - blocks[0]) / (single[1] - single[0]) == pytest.approx(math.sqrt(10), rel=0.15)
+
+
+def test_arrays_are_resampled_together() -> None:
+    a = np.random.default_rng(3).normal(size=300)
+    low, high = bootstrap_interval(lambda x, y: float(np.max(np.abs(x - y))), a, a.copy())
+    assert (low, high) == (0.0, 0.0)
+    assert (
+        bootstrap_interval(np.mean, a, seed=1)
+        == bootstrap_interval(np.mean, a, seed=1)
+        != bootstrap_interval(np.mean, a)
+    )
+
+
+def test_bootstrap_names_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match=r"lengths \[3, 4\]"):
+        bootstrap_interval(lambda x, y: 0.0, np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match="block=6 leaves 1 blocks"):
+        bootstrap_interval(np.mean, np.ones(10), block=6)

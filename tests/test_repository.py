@@ -166,3 +166,20 @@ def test_nothing_names_a_machine_or_an_index():
     for word in words:
         found = subprocess.run(["git", "grep", "-lIF", word], cwd=ROOT, capture_output=True, text=True).stdout.split()
         assert not found, f"{word} stands in {', '.join(found)}"
+
+
+def test_the_readmes_numbers_are_those_of_the_calibration():
+    """A number followed by `<!-- claim id -->` must lie in the band of that claim."""
+    from nextword import claims
+
+    numbers = re.findall(r"([\d.]+)<!-- claim (\S+) -->", (ROOT / "README.md").read_text())
+    assert numbers
+    for text, id in numbers:
+        low, high = claims.band(id)
+        assert low <= float(text) <= high, f"README.md says {text} for {id}; healthy runs lie in {low:.4g} … {high:.4g}"
+
+
+def test_the_readmes_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "[" in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -175,14 +177,8 @@ def test_schedules_refuse_what_they_cannot_mean(call: Callable[[], float], name:
     ],
 )
 def test_impossible_settings_are_refused_by_name(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"{field}={re_escape(value)}"):
+    with pytest.raises(ValueError, match=rf"{field}={re.escape(repr(value))}"):
         TrainConfig(**{field: value})
-
-
-def re_escape(value: Any) -> str:
-    import re
-
-    return re.escape(repr(value))
 
 
 def test_settings_of_a_wrong_type_or_name_are_refused() -> None:
@@ -367,25 +363,27 @@ def test_modes_are_put_back_even_after_an_error(training_mode: bool) -> None:
 
 
 def test_the_seed_decides_and_the_random_numbers_of_the_caller_go_on() -> None:
-    def numbers() -> tuple[float, float, float]:
-        return torch.rand(()).item(), float(np.random.randn()), random.random()
+    def numbers() -> tuple[float, float]:
+        return torch.rand(()).item(), float(np.random.randn())
 
-    def train(seed: int) -> TinyLM:
-        model = TinyLM(dropout=0.5)
+    def train(model: TinyLM, seed: int) -> TinyLM:
         fit(model, make_batches(), TrainConfig(steps=4, seed=seed))
         return model
 
-    for draw in (torch.manual_seed, np.random.seed, random.seed):
-        draw(5)
-    numbers()
+    def seed_all() -> None:
+        torch.manual_seed(5)
+        np.random.seed(5)  # Python's numbers are looked at in `child`: here the checker of annotations draws some
+
+    models = [TinyLM(dropout=0.5) for _ in range(3)]
+    seed_all()
+    numbers()  # NumPy keeps the second of a pair of normal numbers for the next call: that must survive too
     expected = numbers()
-    for draw in (torch.manual_seed, np.random.seed, random.seed):
-        draw(5)
+    seed_all()
     numbers()
-    first = train(seed=1)
+    train(models[0], seed=1)
     assert numbers() == expected
-    assert_same(first, train(seed=1))
-    assert not torch.equal(first.out.weight, train(seed=2).out.weight)
+    assert_same(models[0], train(models[1], seed=1))
+    assert not torch.equal(models[0].out.weight, train(models[2], seed=2).out.weight)
 
 
 def test_the_order_of_the_data_does_not_depend_on_the_model() -> None:
@@ -425,7 +423,7 @@ def test_bad_batches_and_models_are_named() -> None:
     with pytest.raises(ValueError, match="ran out after 0"):
         fit(TinyLM(), [], config)
     with pytest.raises(TypeError, match="yielded a Tensor"):
-        fit(TinyLM(), [make_batches()[0][0]], config)
+        fit(TinyLM(), iter([make_batches()[0][0]]), config)
     with pytest.raises(TypeError, match="without a loss"):
         fit(TinyLM(), [make_batches()[0][:1]], config)
     with pytest.raises(ValueError, match="resume=True needs checkpoint"):
@@ -450,8 +448,6 @@ def test_the_bar_shows_the_running_loss(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def stored(folder: Path) -> History:
-    import json
-
     return History(**json.loads(torch.load(folder / "training.pt", weights_only=True)["history"]))
 
 
@@ -488,8 +484,8 @@ def test_a_resumed_run_equals_one_without_a_break(source: str, accumulate: int, 
     """Broken off twice, in the second and the fifth epoch, between two checkpoints, with dropout and evaluations."""
     make = SOURCES[source]
     settings_ = {"learning_rate": 0.05, "warmup": 4, "checkpoint_every": 4, "evaluate_every": 5, "seed": 3}
-    config = TrainConfig(steps=24 // accumulate, accumulate=accumulate, **settings_)
-    evaluate = lambda model: {"sum": float(model.out.weight.double().sum()), "random": torch.rand(()).item()}  # noqa: E731
+    config = TrainConfig(steps=24, accumulate=accumulate, **settings_)
+    evaluate = lambda model: {"sum": float(model.out.weight.detach().sum()), "random": torch.rand(()).item()}  # noqa: E731
     whole = TinyLM(dropout=0.4)
     expected = fit(whole, make(), config, evaluate=evaluate)
     history = History()
@@ -499,10 +495,10 @@ def test_a_resumed_run_equals_one_without_a_break(source: str, accumulate: int, 
         if attempt == 0:
             model.load_state_dict(TinyLM(dropout=0.4).state_dict())
         try:
-            data = make() if attempt == 2 else BrokenOff(make(), after)
+            data = make() if attempt == 2 else BrokenOff(make(), after * accumulate)
             history = fit(model, data, config, evaluate=evaluate, checkpoint=tmp_path, resume=attempt > 0)
         except Stop:
-            assert 0 < len(stored(tmp_path).steps) * accumulate <= after
+            assert 0 < len(stored(tmp_path).steps) <= after
     assert_same(whole, model)
     assert without_seconds(history) == without_seconds(expected)
     assert history.seconds == sorted(history.seconds)
@@ -630,11 +626,11 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatc
 
 # --- A process that is killed ---
 
-CONFIG = TrainConfig(steps=300, learning_rate=0.02, warmup=10, checkpoint_every=2, batch_size=3)
+CONFIG = TrainConfig(steps=80, learning_rate=0.02, warmup=10, checkpoint_every=2, batch_size=3)
 
 
 def child(folder: str, task: str) -> None:
-    """Train in a process of its own: slowly, or until it kills itself half-way into a write, or to the end."""
+    """Train in a process of its own: slowly, or until it kills itself half-way into writing its fifth checkpoint."""
     torch.set_num_threads(1)
     save, written = torch.save, 0
 
@@ -650,18 +646,16 @@ def child(folder: str, task: str) -> None:
     def slow() -> Iterator[Any]:
         while True:
             for batch in shuffled_loader():
-                time.sleep(0.01)
+                time.sleep(0.05)
                 yield batch
 
-    model = TinyLM(dropout=0.4)
     if task == "dies writing":
+        before = random.getstate()
+        fit(TinyLM(), make_batches(), TrainConfig(steps=2))
+        assert random.getstate() == before, "Python's random numbers must go on as if there had been no training"
         torch.save = killed_while_writing
-    fit(model, slow() if task == "slow" else shuffled_loader(), CONFIG, checkpoint=folder, resume=True)
-    whole = TinyLM(dropout=0.4)
-    history = fit(whole, shuffled_loader(), CONFIG)
-    assert_same(model, whole)
-    assert without_seconds(history) == without_seconds(stored(Path(folder)))
-    print("equal")
+    data = slow() if task == "slow" else shuffled_loader()
+    fit(TinyLM(dropout=0.4), data, CONFIG, checkpoint=folder, resume=True)
 
 
 def start(folder: Path, task: str) -> subprocess.Popen[str]:
@@ -670,26 +664,36 @@ def start(folder: Path, task: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path, one_thread: None) -> None:
+    whole, resumed = TinyLM(dropout=0.4), TinyLM(seed=5, dropout=0.4)
     process = start(tmp_path, "slow")
-    limit, file = time.monotonic() + 60, tmp_path / "training.pt"
+    limit, file = time.monotonic() + 120, tmp_path / "training.pt"
     while not (file.exists() and len(stored(tmp_path).steps) >= 6):
         assert process.poll() is None and time.monotonic() < limit, process.communicate()[1]
         time.sleep(0.02)
     process.kill()
     process.communicate()
     reached = len(stored(tmp_path).steps)
-    assert process.returncode == -signal.SIGKILL and 6 <= reached < CONFIG.steps
+    assert process.returncode == -signal.SIGKILL and 6 <= reached < CONFIG.steps - 10
 
     process = start(tmp_path, "dies writing")
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors
     assert len(stored(tmp_path).steps) == reached + 8, "four writes went well, the fifth was cut short"
-    assert (tmp_path / "training.pt.tmp").exists()
+    assert (tmp_path / "training.pt.tmp").read_bytes() == b"half of a checkpoint"
 
-    process = start(tmp_path, "finishes")
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0 and "equal" in output, errors
+    history = fit(resumed, shuffled_loader(), CONFIG, checkpoint=tmp_path, resume=True)
+    expected = fit(whole, shuffled_loader(), CONFIG)
+    assert_same(resumed, whole)
+    assert without_seconds(history) == without_seconds(expected)
     assert os.listdir(tmp_path) == ["training.pt"]
 
 

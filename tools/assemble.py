@@ -98,7 +98,11 @@ def stamp(run: dict[str, Any]) -> str:
         f"{run['device']}, preset `{run['preset']}`, {run['precision']}",
         f"torch {run['torch']}, Python {run['python']}",
     ]
-    lines = [":::{admonition} What it costs to run", f":class: nw-stamp{' nw-stamp-over' if over else ''}", " · ".join(facts)]
+    lines = [
+        ":::{admonition} What it costs to run",
+        f":class: nw-stamp{' nw-stamp-over' if over else ''}",
+        " · ".join(facts),
+    ]
     if over:
         lines += ["", f"This run took {seconds / float(budget):.1f} times what was planned for it."]
     if run["preset"] == "smoke":
@@ -212,7 +216,11 @@ def vendor_mathjax(extracted: Path, licence: Path, target: Path) -> None:
 
 
 def assemble(root: Path, mathjax: Path) -> Path:
-    """Make ``build/src`` under ``root`` and return it. Everything that is wrong with the notebooks is said at once."""
+    """Make ``build/src`` under ``root`` and return it; a book built earlier goes, so that no page of it stays behind.
+
+    Raises:
+        AssemblyError: everything that is wrong with the pages, said at once.
+    """
     target, work = root / "build" / "src", root / "build" / "src.part"
     shutil.rmtree(work, ignore_errors=True)
     (work / "chapters").mkdir(parents=True)
@@ -236,7 +244,8 @@ def assemble(root: Path, mathjax: Path) -> Path:
     if faults:
         shutil.rmtree(work)
         raise AssemblyError("\n".join(faults))
-    shutil.rmtree(target, ignore_errors=True)
+    for old in (target, root / "build" / "html"):
+        shutil.rmtree(old, ignore_errors=True)
     os.replace(work, target)
     return target
 

@@ -50,7 +50,7 @@ class Claim:
     quantity: str
     predicted: str
     op: str = ""
-    threshold: float | tuple[float, float] = math.nan
+    threshold: float | tuple[float, float] | None = None
     paper_value: float | None = None
     unit: str = ""
     expected: str = ""
@@ -67,8 +67,8 @@ class Claim:
             raise ValueError(f"claim {self.id}: predicted={self.predicted!r} is none of holds, fails, unsure")
         if self.expected not in ("", *VERDICTS):
             raise ValueError(f"claim {self.id}: expected={self.expected!r} is none of {', '.join(VERDICTS)}")
-        if (self.kind == "report") != (self.op == ""):
-            raise ValueError(f"claim {self.id}: a report has no op, and every other kind has one (op={self.op!r})")
+        if (self.kind == "report") != (self.op == "") or (self.op == "") != (self.threshold is None):
+            raise ValueError(f"claim {self.id}: a report has no op and no threshold, every other kind has both")
         if self.op and self.op not in (*_POINT_OPS, *_INTERVAL_OPS):
             raise ValueError(f"claim {self.id}: op={self.op!r} is none of {', '.join((*_POINT_OPS, *_INTERVAL_OPS))}")
         if (self.op in ("within", "equivalent")) != isinstance(self.threshold, tuple):
@@ -77,12 +77,14 @@ class Claim:
     @property
     def criterion(self) -> str:
         """The criterion as one short phrase."""
-        if self.op in ("within", "equivalent") and isinstance(self.threshold, tuple):
-            inside = f"{number(self.threshold[0])} … {number(self.threshold[1])}"
+        if self.threshold is None:
+            return "no pass or fail"
+        if isinstance(self.threshold, tuple):
+            inside = range_text(self.threshold)
             return f"the 95 % interval lies inside {inside}" if self.op == "equivalent" else f"within {inside}"
-        if self.op in ("ci_low>", "ci_high<"):
-            return f"the whole 95 % interval {self.op[-1]} {number(float(self.threshold))}"  # type: ignore[arg-type]  # a number here
-        return f"{self.op} {number(float(self.threshold))}" if self.op else "no pass or fail"  # type: ignore[arg-type]  # as above
+        if self.op in _INTERVAL_OPS:
+            return f"the whole 95 % interval {self.op[-1]} {number(self.threshold)}"
+        return f"{self.op} {number(self.threshold)}"
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _judge(claim: Claim, measured: float, interval: tuple[float, float] | None) 
     return "holds" if _POINT_OPS[claim.op](measured, claim.threshold) else "fails"
 
 
-def judge_interval(op: str, interval: tuple[float, float], threshold: float | tuple[float, float]) -> str:
+def judge_interval(op: str, interval: tuple[float, float], threshold: float | tuple[float, float] | None) -> str:
     """Return ``holds`` or ``fails`` when the whole interval is on one side of the threshold, else ``unresolved``.
 
     Example:
@@ -215,6 +217,8 @@ def judge_interval(op: str, interval: tuple[float, float], threshold: float | tu
         ('holds', 'unresolved')
     """
     low, high = interval
+    if threshold is None:
+        raise ValueError(f"op={op!r} needs a threshold")
     if isinstance(threshold, tuple):
         inside, outside = threshold[0] <= low and high <= threshold[1], high < threshold[0] or low > threshold[1]
     elif op == "ci_low>":

@@ -213,7 +213,7 @@ def load_wikitext2(split: str) -> str:
     """Return WikiText-2 (raw) as one string; ``split`` is ``train`` (10.9M characters), ``valid`` or ``test``.
 
     Source: Merity et al. 2016. Words and punctuation are separated by spaces; headings look like `` = Title = ``.
-    Used in: next word, GPT-2, scaling laws.
+    Used in: 2003_next_word, 2019_gpt2, 2020_scaling_laws.
     """
     if split not in ("train", "valid", "test"):
         raise ValueError(f"split={split!r}: WikiText-2 has 'train', 'valid' and 'test'")
@@ -233,7 +233,7 @@ def load_tatoeba(split: str = "train") -> list[Pair]:
     """Return English-Spanish sentence pairs of ``split`` (``train`` about 98 %, ``valid`` and ``test`` 1 % each).
 
     The split goes by the English sentence, so that no paraphrase of a test sentence is trained on.
-    Source: tatoeba.org, CC BY 2.0 FR. Used in: GNMT, Transformer, GPT-3.
+    Source: tatoeba.org, CC BY 2.0 FR. Used in: 2016_gnmt, 2017_transformer, 2020_gpt3.
     """
     if split not in ("train", "valid", "test"):
         raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")

@@ -1,12 +1,14 @@
-"""Measure a language model: perplexity and bits per byte."""
+"""Measure a language model: perplexity, bits per byte, and how sure such a number is."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +21,9 @@ _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 en
 class Tokenizer(Protocol):
     """What ``bits_per_byte`` needs of a tokenizer. Where it has a ``bos_id`` too, texts begin after that token."""
 
-    vocab_size: int
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of different ids."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without a start token."""
@@ -108,7 +112,7 @@ def _score(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").double().sum().item()
 
 
-def _checked(model: nn.Module, ids: Any) -> Tensor:
+def _checked(model: nn.Module, ids: object) -> Tensor:
     """Return ``ids`` as int64, or say why they are no text for this model."""
     if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
         raise TypeError(f"ids is of type {getattr(ids, 'dtype', type(ids).__name__)}; give a tensor of whole numbers")
@@ -125,3 +129,49 @@ def _limit(model: nn.Module, name: str) -> int | None:
     """Return a number of the model's configuration, or None where it has none."""
     value = getattr(getattr(model, "config", None), name, None)
     return value if isinstance(value, int) else None
+
+
+# --- How sure is a number --------------------------------------------------------------------------------------------
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *values: Float[np.ndarray, " _"] | Bool[np.ndarray, " _"],
+    block: int = 1,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the 95 % interval of ``statistic(*values)`` by resampling the test set (Efron 1979).
+
+    Words of one text are not independent, so whole blocks of neighbouring ones are drawn with replacement. Arrays given
+    together stay together: two models are compared on the same resampled words.
+
+    Args:
+        statistic: called with the resampled arrays, returns a number, such as ``np.mean``.
+        values: arrays of one length N, one entry a word.
+        block: words in a block; the last N mod ``block`` words are left out.
+        resamples: how many test sets are drawn.
+        seed: the same seed draws the same test sets.
+
+    Raises:
+        ValueError: arrays of different lengths, or fewer than two blocks.
+
+    Used in: 2003_next_word.
+
+    Example:
+        >>> low, high = bootstrap_interval(np.mean, np.arange(100.0))
+        >>> low < 49.5 < high
+        True
+    """
+    lengths = {len(v) for v in values}
+    if len(lengths) != 1:
+        raise ValueError(f"values have lengths {sorted(lengths)}; arrays of one length are needed")
+    n_blocks = lengths.pop() // block if block >= 1 else 0
+    if n_blocks < 2:
+        raise ValueError(f"block={block} leaves {n_blocks} blocks; at least 2 are needed")
+    rng = np.random.default_rng(seed)
+    rows = [v[: n_blocks * block].reshape(n_blocks, block) for v in values]
+    draws = (rng.integers(n_blocks, size=n_blocks) for _ in range(resamples))
+    results = [statistic(*(row[draw].ravel() for row in rows)) for draw in draws]
+    low, high = np.percentile(results, [2.5, 97.5])
+    return float(low), float(high)

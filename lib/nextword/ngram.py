@@ -127,13 +127,14 @@ def add_k(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, k: float, v
 
 
 def kneser_ney(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Weights:
-    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · |{w : c(hw) > 0}| / c(h) (Chen & Goodman 1999, section 4.1.6)."""
+    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · |{w : c(hw) > 0}| / c(h) (Chen & Goodman 1999)."""
     D = discount(counts)
     total = context_totals(counts, contexts, n_contexts)
     n_followers = np.bincount(contexts, weights=counts > 0, minlength=n_contexts)
-    at_least_one = np.maximum(total, 1)  # c(h) is a whole number: this only avoids 0/0
-    seen = np.maximum(counts - D, 0) / at_least_one[contexts]
-    return seen, np.where(total > 0, D * n_followers / at_least_one, 1.0)
+    divisor = np.maximum(total, 1)  # c(h) is a whole number: this only avoids 0/0
+    discounted = np.maximum(counts - D, 0) / divisor[contexts]
+    lam = np.where(total > 0, D * n_followers / divisor, 1.0)
+    return discounted, lam
 
 
 class NGram:
@@ -194,6 +195,20 @@ class NGram:
         words = _as_ids(ids, self.vocab_size)
         _require(len(words) >= self.order, f"ids has {len(words)} words: order {self.order} needs at least as many")
         self.table = count_kgrams(words, self.order, self.vocab_size)
+        return self._weigh()
+
+    def variant(
+        self, *, order: int | None = None, smoothing: Smoothing | None = None, k: float = 0.01, backoff: float = 0.4
+    ) -> NGram:
+        """Return a model of another smoothing, or of a shorter order, on the counts of this one, which are not made again."""
+        order = self.order if order is None else order
+        _require(order <= self.order, f"order={order}: this model counted sequences of up to {self.order} words")
+        other = NGram(order, smoothing or self.smoothing, vocab_size=self.vocab_size, k=k, backoff=backoff)
+        other.table = self.table[:order]
+        return other._weigh()
+
+    def _weigh(self) -> NGram:
+        """Turn the counts of each order into the two shares of its sum."""
         self.weights = []
         for k, grams in enumerate(self.table):
             n_contexts = len(self.table[k - 1].keys) if k else 1
@@ -232,7 +247,8 @@ class NGram:
         for k, (seen, rest) in enumerate(self.weights):  # k words of context: there from position k on
             p[k:] = seen[numbers[k + 1]] + rest[numbers[k][:-1]] * self._shorter(p[k:])
         with np.errstate(divide="ignore"):
-            return np.log(p)
+            logs: np.ndarray = np.log(p)
+        return logs
 
     def distribution(self, context: Ids) -> Float[np.ndarray, " V"]:
         """Return p(w | ``context``) for all V words. Only the last ``order`` - 1 words of ``context`` count."""
@@ -337,7 +353,7 @@ class NeuralNGram(nn.Module):
         z = self.dropout(torch.tanh(self.H(x)))  # (B, h)
         if self.config.direct:
             z = torch.cat([z, x], dim=1)
-        return self.UW(z) if self.config.tie_embeddings else z
+        return F.linear(z, self.UW.weight) if self.config.tie_embeddings else z
 
     @property
     def output_weight(self) -> Float[Tensor, "V F"]:
@@ -353,7 +369,7 @@ class NeuralNGram(nn.Module):
     ) -> NeuralNGramOutput:
         """Predict the word after each of B contexts of ``order`` - 1 ids, in reading order.
 
-        The loss is the mean cross-entropy in nats; targets of -100 are left out.
+        The loss is the mean cross-entropy in nats; without rivals, targets of -100 are left out.
 
         With ``rivals`` (see ``Rivals``) only these K words and the target are scored, not all V: the sum in the softmax
         is estimated by importance sampling (Bengio & Senécal 2003). Each rival counts 1 / expected number of times it
@@ -363,9 +379,8 @@ class NeuralNGram(nn.Module):
             ValueError: ``contexts`` are not ``order`` - 1 words wide; ``rivals`` without targets or ``log_expected``.
         """
         n_words = self.config.order - 1
-        _require(
-            contexts.shape[-1] == n_words, f"contexts has rows of {contexts.shape[-1]} words; {n_words} are needed"
-        )
+        width = contexts.shape[1]
+        _require(width == n_words, f"contexts has rows of {width} words; {n_words} are needed")
         z = self.features(contexts)
         if rivals is not None:
             if targets is None or log_expected is None:
@@ -376,8 +391,11 @@ class NeuralNGram(nn.Module):
         return NeuralNGramOutput(logits, None if targets is None else F.cross_entropy(logits, targets))
 
     def _rival_logits(self, z: Tensor, targets: Tensor, rivals: Tensor, log_expected: Tensor) -> Tensor:
-        target = (z * F.embedding(targets, self.output_weight)).sum(1) + self.b[targets]  # (B,)
-        others = F.linear(z, F.embedding(rivals, self.output_weight), self.b[rivals] - log_expected)  # (B, K)
+        """Return y of the target and, divided by how often each was to be expected, of the rivals: (B, 1 + K)."""
+        rows = F.embedding(torch.cat([targets, rivals]), self.output_weight)  # one look-up, so one gradient of size V
+        target_rows, rival_rows = torch.split(rows, [len(targets), len(rivals)])
+        target = (z * target_rows).sum(1) + self.b[targets]
+        others = F.linear(z, rival_rows, self.b[rivals] - log_expected)  # (B, K)
         others = others.masked_fill(rivals == targets[:, None], -math.inf)  # the target is in the sum already
         return torch.cat([target[:, None], others], dim=1)
 
@@ -386,12 +404,15 @@ class NeuralNGram(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @torch.inference_mode()
-    def log_prob(self, ids: Ids, *, batch_size: int = 512) -> Float[np.ndarray, " T"]:
+    def log_prob(self, ids: Ids, *, batch_size: int = 256) -> Float[np.ndarray, " T"]:
         """Return ln p of every word of ``ids`` given the words before it *within* ``ids``.
 
         The first words have fewer than ``order`` - 1 words before them; ``config.pad_id`` stands for those missing.
         """
-        windows = self._windows(_as_ids(ids, self.config.vocab_size))
+        words = _as_ids(ids, self.config.vocab_size)
+        if not len(words):
+            return np.zeros(0)
+        windows = self._windows(words)
         with _evaluating(self):
             losses = [self._losses(rows) for rows in torch.split(windows, batch_size)]
         return -torch.cat(losses).double().cpu().numpy()
@@ -407,7 +428,7 @@ class NeuralNGram(nn.Module):
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never sum V terms in half precision
         return F.cross_entropy(exact, windows[:, -1], reduction="none")
 
-    def perplexity(self, ids: Ids, *, batch_size: int = 512) -> float:
+    def perplexity(self, ids: Ids, *, batch_size: int = 256) -> float:
         """Return exp of the mean of -ln p over the words of ``ids``."""
         return _perplexity(self.log_prob(ids, batch_size=batch_size))
 
@@ -417,7 +438,8 @@ class NeuralNGram(nn.Module):
         words = _as_ids(context, self.config.vocab_size)
         latest = self._windows(np.append(words, 0))[-1:, :-1]  # the context of a word still to come
         with _evaluating(self):
-            return self(latest.to(self.b.device)).logits[0].double().softmax(-1).cpu().numpy()
+            logits: Tensor = self(latest.to(self.b.device)).logits[0]
+        return logits.double().softmax(-1).cpu().numpy()
 
     def sample(self, n: int, *, context: Ids = (), generator: torch.Generator | None = None) -> Int64[np.ndarray, " n"]:
         """Return n words drawn one after the other, each given ``context`` and those before it."""
@@ -490,7 +512,7 @@ def _shuffled(
 # --- Shared -----------------------------------------------------------------------------------------------------------
 
 
-def _require(condition: bool, message: str) -> None:
+def _require(condition: bool | np.bool_, message: str) -> None:
     if not condition:
         raise ValueError(message)
 

@@ -73,6 +73,35 @@ def lines(
     return figure  # type: ignore[return-value]  # matplotlib types ax.figure as FigureBase
 
 
+def recorded(
+    ax: Axes,
+    x: Sequence[float],
+    rows: Sequence[Sequence[float]],
+    *,
+    label: str,
+    index: int = 0,
+    live: tuple[float, float] | None = None,
+) -> None:
+    """Draw a recorded run, a pale dot a seed and a line through their means, and the point repeated live as a star.
+
+    Args:
+        ax: where to draw.
+        x: the settings, such as numbers of steps.
+        rows: for each setting the values of its seeds.
+        label: name in the legend; "recorded" and "this run" are added.
+        index: which colour and marker of the style.
+        live: ``(x, y)`` as this run measured it.
+    """
+    if len(x) != len(rows):
+        raise ValueError(f"x has {len(x)} settings and rows has {len(rows)}; one row a setting is needed")
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    ax.plot(x, [float(np.mean(row)) for row in rows], color=colour, label=f"{label} (recorded)")
+    for setting, row in zip(x, rows, strict=True):
+        ax.plot([setting] * len(row), row, marker, color=colour, alpha=0.45, markersize=5)
+    if live is not None:
+        ax.plot(*live, "*", color=colour, markeredgecolor="black", markersize=15, label=f"{label} (this run)")
+
+
 def training_curve(history: Any, *, title: str = "", smooth: float = 0.95) -> Figure:
     """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean."""
     figure, ax = plt.subplots()

@@ -10,11 +10,12 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 T = TypeVar("T")
 
@@ -122,27 +123,15 @@ def busy() -> bool:
     return os.getloadavg()[0] > cores + 0.5 if hasattr(os, "getloadavg") else False
 
 
-def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "it") -> Iterator[T]:
-    """Yield from ``iterable`` while a bar on standard output tells how far it is and how long it will take.
+def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm[T]:
+    """Return ``iterable`` behind a bar on standard output that tells how far it is and how long it will take.
 
-    The bar is plain text, so it needs no widget and no network. Where nobody watches (output is neither a terminal nor a
-    live notebook: ``NEXTWORD_PROGRESS=0``), only the last line is printed.
+    The bar is plain text, so it needs no widget and no network. Where nobody watches (``NEXTWORD_PROGRESS=0``, as in the
+    book's own build) only its last state is printed.
     """
-    from tqdm import tqdm
-
     live = os.environ.get("NEXTWORD_PROGRESS", "1") != "0"
-    interval = 0.5 if live else float("inf")
-    bar = tqdm(
-        iterable,
-        total=total,
-        desc=desc,
-        unit=unit,
-        file=sys.stdout,
-        ncols=88,
-        mininterval=interval,
-        delay=0 if live else 1e-9,
-    )
-    yield from bar
+    pace = {"mininterval": 0.5} if live else {"mininterval": float("inf"), "delay": 1e-9}
+    return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stdout, ncols=88, **pace)
 
 
 def describe() -> dict[str, str]:

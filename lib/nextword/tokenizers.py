@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import json
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice, pairwise
@@ -292,6 +293,8 @@ class ByteBPE:
             special = content["special_tokens"]
             taken = set(special.values())
             free = [i for i in range(len(content["tokens"]) + len(special)) if i not in taken]
+            if len(free) != len(content["tokens"]):
+                raise ValueError(f"special_tokens={special} has an id twice or beyond the last one")
             ranks = {token.encode("latin-1"): i for token, i in zip(content["tokens"], free, strict=True)}
             return cls(ranks, pattern=content["pattern"], special_tokens=special)
         except ValueError as error:
@@ -318,7 +321,7 @@ class _PieceCache(dict[str, tuple[int, ...]]):
         return ids
 
 
-def _merge(piece: bytes, ranks: Mapping[bytes, int], *, below: float = float("inf")) -> list[bytes]:
+def _merge(piece: bytes, ranks: Mapping[bytes, int], *, below: int = sys.maxsize) -> list[bytes]:
     """Merge the neighbours whose union has the lowest rank (the leftmost at a tie) until no union is a token.
 
     Parts are known by where they begin: ``after[i]`` is where the part that begins at i ends and the next begins. A
@@ -327,25 +330,18 @@ def _merge(piece: bytes, ranks: Mapping[bytes, int], *, below: float = float("in
     n = len(piece)
     after = list(range(1, n + 2))
     before = list(range(-1, n))
-    heap: list[tuple[int, int, int]] = []  # (rank of the union, where it begins, where it ends)
-
-    def propose(begin: int, end: int) -> None:
-        rank = ranks.get(piece[begin:end])
-        if rank is not None and rank < below:
-            heapq.heappush(heap, (rank, begin, end))
-
-    for i in range(n - 1):
-        propose(i, i + 2)
+    pairs = [(ranks.get(piece[i : i + 2], below), i, i + 2) for i in range(n - 1)]
+    heap = [pair for pair in pairs if pair[0] < below]  # (rank of the union, where it begins, where it ends)
+    heapq.heapify(heap)
     while heap:
         _, begin, end = heapq.heappop(heap)
         middle = after[begin]
         if middle < 0 or middle >= n or after[middle] != end:
             continue  # one of the two parts has since been merged with another neighbour
         after[begin], before[end], after[middle] = end, begin, -1  # -1: no part begins here any more
-        if begin > 0:
-            propose(before[begin], end)
-        if end < n:
-            propose(begin, after[end])
+        for i, j in (before[begin], end), (begin, after[end]):  # the union with the part on either side
+            if i >= 0 and j <= n and (rank := ranks.get(piece[i:j], below)) < below:
+                heapq.heappush(heap, (rank, i, j))
     parts, i = [], 0
     while i < n:
         parts.append(piece[i : after[i]])

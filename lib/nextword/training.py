@@ -315,7 +315,7 @@ def _count_targets(batch: Batch) -> int:
     if not isinstance(last, Tensor):
         return 1
     labels = not last.is_floating_point() and last.dtype != torch.bool
-    return int((last != IGNORED).sum()) if labels else len(last)
+    return int((last != IGNORED).sum()) if labels else (len(last) if last.ndim else 1)
 
 
 def _to_device(batch: Any, device: torch.device) -> Batch:
@@ -348,7 +348,9 @@ def fit(
     Args:
         model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets.
         batches: yields ``(ids, targets)``, the model's own argument tuple, or a dictionary of keyword arguments. Where
-            it ends, it is started again.
+            it ends, it is started again. With ``config.accumulate`` a batch weighs as much as it has targets: labels
+            other than -100 in its last item, or under the key ``labels`` or ``targets``. Then the update is that of one
+            large batch, provided that the loss is one mean over those targets (a sum of two different means is not).
         config: the settings. The run is a function of model, batches and config: random numbers start at
             ``config.seed``, and those of the caller go on afterwards as if there had been no training.
         evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary goes into the history.
@@ -412,19 +414,21 @@ def _steps(history: History, config: TrainConfig) -> Iterator[int]:
 
 
 def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -> Iterator[Batch]:
-    """Yield batches without end, on random numbers of torch that are apart from those of dropout.
+    """Yield batches without end, on random numbers that are apart from those of dropout.
 
     So the order of the data never depends on the model, and a resumed run finds its place by drawing the same batches
-    again. (Python's and NumPy's random numbers no model draws: there the batches are alone anyway.)
+    again. (NumPy's are shared, since copying their state takes longer than a small batch; no model of torch draws them.)
     """
     endless = _repeat(batches, config.steps * config.accumulate)
-    inside = torch.Generator().manual_seed(config.seed + 1).get_state()
+    inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
     while True:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(inside)
+        outside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(inside[0])
+        random.setstate(inside[1])
         batch = next(endless)
-        inside = torch.get_rng_state()
-        torch.set_rng_state(outside)
+        inside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(outside[0])
+        random.setstate(outside[1])
         yield _to_device(batch, device)
 
 

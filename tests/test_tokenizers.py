@@ -1,0 +1,509 @@
+"""Byte-level BPE: the merges of ``tokenizers``, the ids of ``tiktoken``, nothing lost, nothing slow, nothing half-written."""
+
+import base64
+import copy
+import json
+import pickle
+import random
+import time
+from collections import Counter
+from itertools import pairwise
+from pydoc_data.topics import topics
+
+import pytest
+import regex
+import tiktoken
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
+
+from nextword import tokenizers as ours
+from nextword.tokenizers import BYTE_ORDER, GPT2_PATTERN, ByteBPE
+
+DOCUMENTS = list(topics.values())  # the help texts of Python: English, code, tables
+END = "<|endoftext|>"
+
+# What trips tokenizers up: runs, contractions, white space of all kinds, combining marks, joiners, right-to-left text.
+FRAGMENTS = [
+    *" \n\t\r'’-_.0179aAbsStTéßñ中文字नमः", "\x00", "\x1c", "\x85", "\xa0", "\u2003", "\u200d", "\u0301", "\ufeff", "\ufffd", "½", "Ⅷ", "٣",
+    "👩‍👩‍👧", "🇦🇺", "שלום", "  ", "\r\n", "the", " the", "'s", "'ll", "'LL", "'re", " and", "return", "self.", "    ", "\n\n", END,
+]  # fmt: skip
+
+
+def random_text(rng: random.Random, length: int) -> str:
+    return "".join(rng.choices(FRAGMENTS, k=length))
+
+
+@pytest.fixture(scope="module")
+def bpe() -> ByteBPE:
+    return ByteBPE.train(DOCUMENTS, 2000, special_tokens=[END])
+
+
+def ranks_of(bpe: ByteBPE) -> dict[bytes, int]:
+    return {bpe.token_bytes(i): i for i in range(bpe.vocab_size) if i not in bpe.special_tokens.values()}
+
+
+def as_tiktoken(ranks: dict[bytes, int]) -> tiktoken.Encoding:
+    return tiktoken.Encoding("oracle", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
+
+
+@pytest.fixture(scope="module")
+def oracle(bpe) -> tiktoken.Encoding:
+    return as_tiktoken(ranks_of(bpe))
+
+
+# ---------------------------------------------------------------------------------------------------------- pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("it's we'll", ["it", "'s", " we", "'ll"]),
+        ("IT'S", ["IT", "'", "S"]),  # contractions are lower case only
+        ("a  b", ["a", " ", " b"]),  # the last space goes to the word
+        ("a\n\tb", ["a", "\n", "\t", "b"]),  # only a space does
+        ("end  ", ["end", "  "]),
+        ("x2 = 10", ["x", "2", " =", " 10"]),
+        ("naïve 中文!?", ["naïve", " 中文", "!?"]),
+    ],
+)
+def test_the_pattern_cuts_as_its_description_says(text, pieces):
+    assert regex.findall(GPT2_PATTERN, text) == pieces
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def hugging_face_merges(texts: list[str], vocab_size: int) -> list[tuple[bytes, bytes]]:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=0, show_progress=False, initial_alphabet=alphabet
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    byte_of = dict(zip(sorted(alphabet), BYTE_ORDER, strict=True))
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [(bytes(byte_of[c] for c in left), bytes(byte_of[c] for c in right)) for left, right in merges]
+
+
+def slow_merges(texts: list[str], n: int) -> list[tuple[bytes, bytes]]:
+    """The definition, word for word: count all pairs, merge the best one everywhere, start again."""
+    words = Counter(piece for text in texts for piece in regex.findall(GPT2_PATTERN, text))
+    split = {word: [bytes([b]) for b in word.encode()] for word in words}
+    order = {bytes([b]): i for i, b in enumerate(BYTE_ORDER)}
+    merges = []
+    while len(merges) < n:
+        counts = Counter()
+        for word, parts in split.items():
+            for pair in pairwise(parts):
+                counts[pair] += words[word]
+        if not counts:
+            break
+        best = min(counts, key=lambda p: (-counts[p], order[p[0]], order[p[1]]))
+        merges.append(best)
+        order[best[0] + best[1]] = len(order)
+        split = {word: merge_once(parts, best) for word, parts in split.items()}
+    return merges
+
+
+def merge_once(parts: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
+    merged, i = [], 0
+    while i < len(parts):
+        size = 2 if tuple(parts[i : i + 2]) == pair else 1
+        merged.append(b"".join(parts[i : i + size]))
+        i += size
+    return merged
+
+
+def test_a_worked_example():
+    """ "aa" comes four times; "ab" and "aa a" tie at two, and the smaller ids win; then nothing but "aaab" comes twice."""
+    bpe = ByteBPE.train(["aaabdaaabac"], 259)
+    assert bpe.merges() == [(b"a", b"a"), (b"a", b"b"), (b"aa", b"ab")]
+    assert [bpe.token_bytes(i) for i in bpe.encode("aaabdaaabac")] == [b"aaab", b"d", b"aaab", b"a", b"c"]
+
+
+@pytest.mark.parametrize("alphabet", ["ab", "ab ", "abc d", "éa ", "xyz0 '\n", "aàâ中 文"])
+def test_merges_equal_those_of_hugging_face_on_corpora_full_of_ties(alphabet):
+    rng = random.Random(alphabet)
+    for _ in range(30):
+        texts = ["".join(rng.choices(alphabet, k=rng.randint(0, 60))) for _ in range(rng.randint(1, 6))]
+        size = 256 + rng.randint(1, 80)
+        assert ByteBPE.train(texts, size).merges() == hugging_face_merges(texts, size), (texts, size)
+
+
+def test_merges_equal_those_of_hugging_face_on_english(bpe):
+    assert bpe.merges() == hugging_face_merges(DOCUMENTS, 1999)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.text(alphabet="ab é\n", max_size=30), max_size=4))
+def test_merges_equal_the_definition(texts):
+    assert ByteBPE.train(texts, 256 + 20).merges() == slow_merges(texts, 20)
+
+
+def test_training_depends_on_neither_the_order_nor_the_number_of_documents():
+    texts = DOCUMENTS[:10]
+    a = ByteBPE.train(texts, 500)
+    b = ByteBPE.train(iter(texts[::-1]), 500)
+    c = ByteBPE.train(texts * 3, 500)
+    assert a.merges() == b.merges() == c.merges()
+
+
+def test_short_texts_give_a_smaller_vocabulary_and_special_tokens_still_come_last():
+    bpe = ByteBPE.train(["abc"], 1000, special_tokens=["<a>", "<b>"])
+    assert bpe.vocab_size == 256 + 2 + 2
+    assert bpe.special_tokens == {"<a>": 258, "<b>": 259}
+    assert ByteBPE.train([], 1000).vocab_size == 256
+
+
+def test_vocab_size_counts_everything(bpe):
+    assert bpe.vocab_size == 2000
+    assert bpe.special_tokens == {END: 1999}
+    assert [bpe.token_bytes(i)[0] for i in range(256)] == list(BYTE_ORDER)
+    assert (bpe.token_bytes(0), bpe.token_bytes(220)) == (b"!", b" ")  # as in GPT-2
+
+
+def test_progress_is_shown_for_long_texts_only(capsys, monkeypatch):
+    ByteBPE.train(["a b c"], 260)
+    assert capsys.readouterr().out == ""
+    words = ["".join(random.Random(i).choices("abcdefgh", k=40)) for i in range(13_000)]
+    ByteBPE.train([" ".join(words)], 260)
+    assert "merging" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(texts=["a"], vocab_size=255), ValueError, "vocab_size=255 is too small.*256"),
+        (dict(texts=["a"], vocab_size=256, special_tokens=[END]), ValueError, "at least 257"),
+        (dict(texts="one text", vocab_size=300), TypeError, r"write \[text\]"),
+        (dict(texts=["a"], vocab_size=300, special_tokens=END), TypeError, "collection of names"),
+        (dict(texts=["a"], vocab_size=300, special_tokens=["<a>", "<a>"]), ValueError, "twice"),
+        (dict(texts=["a"], vocab_size=300, special_tokens=[""]), ValueError, "non-empty"),
+        (dict(texts=["a"], vocab_size=300, pattern="("), ValueError, "pattern="),
+        (dict(texts=["a"], vocab_size=300, pattern=r"(\w+)|\W+"), ValueError, "capturing groups"),
+        (dict(texts=["a b"], vocab_size=300, pattern=r"\w+"), ValueError, "leaves some of the text out"),
+    ],
+)
+def test_bad_arguments_of_train_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ByteBPE.train(**arguments)
+
+
+def test_another_pattern_is_followed():
+    bpe = ByteBPE.train(["ab ab ab"], 260, pattern=r"(?s:.+)")  # one piece: merges may cross spaces
+    assert b"ab ab" in [bpe.token_bytes(i) for i in range(256, 260)]
+
+
+# --------------------------------------------------------------------------------------------------------- encoding
+
+
+def test_ids_equal_those_of_tiktoken_on_ten_thousand_strings(bpe, oracle):
+    rng = random.Random(1)
+    texts = [random_text(rng, rng.randint(0, 40)) for _ in range(10_000)]
+    assert bpe.encode_batch(texts) == [oracle.encode_ordinary(text) for text in texts]
+
+
+def test_ids_equal_those_of_tiktoken_around_every_kind_of_character(bpe, oracle):
+    codes = [*range(0x3000), *range(0x3000, 0xD800, 41), *range(0xE000, 0x110000, 411)]
+    for block in (codes[i : i + 16] for i in range(0, len(codes), 16)):
+        text = " ".join(f"a{chr(code)}1{chr(code)}" for code in block)
+        assert bpe.encode(text) == oracle.encode_ordinary(text), hex(block[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ids_equal_those_of_tiktoken_for_ranks_that_nobody_trained(seed):
+    """Any table of ranks defines an encoding, also one in which a token can be reached in several ways or in none."""
+    rng = random.Random(seed)
+    tokens = [bytes([b]) for b in BYTE_ORDER]
+    tokens += {bytes(rng.choices(b"abc", k=rng.randint(2, 5))) for _ in range(40)}
+    ranks = {token: i for i, token in enumerate(tokens)}
+    bpe, oracle = ByteBPE(ranks), as_tiktoken(ranks)
+    for length in (*range(1, 30), 99, 100, 101, 500):
+        text = "".join(rng.choices("abc", k=length))
+        assert bpe.encode(text) == oracle.encode_ordinary(text), text
+
+
+def test_ids_equal_those_of_hugging_face(bpe):
+    character = dict(zip(BYTE_ORDER, sorted(pre_tokenizers.ByteLevel.alphabet()), strict=True))
+
+    def spell(token: bytes) -> str:
+        return "".join(character[b] for b in token)
+
+    vocab = {spell(token): i for token, i in ranks_of(bpe).items()}
+    oracle = tokenizers.Tokenizer(models.BPE(vocab, [(spell(a), spell(b)) for a, b in bpe.merges()]))
+    oracle.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rng = random.Random(2)
+    for text in [*(random_text(rng, 30) for _ in range(1000)), *DOCUMENTS[:20]]:
+        assert bpe.encode(text) == oracle.encode(text).ids
+
+
+def timed(function, *arguments):
+    """Return the result and the seconds of processor time, which do not depend on what else the machine does."""
+    start = time.process_time()
+    result = function(*arguments)
+    return result, time.process_time() - start
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 100_000,
+        " " * 100_000,
+        " " * 100_000 + "a",
+        "\n" * 100_000 + "a",
+        "0" * 100_000,
+        "^" * 100_000,
+        "é" * 50_000,
+    ]
+    + ["^0a's \n" * 10_000, "ab" * 50_000, "e" * 99_999 + "!", "''" * 50_000, "the" * 33_333],
+    ids=lambda text: f"{text[:8]!r}…",
+)
+def test_long_repeats_are_exact_and_quick(bpe, oracle, text):
+    """Merging a piece by repeated scans would take minutes here."""
+    ids, seconds = timed(bpe.encode, text)
+    assert seconds < 3
+    assert ids == oracle.encode_ordinary(text)
+    assert bpe.decode(ids) == text
+
+
+def test_one_long_piece_is_quick_when_tokens_are_long_and_when_training():
+    text = "".join(random.Random(3).choices("ab", k=100_000))
+    assert timed(ByteBPE.train, [text], 600)[1] < 5
+    runs = ByteBPE.train(["a" * 65_536], 256 + 16)  # tokens of 2, 4, … 65,536 letters
+    assert runs.encode("a" * 65_536) == [271]
+    ids, seconds = timed(runs.encode, "a" * 99_999)
+    assert seconds < 3
+    assert runs.decode(ids) == "a" * 99_999
+
+
+def test_the_cache_of_pieces_is_bounded_and_changes_nothing(bpe, monkeypatch):
+    text = " ".join(DOCUMENTS[:5])
+    expected = bpe.encode(text)
+    monkeypatch.setattr(ours._PieceCache, "max_pieces", 10)
+    small = ByteBPE(ranks_of(bpe))
+    assert small.encode(text) == expected == small.encode(text)
+    small.encode("x" * 1000)
+    assert 0 < len(small._cache) <= 10
+    assert max(map(len, small._cache)) <= small._cache.max_length
+
+
+# -------------------------------------------------------------------------------------------------------- round trip
+
+ANY_CHARACTERS = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])))
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=st.text())
+def test_every_text_comes_back(bpe, text):
+    assert bpe.decode(bpe.encode(text)) == text
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.binary())
+def test_all_bytes_come_back(bpe, data):
+    assert bpe.decode_bytes(bpe.encode_bytes(data)) == data
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=st.text())
+def test_bytes_of_a_text_have_the_ids_of_the_text(bpe, text):
+    assert bpe.encode_bytes(text.encode("utf-8")) == bpe.encode(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=ANY_CHARACTERS)
+def test_surrogates_are_treated_as_tiktoken_treats_them(bpe, oracle, text):
+    assert bpe.encode(text) == oracle.encode_ordinary(text)
+
+
+def test_halves_of_a_surrogate_pair_are_joined_and_lone_ones_replaced(bpe):
+    assert bpe.decode(bpe.encode("\ud83d\ude00")) == "😀"
+    assert bpe.decode(bpe.encode("a\ud800b")) == "a\ufffdb"
+    assert bpe.decode(bpe.encode("\udcff")) == "\ufffd"  # an escaped byte gets no special treatment in a text
+    assert ByteBPE.train(["\ud800 \ud800"], 260).merges() == ByteBPE.train(["\ufffd \ufffd"], 260).merges()
+
+
+def test_every_id_stands_for_its_own_bytes(bpe):
+    tokens = [bpe.token_bytes(i) for i in range(bpe.vocab_size)]
+    assert len(set(tokens)) == 2000
+    assert tokens[256:-1] == [left + right for left, right in bpe.merges()]
+    assert all(bpe.decode_bytes([i, i]) == 2 * token for i, token in enumerate(tokens))
+
+
+def test_a_character_across_two_tokens_is_joined_before_it_is_decoded():
+    bpe = ByteBPE.train([], 256)
+    ids = bpe.encode("☕")
+    assert len(ids) == 3
+    assert bpe.decode(ids) == "☕"
+    assert "".join(bpe.decode([i]) for i in ids) == "\ufffd" * 3
+
+
+def test_decode_takes_a_tensor_and_refuses_what_is_no_id(bpe):
+    ids = bpe.encode("a tensor of ids")
+    assert bpe.decode(torch.tensor(ids)) == "a tensor of ids"
+    for bad in (-1, 2000):
+        with pytest.raises(ValueError, match=f"ids holds {bad}; .* 0 to 1999"):
+            bpe.decode([5, bad])
+        with pytest.raises(ValueError, match="0 to 1999"):
+            bpe.token_bytes(bad)
+    with pytest.raises(ValueError, match=r"shape \(T,\), got \(1, 2\)"):
+        bpe.decode(torch.tensor([[1, 2]]))
+
+
+def test_wrong_types_are_refused(bpe):
+    with pytest.raises(TypeError):
+        bpe.encode(b"bytes")
+    with pytest.raises(TypeError):
+        bpe.encode_bytes("text")
+    with pytest.raises(TypeError, match=r"write \[text\]"):
+        bpe.encode_batch("one text")
+
+
+# ---------------------------------------------------------------------------------------------------- special tokens
+
+
+def test_the_name_of_a_special_token_in_a_text_is_ordinary_text(bpe):
+    ids = bpe.encode(f"one{END}two")
+    assert 1999 not in ids
+    assert bpe.decode(ids) == f"one{END}two"
+
+
+def test_an_allowed_special_token_becomes_its_id(bpe):
+    ids = bpe.encode(f"one{END}{END}two", allow_special=[END])
+    assert ids == [*bpe.encode("one"), 1999, 1999, *bpe.encode("two")]
+    assert bpe.decode(ids) == f"one{END}{END}two"
+    assert bpe.encode("'s " + END, allow_special={END}) == [*bpe.encode("'s "), 1999]
+
+
+def test_only_the_allowed_names_get_through_and_the_longest_wins():
+    bpe = ByteBPE.train([], 259, special_tokens=["<a>", "<a>+", "<b>"])
+    assert bpe.encode("<a>+", allow_special=["<a>", "<a>+"]) == [257]
+    assert bpe.encode("<a>+", allow_special=["<a>"]) == [256, *bpe.encode("+")]
+    assert bpe.encode("<a><b>", allow_special=["<b>"]) == [*bpe.encode("<a>"), 258]
+
+
+def test_unknown_special_tokens_raise(bpe):
+    with pytest.raises(ValueError, match=r"<\|end\|>.*there are \['<\|endoftext\|>'\]"):
+        bpe.encode("text", allow_special=["<|end|>"])
+    with pytest.raises(TypeError, match="collection of names"):
+        bpe.encode("text", allow_special=END)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_saved_tokenizer_is_the_same_when_loaded(bpe, tmp_path):
+    bpe.save(tmp_path / "bpe.json")
+    loaded = ByteBPE.load(tmp_path / "bpe.json")
+    text = random_text(random.Random(4), 2000)
+    assert loaded.encode(text, allow_special=[END]) == bpe.encode(text, allow_special=[END])
+    assert (loaded.pattern, loaded.special_tokens, loaded.vocab_size) == (bpe.pattern, bpe.special_tokens, 2000)
+    loaded.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "bpe.json").read_bytes()
+
+
+def test_special_tokens_may_have_the_first_ids(tmp_path):
+    ranks = {bytes([b]): i + 1 for i, b in enumerate(BYTE_ORDER)} | {b"ab": 258}
+    ByteBPE(ranks, special_tokens={"<s>": 0, "<mid>": 257}).save(tmp_path / "bpe.json")
+    loaded = ByteBPE.load(tmp_path / "bpe.json")
+    assert loaded.encode("<s>ab!<mid>", allow_special=["<s>", "<mid>"]) == [0, 258, 1, 257]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda bpe: pickle.loads(pickle.dumps(bpe))])
+def test_a_tokenizer_can_be_copied_and_sent_to_another_process(bpe, duplicate):
+    text = DOCUMENTS[3]
+    assert duplicate(bpe).encode(text) == bpe.encode(text)
+
+
+def change(**fields):
+    return lambda content: {**content, **fields}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change(version=2), "version is 2; .* reads version 1"),
+        (change(format="other"), "nextword.ByteBPE"),
+        (change(extra=1), r"unknown keys \['extra'\]"),
+        (lambda c: {k: v for k, v in c.items() if k != "pattern"}, r"missing keys \['pattern'\]"),
+        (lambda c: [c], "not a JSON object"),
+        (change(pattern=None), "pattern must be a string"),
+        (change(tokens=[1]), "tokens must be a list of strings"),
+        (lambda c: change(tokens=[*c["tokens"], "中"])(c), "latin-1"),
+        (lambda c: change(tokens=[*c["tokens"], c["tokens"][300]])(c), "each once"),
+        (lambda c: change(tokens=["not a byte", *c["tokens"][1:]])(c), "lacks 1 of the 256 single bytes"),
+        (change(special_tokens={END: "1999"}), "special_tokens must map names to ids"),
+        (change(special_tokens={END: 5000}), "twice or beyond the last one"),
+        (change(special_tokens={END: -1}), "twice or beyond the last one"),
+    ],
+)
+def test_a_damaged_file_is_refused(bpe, tmp_path, damage, message):
+    path = tmp_path / "bpe.json"
+    bpe.save(path)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=f"(?s)bpe.json.*{message}"):
+        ByteBPE.load(path)
+
+
+def test_half_a_file_is_refused(bpe, tmp_path):
+    path = tmp_path / "bpe.json"
+    bpe.save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="holds no ByteBPE"):
+        ByteBPE.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(bpe, tmp_path, monkeypatch):
+    path = tmp_path / "bpe.json"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ours.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        bpe.save(path)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("bpe.json", "old")]
+
+
+def tiktoken_lines(ranks: dict[bytes, int]) -> list[str]:
+    return [f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks.items()]
+
+
+def test_a_tiktoken_file_keeps_its_ranks_as_ids(bpe, tmp_path):
+    path, lines = tmp_path / "ranks.tiktoken", tiktoken_lines(ranks_of(bpe))
+    random.Random(5).shuffle(lines)
+    path.write_text("\n".join(lines) + "\n")
+    read = ByteBPE.from_tiktoken(path)
+    assert ranks_of(read) == ranks_of(bpe)
+    assert read.special_tokens == {END: 1999}
+    assert ByteBPE.from_tiktoken(path, special_tokens=()).vocab_size == 1999
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: [*lines, "no-base-64! 1999"], "line 2000: expected a base64 token"),
+        (lambda lines: [*lines, "YQ=="], "line 2000: expected a base64 token"),
+        (lambda lines: [*lines, "YQ== x"], "line 2000: expected a base64 token"),
+        (lambda lines: [*lines, lines[3].split()[0] + " 1999"], "line 2000: token b'.*' comes twice"),
+        (lambda lines: [*lines, "YWJjZGVmZ2g= 1998"], "1998 comes 2 times|each once"),
+        (lambda lines: [*lines[:500], *lines[501:]], "500 comes 0 times"),
+        (lambda lines: lines[1:], "lacks 1 of the 256 single bytes, the first being 0x21"),
+    ],
+)
+def test_a_damaged_tiktoken_file_is_refused(bpe, tmp_path, damage, message):
+    path = tmp_path / "ranks.tiktoken"
+    path.write_text("\n".join(damage(tiktoken_lines(ranks_of(bpe)))))
+    with pytest.raises(ValueError, match=message):
+        ByteBPE.from_tiktoken(path)
+
+
+def test_merges_of_ranks_that_nobody_trained_are_refused():
+    ranks = {bytes([b]): i for i, b in enumerate(BYTE_ORDER)} | {b"abc": 256}
+    with pytest.raises(ValueError, match="256 = b'abc' is not the union"):
+        ByteBPE(ranks).merges()

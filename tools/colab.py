@@ -1,0 +1,104 @@
+"""Run every chapter as Colab would: a bare environment, an empty folder, and the chapter's own first cell to install.
+
+The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). A module ``google.colab`` is there
+from the start, so the first cell installs; its address is pointed at a copy of this checkout. Each chapter then runs to
+its end under the ``smoke`` preset, and torch must still be the version that was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+
+import chapters
+
+FOLDER = chapters.ROOT / "build" / "colab"
+PYTHON = FOLDER / "venv" / "bin" / "python"
+INSTALL = re.compile(r'"nextword\[chapters\] @ [^"]*"')
+FAKE = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\n'
+PACKAGE_FILES = ("pyproject.toml", "README.md", "LICENSE", "lib")
+
+
+def bare_environment() -> None:
+    """Make the environment from nothing, with the fake module and a kernel named ``colab``."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", str(FOLDER / "venv")], check=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", "-U", "pip"], check=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", "torch", "numpy", "matplotlib", "ipykernel"], check=True)
+    (next((FOLDER / "venv" / "lib").glob("python*")) / "site-packages" / "sitecustomize.py").write_text(FAKE)
+    kernel = FOLDER / "share" / "kernels" / "colab"
+    kernel.mkdir(parents=True)
+    argv = [str(PYTHON), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "colab", "language": "python"}))
+
+
+def checkout() -> None:
+    """Copy what pip needs of this checkout, so that building the package leaves no trace in it."""
+    for name in PACKAGE_FILES:
+        source, target = chapters.ROOT / name, FOLDER / "checkout" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(
+            source, target, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+        ) if source.is_dir() else (shutil.copy(source, target))
+
+
+def prepare(name: str) -> None:
+    """Put the chapter alone into an empty folder, its install cell pointed at the checkout's copy."""
+    notebook = chapters.read(name)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source, changed = INSTALL.subn(f'"nextword[chapters] @ file://{FOLDER / "checkout"}"', first.source)
+    if changed != 1:
+        raise SystemExit(f"{name}: the first code cell installs nothing; copy it from another chapter")
+    (FOLDER / "run" / name).mkdir(parents=True)
+    nbformat.write(notebook, FOLDER / "run" / name / f"{name}.ipynb")
+
+
+def torch_version() -> str:
+    """Return the version of torch in the bare environment."""
+    command = [PYTHON, "-c", "import torch; print(torch.__version__)"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    """Run the journey; return nbmake's exit status."""
+    bare_environment()
+    checkout()
+    before = torch_version()
+    names = sys.argv[1:] or chapters.names()
+    for name in names:
+        prepare(name)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        os.devnull,
+        "-q",
+        "--nbmake",
+        "--nbmake-kernel=colab",
+        "--overwrite",
+    ]
+    command += ["--nbmake-timeout=900", "-p", "no:cacheprovider", "--rootdir", str(FOLDER / "run"), str(FOLDER / "run")]
+    environment = {
+        **os.environ,
+        "JUPYTER_PATH": str(FOLDER / "share"),
+        "NEXTWORD_PRESET": "smoke",
+        "NEXTWORD_PROGRESS": "0",
+    }
+    environment.pop("PYTHONPATH", None)
+    status = subprocess.run(command, env=environment).returncode
+    if torch_version() != before:
+        print(f"installing the book replaced torch {before} by {torch_version()}; lower the bound in pyproject.toml")
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Make the recorded runs: experiments too long for a chapter, made with the very function that the chapter shows.
+
+    python tools/record.py                    all that are missing
+    python tools/record.py next_word_neural   one, again from its beginning
+
+The chapter's cells tagged ``recorded`` are executed in order, then the function is called with each setting. Every point
+is written as soon as it is measured, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import chapters
+from nextword import runtime
+
+RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded run: which function of which chapter is called with which settings."""
+
+    chapter: str
+    function: str
+    settings: list[dict[str, Any]] = field(default_factory=list)
+
+
+RUNS = {
+    "next_word_neural": Run(
+        "2003_next_word",
+        "train_network",
+        [{"steps": steps, "seed": seed} for steps in (1000, 4000, 16000) for seed in (0, 1, 2)],
+    ),
+}
+
+
+def namespace(chapter: str) -> dict[str, Any]:
+    """Execute the chapter's cells tagged ``recorded`` and return their names."""
+    names: dict[str, Any] = {}
+    for cell in chapters.read(chapter).cells:
+        if cell.cell_type == "code" and "recorded" in cell.metadata.get("tags", []):
+            exec(compile(cell.source, f"{chapter}:{cell.id}", "exec"), names)
+    return names
+
+
+def record(name: str, run: Run, path: Path) -> None:
+    """Measure every point of a run that ``path`` does not hold yet."""
+    done = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"points": []}
+    function = namespace(run.chapter)[run.function]
+    for setting in run.settings:
+        if any(point["settings"] == setting for point in done["points"]):
+            continue
+        start, cpu = time.perf_counter(), time.process_time()
+        result = function(**setting)
+        seconds = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "process_seconds": round(time.process_time() - cpu, 1),
+        }
+        done["points"].append({"settings": setting, **seconds, "result": result})
+        print(name, setting, seconds, result, flush=True)
+        content = {
+            "name": name,
+            "function": f"{run.chapter}: {run.function}",
+            "date": datetime.date.today().isoformat(),
+            "versions": runtime.describe(),
+            "processor": platform.processor() or platform.machine(),
+            "points": done["points"],
+        }
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        os.replace(temporary, path)
+
+
+def main() -> None:
+    """Make the named runs again, or all that are incomplete."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    unknown = sorted(set(sys.argv[1:]) - set(RUNS))
+    if unknown:
+        raise SystemExit(f"no recorded run called {', '.join(unknown)}; there are: {', '.join(RUNS)}")
+    RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or RUNS:
+        path = RUNS_FOLDER / f"{name}.json"
+        if name in sys.argv[1:]:
+            path.unlink(missing_ok=True)
+        record(name, RUNS[name], path)
+
+
+if __name__ == "__main__":
+    main()
