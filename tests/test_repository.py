@@ -183,3 +183,18 @@ def test_the_readmes_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     exec(compile(code, "README.md", "exec"), {})
     assert "[" in capsys.readouterr().out
+
+
+def test_recorded_runs_belong_to_the_code_that_the_chapters_show():
+    import json
+    import sys
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    import record
+
+    for name, run in record.RUNS.items():
+        stored = json.loads((LIBRARY / "bundled" / "runs" / f"{name}.json").read_text())
+        assert stored["fingerprint"] == record.fingerprint(run.chapter), (
+            f"{name}: make it again with make runs NAME={name}"
+        )
+        assert [p["settings"] for p in stored["points"]] == run.settings, f"{name} is incomplete: make runs"

@@ -67,10 +67,10 @@ def read_executed(source: Path, executed: Path) -> tuple[NotebookNode, dict[str,
     remedy = f"run 'make book', or 'make chapter NAME={name}', to execute it"
     for path in (copy, record):
         if not path.exists():
-            raise AssemblyError(f"{source.name} has not been executed: {path.name} is missing; {remedy}")
+            raise AssemblyError(f"not executed, since {path.name} is missing; {remedy}")
     notebook = nbformat.read(copy, as_version=4)
     if _sources(notebook) != _sources(nbformat.read(source, as_version=4)):
-        raise AssemblyError(f"{source.name} was changed after it was executed; {remedy} again")
+        raise AssemblyError(f"changed after it was executed; {remedy} again")
     return notebook, json.loads(record.read_text(encoding="utf-8"))
 
 

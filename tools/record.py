@@ -9,7 +9,9 @@ is written as soon as it is measured, so an interrupted run goes on where it sto
 
 from __future__ import annotations
 
+import ast
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -40,23 +42,42 @@ RUNS = {
     "next_word_neural": Run(
         "2003_next_word",
         "train_network",
-        [{"steps": steps, "seed": seed} for steps in (1000, 4000, 16000) for seed in (0, 1, 2)],
+        [
+            {"steps": steps, "seed": seed}
+            for steps, seeds in ((2_000, 5), (8_000, 3), (16_000, 3))
+            for seed in range(seeds)
+        ],
     ),
 }
+
+
+def recorded_code(chapter: str) -> list[str]:
+    """Return the sources of the chapter's cells tagged ``recorded``."""
+    cells = chapters.read(chapter).cells
+    return [c.source for c in cells if c.cell_type == "code" and "recorded" in c.metadata.get("tags", [])]
+
+
+def fingerprint(chapter: str) -> str:
+    """Return a hash of what those cells compute, blind to comments and layout: a run belongs to the code shown."""
+    trees = [ast.dump(ast.parse(source)) for source in recorded_code(chapter)]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
 def namespace(chapter: str) -> dict[str, Any]:
     """Execute the chapter's cells tagged ``recorded`` and return their names."""
     names: dict[str, Any] = {}
-    for cell in chapters.read(chapter).cells:
-        if cell.cell_type == "code" and "recorded" in cell.metadata.get("tags", []):
-            exec(compile(cell.source, f"{chapter}:{cell.id}", "exec"), names)
+    for i, source in enumerate(recorded_code(chapter)):
+        exec(compile(source, f"{chapter}, recorded cell {i + 1}", "exec"), names)
     return names
 
 
 def record(name: str, run: Run, path: Path) -> None:
     """Measure every point of a run that ``path`` does not hold yet."""
     done = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"points": []}
+    if done["points"] and done["fingerprint"] != fingerprint(run.chapter):
+        raise SystemExit(
+            f"{path.name} was made by other code than {run.chapter} shows; make it again: make runs NAME={name}"
+        )
     function = namespace(run.chapter)[run.function]
     for setting in run.settings:
         if any(point["settings"] == setting for point in done["points"]):
@@ -72,6 +93,7 @@ def record(name: str, run: Run, path: Path) -> None:
         content = {
             "name": name,
             "function": f"{run.chapter}: {run.function}",
+            "fingerprint": fingerprint(run.chapter),
             "date": datetime.date.today().isoformat(),
             "versions": runtime.describe(),
             "processor": platform.processor() or platform.machine(),

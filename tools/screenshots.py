@@ -25,15 +25,20 @@ VIEWS = {  # name: (width, height, colour scheme)
     "dark": (1280, 900, "dark"),
     "phone": (390, 844, "light"),
 }
-TALLEST = 12_000  # pixels; a longer page is cut, since Chromium draws no taller picture reliably
+PART = 5_000  # pixels; a longer page comes in several pictures, since a browser draws very tall ones unreliably
 
 
-def photograph(page: Page, source: Path, target: Path) -> None:
+def photograph(page: Page, source: Path, name: str) -> int:
+    """Write the pictures of one page and return how many they are."""
     page.goto(source.as_uri())
     page.evaluate("() => window.MathJax?.startup?.promise")  # until the maths is drawn
-    width = page.viewport_size["width"]
-    height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
-    page.screenshot(path=target, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+    width, height = page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+    tops = range(0, height, PART)
+    for number, top in enumerate(tops, start=1):
+        part = f".{number}" if len(tops) > 1 else ""
+        clip = {"x": 0, "y": top, "width": width, "height": min(PART, height - top)}
+        page.screenshot(path=TARGET / f"{source.stem}.{name}{part}.png", full_page=True, clip=clip)
+    return len(tops)
 
 
 def main() -> int:
@@ -43,16 +48,17 @@ def main() -> int:
         print(f"no page to photograph in {BOOK}; run 'make book' first", file=sys.stderr)
         return 1
     TARGET.mkdir(parents=True, exist_ok=True)
+    taken = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name, (width, height, scheme) in VIEWS.items():
             context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
             page = context.new_page()
             for source in sources:
-                photograph(page, source, TARGET / f"{source.stem}.{name}.png")
+                taken += photograph(page, source, name)
             context.close()
         browser.close()
-    print(f"{len(sources) * len(VIEWS)} pictures in {TARGET.relative_to(ROOT)}")
+    print(f"{taken} pictures in {TARGET.relative_to(ROOT)}")
     return 0
 
 

@@ -313,9 +313,9 @@ class NeuralNGramConfig:
 
 @dataclass(frozen=True)
 class NeuralNGramOutput:
-    """What a forward pass gives: unnormalised log-probabilities and, where targets were given, their mean loss."""
+    """What a forward pass gives: y, so log-probabilities up to a constant a row, and the mean loss over the targets."""
 
-    logits: Float[Tensor, "B V"]
+    logits: Float[Tensor, "B V"]  # (B, 1 + K) with K rivals
     loss: Float[Tensor, ""] | None = None
 
 

@@ -7,6 +7,7 @@ so that chapters can say *what* they compute and not *where*.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -91,6 +92,7 @@ def bf16() -> bool:
     return _cpu_has_bf16()
 
 
+@functools.cache
 def _cpu_has_bf16() -> bool:
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         probe = getattr(torch.cpu, name, None)

@@ -75,5 +75,6 @@
     copy_buttons: article.querySelectorAll("div.highlight button.copybtn").length,
     heading: article.querySelector("h1")?.textContent ?? "",
     prose: prose.textContent,
+    contents: [...document.querySelectorAll(".bd-sidebar-secondary")].map((e) => e.innerText).join(" "),
   };
 }
