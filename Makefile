@@ -3,7 +3,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTHON ?= python3
 NAME   ?=
-export MPLBACKEND := agg
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: test book smoke chapter colab calibrate runs checkpoints bench data screenshots set-repository clean
@@ -19,7 +18,7 @@ test: $(VENV)/.done            ## prove the library: style, types, tests, doctes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests lib
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests lib
 
 book: $(VENV)/.done            ## execute every chapter, gather the claims, build the HTML, open it in a real browser
 	$(BIN)/python tools/execute.py

@@ -7,7 +7,7 @@ os.environ.setdefault("NEXTWORD_PRESET", "cpu")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("nextword", "beartype.beartype")
+install_import_hook("nextword", "shapes.checked")
 
 import pytest
 import torch

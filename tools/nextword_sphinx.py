@@ -133,9 +133,16 @@ def link_chapters(app: Sphinx, _what: str, _name: str, _obj: object, _options: o
             lines[i] = f"{before}Used in:{re.sub(r'[0-9]{4}_[a-z0-9_]+', link, after)}"
 
 
+def keep_whole(_app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Keep napoleon from reading the words before a colon in an attribute's docstring as its type."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "\\ ")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the role and the directive."""
     app.connect("builder-inited", load)
+    app.connect("autodoc-process-docstring", keep_whole, priority=400)
     app.connect("autodoc-process-docstring", link_chapters)
     app.add_role("claim", ClaimRole())
     app.add_directive("claims-table", ClaimsTable)

@@ -245,8 +245,26 @@ def band(id: str) -> tuple[float, float] | None:
     row = calibration().get(runtime.preset(), {}).get(id)
     if row is None or get(id).kind in ("exact", "timing"):
         return None
-    half = max(4 * row["sd"], 1e-6 * abs(row["mean"]))
-    return row["mean"] - half, row["mean"] + half
+    return _around(row["mean"], row["sd"])
+
+
+def band_of(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean ± 4 standard deviations of the seeds of a recorded run: where the same run, repeated, must fall.
+
+    Example:
+        >>> low, high = band_of([99.0, 100.0, 101.0])
+        >>> (low, high)
+        (96.0, 104.0)
+    """
+    if len(values) < 3:
+        raise ValueError(f"values has {len(values)} runs; a spread needs at least 3")
+    row = summarise(values)
+    return _around(row["mean"], row["sd"])
+
+
+def _around(mean: float, sd: float) -> tuple[float, float]:
+    half = max(4 * sd, 1e-6 * abs(mean))
+    return mean - half, mean + half
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def split_of(key: str, *, valid: float = 0.01, test: float = 0.01) -> str:
 def load_wikitext2(split: str) -> str:
     """Return WikiText-2 (raw) as one string; ``split`` is ``train`` (10.9M characters), ``valid`` or ``test``.
 
-    Source: Merity et al. 2016. Words and punctuation are separated by spaces; headings look like `` = Title = ``.
+    Source: Merity et al. 2016. Words and punctuation are separated by spaces; a heading is a line such as ``= Title =``.
     Used in: 2003_next_word, 2019_gpt2, 2020_scaling_laws.
     """
     if split not in ("train", "valid", "test"):

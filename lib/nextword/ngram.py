@@ -127,7 +127,7 @@ def add_k(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, k: float, v
 
 
 def kneser_ney(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Weights:
-    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · |{w : c(hw) > 0}| / c(h) (Chen & Goodman 1999)."""
+    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · ``|{w : c(hw) > 0}|`` / c(h) (Chen & Goodman 1999)."""
     D = discount(counts)
     total = context_totals(counts, contexts, n_contexts)
     n_followers = np.bincount(contexts, weights=counts > 0, minlength=n_contexts)
