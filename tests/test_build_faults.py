@@ -77,7 +77,7 @@ FAULTS = {
     ),
     "verdict differs from expected": (
         {"ledger": LEDGER.replace("threshold = 100.0", "threshold = 121.0")},
-        ["toy.sum", "expected to be 'holds' and is 'fails'", "measured 120", ">= 121"],
+        ["toy.sum", "expected to be 'holds' and is 'fails'", "measured 120", "≥ 121"],
     ),
     "value outside its band": (
         {"code": 'claims.record("toy.sum", 131)'},

@@ -20,7 +20,8 @@ def main() -> None:
     if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/[\w.-]+", new):
         sys.exit(f"URL={new!r} is no address of a repository; it should look like https://github.com/owner/name")
     old = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
-    files = [ROOT / "_config.yml", ROOT / "README.md", ROOT / "CITATION.cff", *sorted((ROOT / "chapters").glob("*.*"))]
+    pages = [*(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
+    files = [ROOT / "_config.yml", ROOT / "README.md", ROOT / "CITATION.cff", *sorted(pages)]
     for path in files:
         text = path.read_text(encoding="utf8")
         if old in text:

@@ -32,6 +32,7 @@ _POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
     "<=": lambda x, t: x <= t,
     "within": lambda x, t: t[0] <= x <= t[1],
 }
+_SIGNS = {">=": "≥", "<=": "≤"}
 _INTERVAL_OPS = ("ci_low>", "ci_high<", "equivalent")
 _PACKAGE = Path(__file__).parent
 
@@ -84,7 +85,7 @@ class Claim:
             return f"the 95 % interval lies inside {inside}" if self.op == "equivalent" else f"within {inside}"
         if self.op in _INTERVAL_OPS:
             return f"the whole 95 % interval {self.op[-1]} {number(self.threshold)}"
-        return f"{self.op} {number(self.threshold)}"
+        return f"{_SIGNS.get(self.op, self.op)} {number(self.threshold)}"
 
 
 @dataclass(frozen=True)
