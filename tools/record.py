@@ -74,7 +74,8 @@ def namespace(chapter: str) -> dict[str, Any]:
 def record(name: str, run: Run, path: Path) -> None:
     """Measure every point of a run that ``path`` does not hold yet."""
     done = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"points": []}
-    if done["points"] and done["fingerprint"] != fingerprint(run.chapter):
+    made_by = fingerprint(run.chapter)
+    if done["points"] and done["fingerprint"] != made_by:
         raise SystemExit(
             f"{path.name} was made by other code than {run.chapter} shows; make it again: make runs NAME={name}"
         )
@@ -93,7 +94,7 @@ def record(name: str, run: Run, path: Path) -> None:
         content = {
             "name": name,
             "function": f"{run.chapter}: {run.function}",
-            "fingerprint": fingerprint(run.chapter),
+            "fingerprint": made_by,
             "date": datetime.date.today().isoformat(),
             "versions": runtime.describe(),
             "processor": platform.processor() or platform.machine(),

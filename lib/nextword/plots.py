@@ -84,9 +84,11 @@ def recorded(
 ) -> None:
     """Draw a recorded run, a pale dot a seed and a line through their means, and the point repeated live as a star.
 
+    The horizontal axis becomes logarithmic, with a tick at each setting.
+
     Args:
         ax: where to draw.
-        x: the settings, such as numbers of steps.
+        x: the settings, such as numbers of steps, above 0.
         rows: for each setting the values of its seeds.
         label: name in the legend; "recorded" and "this run" are added.
         index: which colour and marker of the style.
@@ -100,6 +102,9 @@ def recorded(
         ax.plot([setting] * len(row), row, marker, color=colour, alpha=0.45, markersize=5)
     if live is not None:
         ax.plot(*live, "*", color=colour, markeredgecolor="black", markersize=15, label=f"{label} (this run)")
+    ax.set_xscale("log")
+    ax.minorticks_off()
+    ax.set_xticks(x, [f"{setting:,}" for setting in x])
 
 
 def training_curve(history: Any, *, title: str = "", smooth: float = 0.95) -> Figure:
