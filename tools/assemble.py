@@ -21,6 +21,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+import chapters
 from nextword import claims, data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,12 +87,12 @@ def stamp(run: dict[str, Any]) -> str:
         >>> print(stamp(run | {"precision": "float32", "torch": "2.13.0", "python": "3.11.7"}))
         :::{admonition} What it costs to run
         :class: nw-stamp
-        3 min 2 s of the 4 min planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
+        3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         :::
     """
-    seconds, budget = float(run["seconds"]), run.get("budget_seconds")
-    over = budget is not None and seconds > float(budget)
-    cost = _duration(seconds) + (f" of the {_duration(float(budget))} planned" if budget is not None else "")
+    seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)
+    over = seconds > planned
+    cost = f"{_duration(seconds)} of the {_duration(planned)} planned"
     facts = [
         cost,
         _day(str(run["date"])),
@@ -104,7 +105,7 @@ def stamp(run: dict[str, Any]) -> str:
         " · ".join(facts),
     ]
     if over:
-        lines += ["", f"This run took {seconds / float(budget):.1f} times what was planned for it."]
+        lines += ["", f"This run took {seconds / planned:.1f} times what was planned for it."]
     if run["preset"] == "smoke":
         lines += ["", "The `smoke` preset is for editing: its numbers mean nothing, and no claim is judged."]
     return "\n".join([*lines, ":::"])

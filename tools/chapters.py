@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -31,7 +32,12 @@ BUDGET_SECONDS = {
     "2023_palm_e": 90,
     "epilogue": 5,
 }
-"""Process seconds of one core that a chapter may take under the ``cpu`` preset; half as much again without bfloat16."""
+"""Seconds of one core that a chapter may take under the ``cpu`` preset with bfloat16."""
+
+
+def planned_seconds(run: dict[str, Any]) -> float:
+    """Return what an executed chapter may take on its machine: its budget, 1.6 times that without bfloat16."""
+    return float(run["budget_seconds"]) * (1.0 if run["precision"].startswith("bfloat16") else 1.6)
 
 
 def names(folder: Path = CHAPTERS) -> list[str]:

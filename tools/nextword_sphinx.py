@@ -38,7 +38,7 @@ def field(row: dict[str, Any], name: str) -> str:
         return claims.range_text(row["band"]) or "no band yet"
     if name in ("verdict", "predicted"):
         return str(row[name])
-    return claims.number(row["measured"])
+    return claims.number(row["measured"]).replace("-", "−")
 
 
 class ClaimRole(SphinxRole):
@@ -70,6 +70,9 @@ class ClaimsTable(SphinxDirective):
         return f"{page}#claim-{row['id']}"
 
 
+COLUMNS = ("Claim", "Paper", "Measured", "Healthy runs", "Our bet", "Verdict")
+
+
 def _filters(rows: list[dict[str, Any]]) -> str:
     controls = []
     for key, label in (("citation", "Paper"), ("kind", "Kind"), ("verdict", "Verdict")):
@@ -82,7 +85,7 @@ def _filters(rows: list[dict[str, Any]]) -> str:
 
 
 def _table(rows: list[dict[str, Any]], link: Any) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("Claim", "Paper", "Measured", "Healthy runs", "Bet", "Verdict"))
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     body = "".join(_row(row, link(row)) for row in rows)
     return f'<div class="nw-table"><table class="nw-claims-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_SCRIPT}'
 
@@ -90,16 +93,16 @@ def _table(rows: list[dict[str, Any]], link: Any) -> str:
 def _row(row: dict[str, Any], url: str) -> str:
     esc = html.escape
     keys = " ".join(f'data-{key}="{esc(row[key])}"' for key in ("citation", "kind", "verdict"))
-    spread = f" ± {claims.number(row['std'])}" if row["std"] is not None else ""
     cells = (
         f'<a href="{esc(url)}">{esc(row["statement"])}</a><br><small>{esc(row["citation"])}, {esc(row["where"])} · {esc(row["quantity"])} · {esc(row["criterion"])}</small>',
         claims.number(row["paper_value"]),
-        f"<strong>{claims.number(row['measured'])}</strong>{spread} {esc(row['unit'])}",
+        f"<strong>{claims.number(row['measured'])}</strong>{claims.spread_text(row['std'])} {esc(row['unit'])}",
         claims.range_text(row["band"]) or "–",
         esc(row["predicted"]),
         f'<span class="nw-verdict nw-verdict-{esc(row["verdict"].replace(" ", ""))}">{esc(row["verdict"])}</span>',
     )
-    return f"<tr {keys}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    labelled = zip(COLUMNS, cells, strict=True)  # on a phone each cell stands on its own line behind its label
+    return f"<tr {keys}>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in labelled) + "</tr>"
 
 
 _SCRIPT = """<script>

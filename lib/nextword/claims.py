@@ -185,9 +185,9 @@ def record(
     verdict = _judge(claim, measured, interval)
     if recorded is not None and verdict != "not judged":
         live, low, high = (_finite("recorded", x) for x in recorded)
-        if not low <= live <= high:
-            verdict = "fails"
-            note += f" The live point {number(live)} lies outside the recorded band {number(low)} … {number(high)}."
+        inside = low <= live <= high
+        note += f" Repeated live: {number(live)}, {'inside' if inside else 'outside'} the recorded band {range_text((low, high))}."
+        verdict = verdict if inside else "fails"
     result = Verdict(claim, measured, verdict, std, interval, seeds, note.strip(), band(id))
     _show(result)
     return result
@@ -305,6 +305,11 @@ def number(x: float | None) -> str:
     return f"{x:.2g}"
 
 
+def spread_text(std: float | None) -> str:
+    """Return " ± " and a standard deviation to two digits, or an empty string."""
+    return "" if std is None else f" ± {std:.2g}"
+
+
 def range_text(pair: tuple[float, float] | Sequence[float] | None) -> str:
     """Return an interval as text, or an empty string."""
     return f"{number(pair[0])} … {number(pair[1])}" if pair else ""
@@ -327,8 +332,7 @@ def _show(result: Verdict) -> None:
 
 
 def _plain(r: Verdict) -> str:
-    spread = f" ± {number(r.std)}" if r.std is not None else ""
-    return f"{r.claim.id}: {number(r.measured)}{spread} ({r.claim.quantity}); {r.claim.criterion} → {r.verdict}"
+    return f"{r.claim.id}: {number(r.measured)}{spread_text(r.std)} ({r.claim.quantity}); {r.claim.criterion} → {r.verdict}"
 
 
 _COLOURS = {
@@ -344,7 +348,7 @@ def card(row: dict[str, Any]) -> str:
     """Return the HTML card of a row of ``build/claims.json``: the claim, the paper's number, ours, the band, the verdict."""
     esc = html.escape
     verdict, unit = row["verdict"], f" {esc(row['unit'])}" if row["unit"] else ""
-    ours = number(row["measured"]) + (f" ± {number(row['std'])}" if row["std"] is not None else "") + unit
+    ours = number(row["measured"]) + spread_text(row["std"]) + unit
     cells = [("measured", f"<strong>{ours}</strong>"), ("criterion", esc(row["criterion"]))]
     if row["paper_value"] is not None:
         gap = row["measured"] - row["paper_value"]

@@ -107,7 +107,7 @@ def recorded(
     ax.set_xticks(x, [f"{setting:,}" for setting in x])
 
 
-def training_curve(history: Any, *, title: str = "", smooth: float = 0.95) -> Figure:
+def training_curve(history: Any, *, title: str = "", unit: str = "token", smooth: float = 0.95) -> Figure:
     """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean."""
     figure, ax = plt.subplots()
     loss = np.asarray(history.loss, dtype=float)
@@ -117,5 +117,5 @@ def training_curve(history: Any, *, title: str = "", smooth: float = 0.95) -> Fi
         running.append(mean)
     ax.plot(history.steps, loss, color=COLOURS[0], alpha=0.25, linewidth=1)
     ax.plot(history.steps, running, color=COLOURS[0])
-    ax.set(xlabel="step", ylabel="training loss (nats per token)", title=title)
+    ax.set(xlabel="step", ylabel=f"training loss (nats per {unit})", title=title)
     return figure
