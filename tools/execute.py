@@ -74,7 +74,7 @@ def _nbmake(names: list[str], folder: Path, *, parallel: int) -> int:
     if parallel > 1:
         command += ["-n", str(parallel), "--dist=load", "--maxschedchunk=1"]
     command += [str(folder / f"{name}.ipynb") for name in names]
-    quiet = {"OMP_NUM_THREADS": os.environ.get("NEXTWORD_THREADS", "1"), "NEXTWORD_PROGRESS": "0"}
+    quiet = {"OMP_NUM_THREADS": os.environ["NEXTWORD_THREADS"], "NEXTWORD_PROGRESS": "0"}
     return subprocess.run(command, env={**os.environ, **quiet}).returncode
 
 
@@ -104,6 +104,8 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="run even what has not changed")
     parser.add_argument("--folder", type=Path, default=chapters.EXECUTED, help="where the executed copies go")
     arguments = parser.parse_args()
+    os.environ.setdefault("NEXTWORD_THREADS", "1")  # two chapters at a time, one core each
+    runtime.set_threads()
     known = chapters.names()
     unknown = sorted(set(arguments.names) - set(known))
     if unknown:

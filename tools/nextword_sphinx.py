@@ -145,6 +145,7 @@ def keep_whole(_app: Sphinx, what: str, _name: str, _obj: object, _options: obje
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the role and the directive."""
     app.connect("builder-inited", load)
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", keep_whole, priority=400)
     app.connect("autodoc-process-docstring", link_chapters)
     app.add_role("claim", ClaimRole())
