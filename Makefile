@@ -48,7 +48,7 @@ checkpoints: $(VENV)/.done     ## make the bundled models again from data and se
 	@echo "No chapter bundles a model yet."
 
 bench: $(VENV)/.done           ## race the library against its peers
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+	OMP_NUM_THREADS=1 NEXTWORD_PROGRESS=0 $(BIN)/python benchmarks/run.py
 
 data: $(VENV)/.done            ## fetch every data set of the book, once
 	$(BIN)/python -m nextword.data

@@ -311,8 +311,16 @@ def spread_text(std: float | None) -> str:
 
 
 def range_text(pair: tuple[float, float] | Sequence[float] | None) -> str:
-    """Return an interval as text, or an empty string."""
-    return f"{number(pair[0])} … {number(pair[1])}" if pair else ""
+    """Return an interval as text, one number where both ends print alike, an empty string where there is none.
+
+    Example:
+        >>> range_text((0.5, 1.25)), range_text((1.17099, 1.17101)), range_text(None)
+        ('0.5 … 1.25', '1.171', '')
+    """
+    if not pair:
+        return ""
+    low, high = number(pair[0]), number(pair[1])
+    return low if low == high else f"{low} … {high}"
 
 
 def _show(result: Verdict) -> None:
