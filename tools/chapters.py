@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
 LIBRARY = ROOT / "lib" / "nextword"
 EXECUTED = ROOT / "build" / "executed" / "chapters"
+CELL_TIMEOUT = 1200  # seconds
 
 BUDGET_SECONDS = {
     "2003_next_word": 60,
@@ -95,6 +100,30 @@ def _imports(code: str) -> set[str]:
         elif isinstance(node, ast.Import):
             names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("nextword.")}
     return names
+
+
+def nbmake(
+    folder: Path, *, kernel: str, environment: dict[str, str], paths: Sequence[Path] = (), parallel: int = 1
+) -> int:
+    """Execute the notebooks ``paths`` (all of ``folder`` when empty) in place with nbmake; return its exit status."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nbmake", "--overwrite", f"--nbmake-kernel={kernel}", f"--nbmake-timeout={CELL_TIMEOUT}"]
+    if parallel > 1:
+        command += ["-n", str(parallel), "--dist=load", "--maxschedchunk=1"]
+    command += [str(path) for path in paths] or [str(folder)]
+    quiet = {"NEXTWORD_PROGRESS": "0"}  # a bar prints its last state only
+    return subprocess.run(command, env={**os.environ, **quiet, **environment}).returncode
 
 
 def key(name: str, environment: dict[str, str]) -> str:

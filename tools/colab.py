@@ -8,7 +8,6 @@ its end under the ``smoke`` preset, and torch must still be the version that was
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -74,26 +73,8 @@ def main() -> int:
     names = sys.argv[1:] or chapters.names()
     for name in names:
         prepare(name)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        os.devnull,
-        "-q",
-        "--nbmake",
-        "--nbmake-kernel=colab",
-        "--overwrite",
-    ]
-    command += ["--nbmake-timeout=900", "-p", "no:cacheprovider", "--rootdir", str(FOLDER / "run"), str(FOLDER / "run")]
-    environment = {
-        **os.environ,
-        "JUPYTER_PATH": str(FOLDER / "share"),
-        "NEXTWORD_PRESET": "smoke",
-        "NEXTWORD_PROGRESS": "0",
-    }
-    environment.pop("PYTHONPATH", None)
-    status = subprocess.run(command, env=environment).returncode
+    environment = {"JUPYTER_PATH": str(FOLDER / "share"), "NEXTWORD_PRESET": "smoke", "PYTHONPATH": ""}
+    status = chapters.nbmake(FOLDER / "run", kernel="colab", environment=environment)
     if torch_version() != before:
         print(f"installing the book replaced torch {before} by {torch_version()}; lower the bound in pyproject.toml")
         return 1

@@ -14,14 +14,11 @@ import datetime
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import chapters
 from nextword import runtime
-
-TIMEOUT = 1200  # seconds for one cell
 
 
 def environment() -> dict[str, str]:
@@ -47,35 +44,24 @@ def execute(names: list[str], folder: Path) -> int:
         shutil.copy(chapters.CHAPTERS / f"{name}.ipynb", folder / f"{name}.ipynb")
     exclusive = [name for name in names if chapters.is_exclusive(name)]
     shared = [name for name in names if name not in exclusive]
-    status = _nbmake(shared, folder, parallel=min(2, len(shared)))
-    for name in exclusive:
-        status = _nbmake([name], folder, parallel=1) or status
-    for name in names if status == 0 else []:
-        _write_run(name, folder)
+    status = 0
+    for group in [shared, *([name] for name in exclusive)]:
+        if group:
+            paths = [folder / f"{name}.ipynb" for name in group]
+            threads = {"OMP_NUM_THREADS": os.environ["NEXTWORD_THREADS"]}
+            parallel = min(2, len(group))
+            status |= chapters.nbmake(folder, kernel="python3", environment=threads, paths=paths, parallel=parallel)
+    for name in names:
+        if passed(name, folder):
+            _write_run(name, folder)
     return status
 
 
-def _nbmake(names: list[str], folder: Path, *, parallel: int) -> int:
-    if not names:
-        return 0
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(folder),
-        "-q",
-        "--nbmake",
-        "--overwrite",
-    ]
-    command += [f"--nbmake-timeout={TIMEOUT}", "--nbmake-kernel=python3", "-p", "no:cacheprovider"]
-    if parallel > 1:
-        command += ["-n", str(parallel), "--dist=load", "--maxschedchunk=1"]
-    command += [str(folder / f"{name}.ipynb") for name in names]
-    quiet = {"OMP_NUM_THREADS": os.environ["NEXTWORD_THREADS"], "NEXTWORD_PROGRESS": "0"}
-    return subprocess.run(command, env={**os.environ, **quiet}).returncode
+def passed(name: str, folder: Path) -> bool:
+    """Return whether every cell of the executed copy ran, and none raised."""
+    cells = [cell for cell in chapters.read(name, folder).cells if cell.cell_type == "code" and cell.source]
+    outputs = (output for cell in cells for output in cell.outputs)
+    return all(cell.execution_count for cell in cells) and all(o.output_type != "error" for o in outputs)
 
 
 def _write_run(name: str, folder: Path) -> None:
