@@ -87,6 +87,14 @@ FAULTS = {
         {"prose": "The sum is 120, as {claim}`toy.sum` says."},
         ["the text types 120", "{claim}`toy.sum` instead"],
     ),
+    "negative number typed in prose": (
+        {
+            "prose": "The slope is −120.1.",
+            "code": 'claims.record("toy.sum", -120)',
+            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "").replace("measurement", "report"),
+        },
+        ["the text types 120.1"],
+    ),
     "claim recorded twice": (
         {"code": 'claims.record("toy.sum", 120); claims.record("toy.sum", 120)'},
         ["toy.sum", "was recorded 2 times"],
@@ -111,6 +119,16 @@ def test_a_reader_without_ci_is_told_and_gets_the_book(book):
     _, collected = book(prose="The sum is 120.", ci="")
     assert collected.returncode == 0
     assert "the text types 120" in collected.stdout and "built all the same" in collected.stdout
+
+
+def test_a_copy_older_than_the_library_is_not_taken_for_a_result(book, tmp_path):
+    book()
+    with open(tmp_path / "lib/nextword/runtime.py", "a") as module:
+        module.write("\n# changed\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "NEXTWORD_PRESET": "cpu", "CI": "true"}
+    run = {"env": environment, "capture_output": True, "text": True, "cwd": tmp_path}
+    collected = subprocess.run([sys.executable, "tools/collect.py"], **run)
+    assert collected.returncode == 1 and "is older than its source" in collected.stdout
 
 
 def test_a_failing_cell_stops_the_build_and_shows_the_cell(book):

@@ -121,6 +121,34 @@ def test_a_live_point_outside_the_recorded_band_fails_the_claim(ledger):
     assert outside.verdict == "fails" and "recorded band" in outside.note
 
 
+def test_a_report_stays_a_report_whatever_the_live_point(ledger):
+    ledger(variant(kind='"report"', op=None, threshold=None))
+    assert claims.record("x.a", 2.0, recorded=(5.0, 0.9, 1.1)).verdict == "reported"
+
+
+def test_a_claim_is_judged_only_under_the_presets_it_names(ledger, monkeypatch):
+    ledger()
+    monkeypatch.setattr(claims.runtime, "preset", lambda: "gpu")
+    assert claims.record("x.a", 2.0).verdict == "not judged"
+    ledger(variant(presets='["cpu", "gpu"]'))
+    assert claims.record("x.a", 2.0).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"interval": (2.1, 1.9)}, "does not hold measured"),
+        ({"interval": (2.1, 2.3)}, "does not hold measured"),
+        ({"std": math.nan}, "std=nan"),
+        ({"recorded": (1.5, 2.0, 1.0)}, "low is above high"),
+    ],
+)
+def test_nonsense_beside_the_number_is_refused(ledger, changes, says):
+    ledger()
+    with pytest.raises(ValueError, match=says):
+        claims.record("x.a", 2.0, **changes)
+
+
 def test_unknown_ids_name_the_nearest(ledger):
     ledger()
     with pytest.raises(ValueError, match=r"did you mean 'x\.a'"):
@@ -141,6 +169,7 @@ def test_numbers_must_be_finite(ledger, value):
         ({"op": '"~"'}, "op='~'"),
         ({"predicted": '"maybe"'}, "predicted='maybe'"),
         ({"op": '"within"'}, "does not fit threshold"),
+        ({"op": '"within"', "threshold": "[2.0, 1.0]"}, "does not fit threshold"),
         ({"kind": '"report"'}, "a report has no op and no threshold"),
         ({"paper": '"q1999"'}, "no short citation"),
         ({"colour": '"red"'}, "colour"),
@@ -168,13 +197,30 @@ def test_band_is_four_standard_deviations_with_a_floor(ledger, monkeypatch):
     assert low < 10.0 < high and high - low < 1e-4
 
 
+def runs(*values, std=None, interval=None):
+    return {
+        **claims.summarise(values),
+        "criterion": "≥ 1",
+        "runs": [{"measured": v, "std": std, "interval": interval, "verdict": "holds"} for v in values],
+    }
+
+
 def test_expected_holds_needs_calibration_behind_it(ledger):
     claim = ledger()["x.a"]
-    runs = [{"verdict": "holds"}] * 5
-    assert claims.supports_holds(claim, {"mean": 1.1, "sd": 0.2, "runs": runs})
-    mixed = [{"verdict": "holds"}] * 4 + [{"verdict": "fails"}]
-    assert not claims.supports_holds(claim, {"mean": 1.1, "sd": 0.2, "runs": mixed})
-    assert claims.supports_holds(claim, {"mean": 1.1, "sd": 0.04, "runs": mixed[:4]})
+    assert claims.supports_holds(claim, runs(1.1, 1.5, 2.0, 3.0, 1.2)), "every run meets the criterion"
+    assert claims.supports_holds(claim, runs(*[1.5] * 9, 0.99)), "one misses, but the mean is two deviations clear"
+    assert not claims.supports_holds(claim, runs(1.1, 1.2, 0.9, 1.1, 1.0)), "neither all nor the mean"
+    assert not claims.supports_holds(claim, runs(9.0, 9.0, 9.0, 9.0)), "four runs are too few"
+    assert not claims.supports_holds(claim, runs(*[1.1] * 6, std=0.2)), "the spread over a run's own seeds counts"
+
+
+def test_a_calibration_of_another_criterion_supports_nothing(ledger):
+    row = runs(1.1, 1.5, 2.0, 3.0, 1.2)
+    assert not claims.supports_holds(ledger(variant(threshold="1.05"))["x.a"], row)
+    interval = ledger(variant(op='"ci_low>"', threshold="0.0"))["x.a"]
+    for low, supported in ((0.1, True), (-0.1, False)):
+        row = runs(*[1.0] * 5, interval=(low, 2.0)) | {"criterion": interval.criterion}
+        assert claims.supports_holds(interval, row) is supported
 
 
 def test_the_card_shows_paper_ours_gap_band_and_escapes(ledger, monkeypatch):

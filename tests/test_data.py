@@ -108,6 +108,26 @@ def test_killed_hard_while_writing_is_recovered(toy, tmp_path):
     assert (data.fetch("toy") / "toy/a.txt").read_text() == "alpha"
 
 
+def test_two_processes_at_once_both_get_whole_data(toy, monkeypatch):
+    """Another process finishes while this one unpacks: its folder stays, and nothing fails."""
+    real = data._extract
+
+    def slower(wheel, folder, members):
+        real(wheel, folder, members)
+        monkeypatch.setattr(data, "_extract", real)
+        data.fetch("toy")
+
+    monkeypatch.setattr(data, "_extract", slower)
+    folder = data.fetch("toy")
+    assert (folder / "toy/a.txt").read_text() == "alpha"
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["toy-1.0"]
+
+
+def test_a_damaged_manifest_is_fetched_again(toy):
+    (data.fetch("toy") / "manifest.json").write_text("{")
+    assert (data.fetch("toy") / "toy/a.txt").read_text() == "alpha"
+
+
 def test_unwritable_cache_says_which_variable_to_set(toy, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -407,3 +407,15 @@ def test_batches_bring_rivals_that_the_network_takes():
     batch = next(context_batches(ids, 4, 5, rivals=rivals, generator=torch.Generator().manual_seed(0)))
     output = NeuralNGram(NeuralNGramConfig(11, order=4, d_model=3, d_hidden=5))(*batch)
     assert output.logits.shape == (5, 1 + 7) and output.loss.isfinite()
+
+
+def test_a_variant_is_the_model_that_would_have_been_fitted() -> None:
+    ids = np.random.default_rng(0).integers(0, 9, 500)
+    counted = NGram(5, "add_k", vocab_size=9, k=0.7, backoff=0.2).fit(ids)
+    for order in (1, 3, 5):
+        for smoothing in ("mle", "add_k", "kneser_ney"):
+            fitted = NGram(order, smoothing, vocab_size=9, k=0.7, backoff=0.2).fit(ids)
+            variant = counted.variant(order=order, smoothing=smoothing)
+            assert np.array_equal(variant.log_prob(ids), fitted.log_prob(ids))
+    with pytest.raises(ValueError, match="order=6"):
+        counted.variant(order=6)

@@ -200,6 +200,7 @@ def test_recorded_runs_belong_to_the_code_that_the_chapters_show():
 
     for name, run in record.RUNS.items():
         stored = json.loads((LIBRARY / "bundled" / "runs" / f"{name}.json").read_text())
+        assert stored["versions"]["preset"] == "cpu"
         assert stored["fingerprint"] == record.fingerprint(run.chapter), (
             f"{name}: make it again with make runs NAME={name}"
         )

@@ -699,3 +699,9 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path, one_thread: None) 
 
 if __name__ == "__main__":
     child(*sys.argv[1:])
+
+
+@pytest.mark.parametrize("schedule", [cosine, linear])
+def test_a_schedule_that_is_all_warm_up_stays_at_its_floor_afterwards(schedule) -> None:
+    assert schedule(5, peak=1.0, warmup=5, steps=5) == 1.0
+    assert schedule(6, peak=1.0, warmup=5, steps=5, floor=0.25) == pytest.approx(0.25)

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+from nextword import claims, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
@@ -65,17 +68,9 @@ def is_exclusive(name: str) -> bool:
 
 
 def code_of(notebook: nbformat.NotebookNode) -> str:
-    """Return the notebook's code as one Python source, IPython's own lines blanked."""
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    lines = "\n\n".join(cells).split("\n")
-    return "\n".join(
-        "pass" if line.strip().startswith(("%", "!")) and not line[0].isspace() else _indent(line) for line in lines
-    )
-
-
-def _indent(line: str) -> str:
-    stripped = line.lstrip()
-    return line[: len(line) - len(stripped)] + "pass" if stripped.startswith(("%", "!")) else line
+    """Return the notebook's code as one Python source; lines for IPython alone, such as %pip, become calls."""
+    transform = TransformerManager().transform_cell
+    return "\n".join(transform(cell.source) for cell in notebook.cells if cell.cell_type == "code")
 
 
 def modules_of(code: str) -> set[str]:
@@ -126,23 +121,28 @@ def nbmake(
     return subprocess.run(command, env={**os.environ, **quiet, **environment}).returncode
 
 
-def key(name: str, environment: dict[str, str]) -> str:
+def environment() -> dict[str, str]:
+    """Return what the numbers of a run depend on besides the source: device, preset, seed, threads, versions."""
+    return {**runtime.describe(), "threads": os.environ.get("NEXTWORD_THREADS", "1"), "seed": str(runtime.seed())}
+
+
+def key(name: str) -> str:
     """Return the key under which an executed chapter may be used again.
 
-    It covers the notebook's source, the library modules it imports, its claims and their calibration, its recorded runs,
-    and the environment (preset, seed, versions).
+    It covers the notebook's cells, the library modules they import, the chapter's claims and their calibration, the
+    recorded runs it loads, and the environment.
     """
-    from nextword import claims
-
     notebook = read(name)
-    digest = hashlib.sha256(json.dumps([[c.cell_type, c.source] for c in notebook.cells]).encode())
-    for module in sorted(modules_of(code_of(notebook))):
+    digest = hashlib.sha256(json.dumps([[c.cell_type, c.source, c.metadata] for c in notebook.cells]).encode())
+    code = code_of(notebook)
+    for module in sorted(modules_of(code)):
         digest.update((LIBRARY / f"{module}.py").read_bytes())
     for claim in claims.ledger().values():
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
     for run in sorted((LIBRARY / "bundled" / "runs").glob("*.json")):
-        digest.update(run.read_bytes())
-    digest.update(json.dumps(environment, sort_keys=True).encode())
+        if run.stem in code:
+            digest.update(run.read_bytes())
+    digest.update(json.dumps(environment(), sort_keys=True).encode())
     return digest.hexdigest()

