@@ -111,7 +111,7 @@ def test_the_public_address_is_the_same_everywhere():
     install = f'"nextword[chapters] @ git+{url}@{config()["repository"]["branch"]}"'
     for path in (ROOT / "chapters").glob("*.ipynb"):
         assert install.replace('"', '\\"') in path.read_text(), f"{path.name} installs from another address than {url}"
-    for name in ("README.md", "CITATION.cff"):
+    for name in ("README.md", "CITATION.cff", "chapters/api.md"):
         addresses = set(re.findall(r"https://github\.com/[\w.-]+/[\w-]+", (ROOT / name).read_text()))
         assert addresses <= {url}, f"{name} names {addresses - {url}}; run make set-repository URL={url}"
 
