@@ -43,9 +43,10 @@ def checkout() -> None:
     for name in PACKAGE_FILES:
         source, target = chapters.ROOT / name, FOLDER / "checkout" / name
         target.parent.mkdir(exist_ok=True)
-        shutil.copytree(
-            source, target, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
-        ) if source.is_dir() else (shutil.copy(source, target))
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        else:
+            shutil.copy(source, target)
 
 
 def prepare(name: str) -> None:

@@ -27,7 +27,6 @@ def load(app: Sphinx) -> None:
     path = Path(app.confdir).parent / "claims.json"
     content = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"meta": {}, "claims": []}
     app.env.nextword_claims = {row["id"]: row for row in content["claims"]}  # type: ignore[attr-defined]  # our own attribute
-    app.env.nextword_meta = content["meta"]  # type: ignore[attr-defined]  # as above
 
 
 def field(row: dict[str, Any], name: str) -> str:
