@@ -1,0 +1,358 @@
+"""Turn next-word probabilities into text: filtered sampling, and beam search with GNMT's score.
+
+All functions ask the same question of a model: ``step(ids)`` with ids of shape (N, t) returns the log-probabilities
+(N, V) of the next token. Any model can answer it, and so can a table of three words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeAlias, overload
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Step: TypeAlias = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+"""What scores the next token: ids (N, t) to log-probabilities (N, V), or to those and an attention (N, S)."""
+
+UNATTENDED = 1e-10
+"""Attention that ``coverage_penalty`` takes a source word to have at least, so that its log is finite (-23)."""
+
+
+# --- Sampling --------------------------------------------------------------------------------------------------------
+
+
+def filter_logits(
+    logits: Float[Tensor, "B V"], *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Float[Tensor, "B V"]:
+    """Return logits / temperature in which every token that may not be drawn is -inf.
+
+    First the temperature divides, then top-k removes, then top-p removes from what is left, measured anew.
+
+    Args:
+        logits: log-probabilities will do as well.
+        temperature: below 1 sharpens, above 1 flattens. 0 keeps the best token only, the first one of equals.
+        top_k: keeps the k best tokens, and those that equal the k-th.
+        top_p: keeps the smallest set of best tokens with a mass of at least p. The token that crosses p stays in;
+            OpenAI's GPT-2 code throws it out.
+
+    Raises:
+        ValueError: an argument is out of range, or a row of ``logits`` has no finite maximum.
+
+    Source: Holtzman et al. 2020, section 3.1 (top-p); Fan et al. 2018 (top-k). Used in: 2019_gpt2.
+
+    Example:
+        >>> logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+        >>> filter_logits(logits, top_p=0.6).exp()
+        tensor([[0.4000, 0.3000, 0.0000, 0.0000]])
+    """
+    _check_filter(temperature, top_k, top_p)
+    if logits.ndim != 2 or not logits.shape[-1]:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; give (B, V)")
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError("logits has a row whose largest entry is NaN or infinite, so there is nothing to choose by")
+    if temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth = logits.topk(top_k).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < kth, -math.inf)
+    if top_p is not None and top_p < 1:
+        best_first, order = logits.sort(descending=True, stable=True)
+        mass = best_first.softmax(-1)
+        before = mass.cumsum(-1) - mass  # what the better tokens have already
+        logits = logits.scatter(-1, order, best_first.masked_fill(before >= top_p, -math.inf))
+    return logits
+
+
+@torch.no_grad()
+def sample(
+    step: Step,
+    ids: Int64[Tensor, "N t"],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | Collection[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Int64[Tensor, "N t_plus_n"]:
+    """Return ``ids`` with up to ``max_new_tokens`` more tokens, each drawn from what :func:`filter_logits` leaves.
+
+    Args:
+        step: see the module; logits will do as well.
+        ids: N beginnings of one length t ≥ 1.
+        max_new_tokens: how many to add at most; fewer come back when every row has stopped.
+        temperature: 0 is greedy decoding, which draws nothing at random.
+        top_k: like ``top_p``, see :func:`filter_logits`.
+        top_p: see there.
+        stop: an id, or several, that ends a row. It stays in the row and is repeated up to the length of the others.
+        generator: source of the random numbers; None for torch's own.
+
+    Raises:
+        ValueError: an argument is out of range, or ``step`` gives NaN or another shape.
+
+    Used in: 2019_gpt2, 2022_instructgpt.
+    """
+    if ids.ndim != 2 or ids.dtype != torch.int64 or not ids.shape[1]:
+        raise ValueError(f"ids is {ids.dtype} of shape {tuple(ids.shape)}; give int64, (N, t), at least a token a row")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens} is below 0")
+    stops = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
+    stop_ids = torch.tensor(stops, dtype=torch.int64, device=ids.device)
+    stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    for _ in range(max_new_tokens):
+        logits = filter_logits(_ask(step, ids)[0], temperature=temperature, top_k=top_k, top_p=top_p)
+        greedy = temperature == 0
+        new = logits.argmax(-1) if greedy else torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        new = torch.where(stopped, ids[:, -1], new)  # a row that has stopped ends in its stop token
+        ids = torch.cat([ids, new[:, None]], 1)
+        stopped |= torch.isin(new, stop_ids)
+        if stopped.all():
+            break
+    return ids
+
+
+# --- Beam search -----------------------------------------------------------------------------------------------------
+
+
+def length_penalty(n: int, alpha: float) -> float:
+    """Return lp(Y) = ((5 + |Y|) / 6)^alpha, by which the log-probability of a hypothesis is divided.
+
+    Args:
+        n: length |Y| of the hypothesis, its end token included.
+        alpha: 0 for none; 1 comes close to the mean log-probability of a token.
+
+    Raises:
+        ValueError: ``n`` is below 1.
+
+    Source: Wu et al. 2016, equation 14. Used in: 2016_gnmt.
+
+    Example:
+        >>> length_penalty(1, 0.6), length_penalty(7, 1.0)
+        (1.0, 2.0)
+    """
+    if n < 1:
+        raise ValueError(f"n={n} is below 1: a hypothesis has at least its end token")
+    return float(((5 + n) / 6) ** alpha)
+
+
+def coverage_penalty(
+    attention: Float[Tensor, "*N T S"], beta: float, source_mask: Bool[Tensor, "*#N S"] | None = None
+) -> Float[Tensor, "*N"]:
+    """Return cp(X; Y) = beta · Σ_i log min(Σ_j p_ij, 1), at most 0: less where source words were left unread.
+
+    A source word without any attention would cost infinitely much; it costs beta · log ``UNATTENDED`` = -23 beta.
+
+    Args:
+        attention: p, one row for each target word j, one column for each source word i.
+        beta: weight of the penalty.
+        source_mask: True at real source words; the others are not counted. None: all are real.
+
+    Raises:
+        ValueError: the mask does not fit the attention.
+
+    Source: Wu et al. 2016, equation 14. Used in: 2016_gnmt.
+
+    Example:
+        >>> coverage_penalty(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), 1.0)  # log 0.5 + log min(1.5, 1)
+        tensor(-0.6931)
+    """
+    logs = attention.sum(-2).clamp(UNATTENDED, 1.0).log()  # (*N, S)
+    if source_mask is not None:
+        if source_mask.dtype != torch.bool or source_mask.shape not in (logs.shape, logs.shape[-1:]):
+            found = f"{source_mask.dtype} of shape {tuple(source_mask.shape)}"
+            raise ValueError(
+                f"source_mask is {found}; attention {tuple(attention.shape)} needs bool, one for each source"
+            )
+        logs = logs.masked_fill(~source_mask, 0.0)
+    return beta * logs.sum(-1)
+
+
+class Hypothesis(NamedTuple):
+    """A sentence that beam search found."""
+
+    ids: list[int]  # without the start token; with the end token, unless max_length cut the sentence off
+    log_prob: float  # log P(Y | X)
+    score: float  # log P(Y | X) / lp(Y) + cp(X; Y)
+    attention: Tensor | None = None  # (T, S), a row for each id, where the step gives it
+
+
+# fmt: off
+@overload
+def beam_search(step: Step, bos: int, eos: int, *, max_length: int, beam: int = ..., alpha: float = ...,
+                beta: float = ..., source_mask: Tensor | None = ...) -> list[Hypothesis]: ...
+@overload
+def beam_search(step: Step, bos: Tensor, eos: int, *, max_length: int, beam: int = ..., alpha: float = ...,
+                beta: float = ..., source_mask: Tensor | None = ...) -> list[list[Hypothesis]]: ...
+# fmt: on
+@torch.no_grad()
+def beam_search(
+    step: Step,
+    bos: int | Int64[Tensor, " B"],
+    eos: int,
+    *,
+    max_length: int,
+    beam: int = 4,
+    alpha: float = 0.6,
+    beta: float = 0.0,
+    source_mask: Bool[Tensor, " S"] | Bool[Tensor, "B S"] | None = None,
+) -> list[Hypothesis] | list[list[Hypothesis]]:
+    """Return the hypotheses of the highest score log P(Y | X) / lp(Y) + cp(X; Y) that a search of this width finds.
+
+    In each round the ``beam`` hypotheses of a sentence are continued by every word. Of the ``beam`` likeliest results
+    those that end are finished, and ranked by their score; the ``beam`` likeliest that do not end go on. (They are
+    among the first 2 · ``beam``, since at most ``beam`` end.) A sentence is done when ``beam`` are finished and nothing
+    that goes on can still beat the worst of them. Length |Y| counts the end token.
+
+    Args:
+        step: called with all N = B · ``beam`` rows, the first round included; row b · ``beam`` + k is hypothesis k of
+            sentence b. It returns log-probabilities (N, V), or those and the attention (N, S) it read the source with.
+            A step with a cache has a method ``reorder(rows)``: row i of the next call continues row ``rows[i]`` of the
+            last. It is called unless all rows stay where they are.
+        bos: the start token of one sentence, or a tensor of B of them, which are searched at once on its device.
+        eos: the end token.
+        max_length: tokens at most, the end token included. What has not ended by then counts as it is.
+        beam: hypotheses kept a sentence. 1 with ``alpha=0`` is greedy decoding.
+        alpha: strength of :func:`length_penalty`.
+        beta: strength of :func:`coverage_penalty`; needs a step that returns the attention.
+        source_mask: True at real source words, for one sentence or for each; used by the coverage penalty only.
+
+    Returns:
+        Hypotheses, best first, at most ``beam``; for a tensor ``bos`` one such list for each sentence.
+
+    Raises:
+        ValueError: an argument is out of range, or ``step`` gives NaN, another shape, or logits above 0.
+        TypeError: ``bos`` or what ``step`` gives is of another type.
+
+    Source: Wu et al. 2016, section 7 and equation 14. Used in: 2016_gnmt, 2017_transformer.
+
+    Example:
+        >>> table = torch.tensor([[0.0, 0.6, 0.4], [0.5, 0.3, 0.2], [1.0, 0.0, 0.0]]).log()  # row: last token; 0: end
+        >>> [best] = beam_search(lambda ids: table[ids[:, -1]], 0, 0, beam=1, alpha=0, max_length=5)  # greedy
+        >>> best.ids, round(math.exp(best.log_prob), 2)
+        ([1, 0], 0.3)
+        >>> best, *_ = beam_search(lambda ids: table[ids[:, -1]], 0, 0, beam=2, alpha=0, max_length=5)
+        >>> best.ids, round(math.exp(best.log_prob), 2)
+        ([2, 0], 0.4)
+    """
+    for name, value, least in (
+        ("beam", beam, 1),
+        ("max_length", max_length, 1),
+        ("alpha", alpha, 0),
+        ("beta", beta, 0),
+    ):
+        if not least <= value < math.inf:
+            raise ValueError(f"{name}={value} is not a number from {least} up")
+    start = torch.tensor([bos]) if isinstance(bos, int) else bos
+    if not isinstance(start, Tensor) or start.dtype != torch.int64 or start.ndim != 1:
+        raise TypeError(f"bos={bos!r}; give one id, or a tensor (B,) of int64")
+    if source_mask is not None and source_mask.ndim == 2:
+        source_mask = source_mask.repeat_interleave(beam, 0)  # (N, S)
+    ids = start.repeat_interleave(beam)[:, None]  # (N, 1)
+    in_place = torch.arange(len(ids), device=ids.device)
+    log_prob = torch.zeros(len(start), beam, device=ids.device)
+    log_prob[:, 1:] = -math.inf  # all rows of a sentence are still the same: only one may grow
+    attention: Tensor | None = None  # (N, t, S)
+    finished = _Finished(len(start), beam, ids.device)
+    for n in range(1, max_length + 1):
+        log_probs, newest = _ask(step, ids)  # (N, V), (N, S)
+        _check_answer(log_probs, newest, eos, beta)
+        if newest is not None:
+            attention = newest[:, None] if attention is None else torch.cat([attention, newest[:, None]], 1)
+
+        # Every hypothesis by every word; the likeliest 2 * beam of a sentence.
+        vocab_size = log_probs.shape[1]
+        total = (log_prob.view(-1, 1) + log_probs).view(-1, beam * vocab_size)  # (B, beam * V)
+        top, flat = total.topk(min(2 * beam, beam * vocab_size))  # (B, 2 * beam), best first
+        rows, words = in_place[::beam, None] + flat // vocab_size, flat % vocab_size
+        longer = torch.cat([ids[rows], words[..., None]], -1)  # (B, 2 * beam, n + 1)
+
+        # Those of the likeliest beam that end are finished; in the last round all of them count.
+        scores = top / length_penalty(n, alpha)
+        if beta and attention is not None:
+            scores = scores + coverage_penalty(attention, beta, source_mask)[rows]
+        ends = words == eos
+        finished.add((ends | (n == max_length))[:, :beam], top, scores, longer[..., 1:], rows, attention)
+
+        # The likeliest that do not end go on, unless even the best of them cannot reach the worst finished one: its
+        # log-probability only falls, its length is at most max_length, and cp is at most 0.
+        log_prob, pick = top.masked_fill(ends, -math.inf).topk(beam)  # (B, beam)
+        done = finished.worst >= log_prob[:, 0] / length_penalty(max_length, alpha)
+        if done.all() or n == max_length:
+            break
+        log_prob = log_prob.masked_fill(done[:, None], -math.inf)
+        kept = rows.gather(1, pick).flatten()  # (N,)
+        ids = longer.take_along_dim(pick[..., None], 1).flatten(0, 1)  # (N, n + 1)
+        attention = None if attention is None else attention[kept]
+        if hasattr(step, "reorder") and not torch.equal(kept, in_place):
+            step.reorder(kept)
+    return finished.best[0] if isinstance(bos, int) else finished.best
+
+
+class _Finished:
+    """The ``beam`` best finished hypotheses of every sentence, best first, and the score of the last of them."""
+
+    def __init__(self, sentences: int, beam: int, device: torch.device) -> None:
+        self.beam = beam
+        self.best: list[list[Hypothesis]] = [[] for _ in range(sentences)]
+        self.worst = torch.full((sentences,), -math.inf, dtype=torch.float64, device=device)  # -inf: fewer than beam
+
+    def add(
+        self, wanted: Tensor, log_prob: Tensor, score: Tensor, ids: Tensor, rows: Tensor, attention: Tensor | None
+    ) -> None:
+        """Take in the ``wanted`` (B, k) among the candidates (B, 2 * beam), which continue ``rows``."""
+        better = score[:, : wanted.shape[1]] > self.worst[:, None]  # never -inf, which is impossible
+        at = (wanted & better).nonzero(as_tuple=True)
+        maps = [None] * len(at[0]) if attention is None else attention[rows[at]].unbind()
+        found = zip(ids[at].tolist(), log_prob[at].tolist(), score[at].tolist(), maps, strict=True)
+        sentences = at[0].tolist()
+        for b, fields in zip(sentences, found, strict=True):
+            self.best[b].append(Hypothesis(*fields))
+        for b in set(sentences):
+            self.best[b] = sorted(self.best[b], key=lambda hypothesis: -hypothesis.score)[: self.beam]
+            if len(self.best[b]) == self.beam:
+                self.worst[b] = self.best[b][-1].score
+
+
+# --- Checks ----------------------------------------------------------------------------------------------------------
+
+
+def _ask(step: Step, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the log-probabilities, float32 at least, and the attention of a step, or say what is wrong with them."""
+    answer = step(ids)
+    log_probs, attention = answer if isinstance(answer, tuple) else (answer, None)
+    _check_part("log-probabilities", log_probs, len(ids))
+    if attention is not None:
+        _check_part("attention", attention, len(ids))
+    return (log_probs if log_probs.dtype == torch.float64 else log_probs.float()), attention
+
+
+def _check_part(name: str, value: object, n_rows: int) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise TypeError(f"step gave {name} of type {getattr(value, 'dtype', type(value).__name__)}; give float tensors")
+    if value.ndim != 2 or len(value) != n_rows or not value.shape[1]:
+        raise ValueError(f"step gave {name} of shape {tuple(value.shape)}; for {n_rows} rows give ({n_rows}, …)")
+    if n_rows and value.max().isnan():
+        raise ValueError(f"step gave {name} with NaN")
+
+
+def _check_answer(log_probs: Tensor, attention: Tensor | None, eos: int, beta: float) -> None:
+    if len(log_probs) and log_probs.max() > 1e-3:
+        raise ValueError(f"step gave {log_probs.max():.3g}, above 0: give log-probabilities (log_softmax), not logits")
+    if not 0 <= eos < log_probs.shape[1]:
+        raise ValueError(f"eos={eos} is outside 0 … {log_probs.shape[1] - 1}, the words that step scores")
+    if beta and attention is None:
+        raise ValueError(f"beta={beta} needs the attention: step must return (log_probs (N, V), attention (N, S))")
+
+
+def _check_filter(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature={temperature} is not at least 0; 0 is greedy, 1 leaves the model as it is")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k} is below 1; None keeps all tokens")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is outside (0, 1]; None keeps all tokens")

@@ -1,0 +1,260 @@
+"""What the two translation chapters share: pairs of sentences as ids, batches of similar length, and translating.
+
+Used in: 2016_gnmt, 2017_transformer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import regex
+import torch
+from torch import Tensor, nn
+
+from nextword import runtime
+from nextword.generation import Hypothesis, beam_search
+from nextword.tokenizers import ByteBPE
+from nextword.training import IGNORED, in_mode
+
+PAD, START, END = SPECIAL = ("<pad>", "<start>", "<end>")
+"""Filling of shorter sentences, the first token of every translation, and the last."""
+
+IdPair = tuple[list[int], list[int]]
+"""A sentence and its translation as ids, without start and end tokens."""
+
+
+class Tokenizer(Protocol):
+    """What turns a sentence into ids and back, and knows the ids of ``SPECIAL``."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of different ids."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a sentence."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the sentence of these ids."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer and where its special tokens are. The same one serves both languages."""
+
+    tokenizer: Any
+    pad: int
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids V."""
+        size: int = self.tokenizer.vocab_size
+        return size
+
+    @classmethod
+    def subwords(cls, texts: Iterable[str], size: int) -> Vocabulary:
+        """Learn byte-level subwords (Sennrich et al. 2016) from texts; ``size=259`` has no merge: one id a byte."""
+        bpe = ByteBPE.train(texts, size, special_tokens=SPECIAL)
+        return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL))
+
+    @classmethod
+    def words(cls, texts: Iterable[str], size: int) -> Vocabulary:
+        """Take the ``size`` most frequent words and punctuation marks; every other is ``<unk>``."""
+        return cls(Words(texts, size), 0, 1, 2)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a sentence; a space before the first word makes it the same token as elsewhere."""
+        ids: list[int] = self.tokenizer.encode(" " + text)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the sentence of these ids up to the end token."""
+        kept = []
+        for i in ids:
+            if i == self.end:
+                break
+            if i not in (self.pad, self.start):
+                kept.append(i)
+        text: str = self.tokenizer.decode(kept)
+        return text.strip()
+
+    def pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
+        """Return (English, Spanish) pairs as ids."""
+        return [(self.encode(pair[0]), self.encode(pair[1])) for pair in pairs]
+
+
+class Words:
+    """A tokenizer that knows whole words: ids 0 to 2 are special, 3 is every word it does not know.
+
+    Example:
+        >>> words = Words(["a cat, a dog"], 7)
+        >>> words.decode(words.encode("a cat, a bird"))
+        'a cat, a <unk>'
+    """
+
+    PATTERN = regex.compile(r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]")
+
+    def __init__(self, texts: Iterable[str], size: int) -> None:
+        counts = Counter(word for text in texts for word in self.PATTERN.findall(text))
+        common = [word for word, _ in counts.most_common(size - 4)]
+        self.names = [*SPECIAL, "<unk>", *common]
+        self.ids = {word: i for i, word in enumerate(self.names)}
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of different ids."""
+        return len(self.names)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the id of every word and punctuation mark."""
+        return [self.ids.get(word, 3) for word in self.PATTERN.findall(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the words with spaces between them, and none before a mark or after an opening one."""
+        text = " ".join(self.names[i] for i in ids)
+        text = regex.sub(r" ([.,;:!?%)\]])", r"\1", text)
+        return regex.sub(r"([¿¡(\[]) ", r"\1", text)
+
+
+class PairBatches:
+    """Batches of sentence pairs of similar length, without end, always the same ones for a seed.
+
+    Every pass shuffles the pairs, sorts neighbourhoods of them by length, so that little is padding, and shuffles the
+    batches. Yields (source (B, S), target (B, T), labels (B, T)): the target begins with the start token, the labels
+    end with the end token, and -100 fills up.
+
+    Args:
+        pairs: sentences as ids.
+        vocabulary: where pad, start and end are.
+        tokens: target tokens in a batch, padding included.
+        seed: of the shuffling.
+    """
+
+    NEIGHBOURHOOD = 100  # batches that are sorted together
+
+    def __init__(self, pairs: Sequence[IdPair], vocabulary: Vocabulary, *, tokens: int, seed: int) -> None:
+        if not pairs:
+            raise ValueError("pairs is empty; a batch needs a sentence")
+        longest = max(len(target) for _, target in pairs) + 1
+        if tokens < longest:
+            raise ValueError(f"tokens={tokens} is less than the longest target, {longest}")
+        self.pairs, self.vocabulary, self.tokens, self.seed = pairs, vocabulary, tokens, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield batches for ever."""
+        rng = random.Random(self.seed)
+        while True:
+            for rows in self._epoch(rng):
+                yield as_batch([self.pairs[i] for i in rows], self.vocabulary)
+
+    def _epoch(self, rng: random.Random) -> Iterator[list[int]]:
+        order = list(range(len(self.pairs)))
+        rng.shuffle(order)
+        mean = sum(len(target) + 1 for _, target in self.pairs) / len(self.pairs)
+        size = max(1, int(self.NEIGHBOURHOOD * self.tokens / mean))
+        for start in range(0, len(order), size):
+            near = sorted(order[start : start + size], key=lambda i: (len(self.pairs[i][1]), len(self.pairs[i][0])))
+            batches = list(self._cut(near))
+            rng.shuffle(batches)
+            yield from batches
+
+    def _cut(self, rows: list[int]) -> Iterator[list[int]]:
+        """Cut rows sorted by length where the longest target times the number of rows would exceed ``tokens``."""
+        batch: list[int] = []
+        for row in rows:
+            if batch and (len(self.pairs[row][1]) + 1) * (len(batch) + 1) > self.tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+
+def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pairs as (source (B, S), target (B, T), labels (B, T)), as the models take them."""
+    source = padded([source for source, _ in pairs], vocabulary.pad)
+    target = padded([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)
+    labels = padded([[*target, vocabulary.end] for _, target in pairs], IGNORED)
+    return source, target, labels
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Return rows of ids as one int64 tensor, shorter ones filled up at the end."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabulary, *, tokens: int = 4000) -> float:
+    """Return the mean negative log-likelihood of the target tokens (end token included) in nats; exp is perplexity.
+
+    The model sees the right words before each target token. It runs in evaluation mode: no dropout, no smoothing.
+    """
+    total, count = 0.0, 0
+    with torch.inference_mode(), in_mode(model, training=False), runtime.autocast():
+        for rows in _by_length([target for _, target in pairs], tokens):
+            source, target, labels = (x.to(_device(model)) for x in as_batch([pairs[i] for i in rows], vocabulary))
+            n = int((labels != IGNORED).sum())
+            total, count = total + model(source, target, labels).loss.item() * n, count + n
+    return total / count
+
+
+def translate(
+    model: nn.Module,
+    sources: Sequence[Sequence[int]],
+    vocabulary: Vocabulary,
+    *,
+    beam: int = 1,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    extra: int = 20,
+    tokens: int = 4000,
+) -> list[Hypothesis]:
+    """Return the best translation of every sentence, in the order of ``sources``.
+
+    Args:
+        model: has ``step(source, beam=…)``, as ``Transformer`` and ``Seq2SeqLSTM`` do.
+        sources: sentences as ids.
+        vocabulary: where pad, start and end are.
+        beam, alpha, beta: see :func:`nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
+        extra: a translation ends at the length of the source and this many tokens more (50 in the Transformer paper).
+        tokens: source tokens searched at once.
+    """
+    found: list[Hypothesis | None] = [None] * len(sources)
+    device = _device(model)
+    with in_mode(model, training=False), runtime.autocast():
+        for rows in _by_length(sources, tokens):
+            source = padded([sources[i] for i in rows], vocabulary.pad).to(device)
+            best = beam_search(
+                model.step(source, beam=beam),  # type: ignore[operator]
+                torch.full((len(rows),), vocabulary.start, device=device),
+                vocabulary.end,
+                beam=beam,
+                max_length=source.shape[1] + extra,
+                alpha=alpha,
+                beta=beta,
+                source_mask=source != vocabulary.pad,
+            )
+            for row, hypotheses in zip(rows, best, strict=True):
+                found[row] = hypotheses[0]
+    return [h for h in found if h is not None]
+
+
+def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Yield the numbers of rows, longest last, in batches of at most ``tokens`` with padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if batch and (len(rows[i]) + 1) * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
