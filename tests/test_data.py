@@ -161,6 +161,8 @@ def test_unknown_names_list_what_there_is():
         data.load_wikitext2("dev")
     with pytest.raises(ValueError, match="'valid'"):
         data.load_tatoeba("dev")
+    with pytest.raises(ValueError, match="'valid'"):
+        data.load_cmudict("dev")
     with pytest.raises(ValueError, match="recorded run"):
         data.load_run("nothing")
 
@@ -185,6 +187,30 @@ def test_tatoeba_splits_go_by_the_english_sentence():
     assert not english["train"] & english["test"] and not english["train"] & english["valid"]
     assert 0.005 < len(splits["test"]) / 140_868 < 0.015
     assert all("tatoeba" in p.attribution for p in splits["test"])
+
+
+def test_cmudict_lists_every_way_to_say_a_word():
+    splits = {s: data.load_cmudict(s) for s in ("train", "valid", "test")}
+    words = {word.spelling: word.phonemes for words in splits.values() for word in words}
+    assert sum(map(len, splits.values())) == len(words) == 117_493, "no word stands in two splits"
+    assert all(0.008 < len(splits[s]) / 117_493 < 0.012 for s in ("valid", "test"))
+    said = {spelling: [" ".join(way) for way in words[spelling]] for spelling in ("tomato", "aalborg", "abdicate")}
+    assert said["tomato"] == ["T AH M EY T OW", "T AH M AA T OW"]
+    assert said["aalborg"] == ["AO L B AO R G", "AA L B AO R G"], "without the comment"
+    assert said["abdicate"] == ["AE B D AH K EY T"]
+    assert len({sound for ways in words.values() for way in ways for sound in way}) == 39
+    assert all(ways and all(ways) and len(set(ways)) == len(ways) for ways in words.values())
+    assert data.load_cmudict() == splits["train"]
+
+
+def test_cmudict_drops_stress_twins_and_spellings_with_other_signs(tmp_path, monkeypatch):
+    lines = ["record R AH0 K AO1 R D", "record(2) R EH1 K ER0 D", "record(3) R AH1 K AO2 R D", "a.m. EY2 EH1 M"]
+    folder = tmp_path / "cmudict/data"
+    folder.mkdir(parents=True)
+    (folder / "cmudict.dict").write_text("\n".join([*lines, "it's IH1 T S", "ad-hoc AE1 D HH AA1 K", ""]))
+    monkeypatch.setattr(data, "fetch", lambda name: tmp_path)
+    ways = (("R", "AH", "K", "AO", "R", "D"), ("R", "EH", "K", "ER", "D"))
+    assert data.load_cmudict(data.split_of("record")) == [data.Pronunciation("record", ways)]
 
 
 def test_recorded_runs_say_how_they_were_made():

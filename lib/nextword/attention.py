@@ -124,7 +124,7 @@ class KVCache:
             raise ValueError(f"max_length={max_length} is below 1")
         self.length = 0
         self.max_length = max_length
-        self._keys = self._values = torch.empty(0)
+        self._keys = self._values = torch.empty(0, 0, 0, 0)
 
     @property
     def keys(self) -> Float[Tensor, "B H S D"]:
@@ -149,7 +149,7 @@ class KVCache:
             raise ValueError(f"k brings the cache to {end} positions, and max_length={self.max_length} were reserved")
         if self.length and k.shape[0] != self._keys.shape[0]:
             raise ValueError(f"k is a batch of {k.shape[0]}, and the cache holds one of {self._keys.shape[0]}")
-        if end > self._keys.shape[-2] or not self.length:
+        if not self.length or end > self._keys.shape[-2]:
             room = self.max_length or max(end, 2 * self.length)
             self._keys, self._values = _grown(self.keys, k, room), _grown(self.values, v, room)
         self._keys[..., self.length : end, :] = k

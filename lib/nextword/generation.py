@@ -48,7 +48,12 @@ def filter_logits(
         >>> filter_logits(logits, top_p=0.6).exp()
         tensor([[0.4000, 0.3000, 0.0000, 0.0000]])
     """
-    _check_filter(temperature, top_k, top_p)
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature={temperature} is not at least 0; 0 is greedy, 1 leaves the model as it is")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k} is below 1; None keeps all tokens")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is outside (0, 1]; None keeps all tokens")
     if logits.ndim != 2 or not logits.shape[-1]:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; give (B, V)")
     if not logits.amax(-1).isfinite().all():
@@ -213,16 +218,14 @@ def beam_search(
             sentence b. It returns log-probabilities (N, V), or those and the attention (N, S) it read the source with.
             A step with a cache has a method ``reorder(rows)``: row i of the next call continues row ``rows[i]`` of the
             last. It is called unless all rows stay where they are.
-        bos: the start token of one sentence, or a tensor of B of them, which are searched at once on its device.
+        bos: the start token of one sentence, whose hypotheses come back best first, at most ``beam``; or a tensor of B
+            of them, searched at once and on its device: then one such list comes back for each.
         eos: the end token.
         max_length: tokens at most, the end token included. What has not ended by then counts as it is.
         beam: hypotheses kept a sentence. 1 with ``alpha=0`` is greedy decoding.
         alpha: strength of :func:`length_penalty`.
         beta: strength of :func:`coverage_penalty`; needs a step that returns the attention.
         source_mask: True at real source words, for one sentence or for each; used by the coverage penalty only.
-
-    Returns:
-        Hypotheses, best first, at most ``beam``; for a tensor ``bos`` one such list for each sentence.
 
     Raises:
         ValueError: an argument is out of range, or ``step`` gives NaN, another shape, or logits above 0.
@@ -239,12 +242,8 @@ def beam_search(
         >>> best.ids, round(math.exp(best.log_prob), 2)
         ([2, 0], 0.4)
     """
-    for name, value, least in (
-        ("beam", beam, 1),
-        ("max_length", max_length, 1),
-        ("alpha", alpha, 0),
-        ("beta", beta, 0),
-    ):
+    limits = {"beam": (beam, 1), "max_length": (max_length, 1), "alpha": (alpha, 0), "beta": (beta, 0)}
+    for name, (value, least) in limits.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name}={value} is not a number from {least} up")
     start = torch.tensor([bos]) if isinstance(bos, int) else bos
@@ -276,7 +275,8 @@ def beam_search(
         if beta and attention is not None:
             scores = scores + coverage_penalty(attention, beta, source_mask)[rows]
         ends = words == eos
-        finished.add((ends | (n == max_length))[:, :beam], top, scores, longer[..., 1:], rows, attention)
+        maps = None if attention is None else attention[rows]  # (B, 2 * beam, n, S)
+        finished.add((ends | (n == max_length))[:, :beam], top, scores, longer[..., 1:], maps)
 
         # The likeliest that do not end go on, unless even the best of them cannot reach the worst finished one: its
         # log-probability only falls, its length is at most max_length, and cp is at most 0.
@@ -301,18 +301,15 @@ class _Finished:
         self.best: list[list[Hypothesis]] = [[] for _ in range(sentences)]
         self.worst = torch.full((sentences,), -math.inf, dtype=torch.float64, device=device)  # -inf: fewer than beam
 
-    def add(
-        self, wanted: Tensor, log_prob: Tensor, score: Tensor, ids: Tensor, rows: Tensor, attention: Tensor | None
-    ) -> None:
-        """Take in the ``wanted`` (B, k) among the candidates (B, 2 * beam), which continue ``rows``."""
+    def add(self, wanted: Tensor, log_prob: Tensor, score: Tensor, ids: Tensor, maps: Tensor | None) -> None:
+        """Take in the ``wanted`` (B, k) among the candidates (B, 2 * beam)."""
         better = score[:, : wanted.shape[1]] > self.worst[:, None]  # never -inf, which is impossible
         at = (wanted & better).nonzero(as_tuple=True)
-        maps = [None] * len(at[0]) if attention is None else attention[rows[at]].unbind()
-        found = zip(ids[at].tolist(), log_prob[at].tolist(), score[at].tolist(), maps, strict=True)
-        sentences = at[0].tolist()
-        for b, fields in zip(sentences, found, strict=True):
+        attention = [None] * len(at[0]) if maps is None else maps[at].unbind()
+        found = zip(at[0].tolist(), ids[at].tolist(), log_prob[at].tolist(), score[at].tolist(), attention, strict=True)
+        for b, *fields in found:
             self.best[b].append(Hypothesis(*fields))
-        for b in set(sentences):
+        for b in set(at[0].tolist()):
             self.best[b] = sorted(self.best[b], key=lambda hypothesis: -hypothesis.score)[: self.beam]
             if len(self.best[b]) == self.beam:
                 self.worst[b] = self.best[b][-1].score
@@ -333,7 +330,7 @@ def _ask(step: Step, ids: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _check_part(name: str, value: object, n_rows: int) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"step gave {name} of type {getattr(value, 'dtype', type(value).__name__)}; give float tensors")
+        raise TypeError(f"step gave {name} of type {getattr(value, 'dtype', type(value).__name__)}; give floats")
     if value.ndim != 2 or len(value) != n_rows or not value.shape[1]:
         raise ValueError(f"step gave {name} of shape {tuple(value.shape)}; for {n_rows} rows give ({n_rows}, …)")
     if n_rows and value.max().isnan():
@@ -347,12 +344,3 @@ def _check_answer(log_probs: Tensor, attention: Tensor | None, eos: int, beta: f
         raise ValueError(f"eos={eos} is outside 0 … {log_probs.shape[1] - 1}, the words that step scores")
     if beta and attention is None:
         raise ValueError(f"beta={beta} needs the attention: step must return (log_probs (N, V), attention (N, S))")
-
-
-def _check_filter(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature={temperature} is not at least 0; 0 is greedy, 1 leaves the model as it is")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} is below 1; None keeps all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} is outside (0, 1]; None keeps all tokens")

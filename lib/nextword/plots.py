@@ -121,3 +121,32 @@ def training_curve(history: Any, *, title: str = "", unit: str = "token", smooth
     ax.plot(history.steps, running, color=COLOURS[0])
     ax.set(xlabel="step", ylabel=f"training loss (nats per {unit})", title=title)
     return figure
+
+
+def attention_map(
+    weights: Any, *, read: Sequence[str], written: Sequence[str], ax: Axes | None = None, title: str = ""
+) -> Figure:
+    """Draw where a model looked: a row for each token that it wrote, a column for each that it read.
+
+    Args:
+        weights: (T, S), each row sums to 1; dark is much.
+        read: the S tokens of the source.
+        written: the T tokens of the output.
+
+    Raises:
+        ValueError: the weights have another shape.
+    """
+    grid = np.asarray(weights, dtype=float)
+    if grid.shape != (len(written), len(read)):
+        raise ValueError(f"weights has shape {grid.shape}; {len(written)} written and {len(read)} read tokens came")
+    if ax is None:
+        side = 0.42
+        figure, ax = plt.subplots(figsize=(min(6.4, 1.6 + side * len(read)), 1.2 + side * len(written)))
+    else:
+        figure = ax.figure  # type: ignore[assignment]
+    ax.imshow(grid, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(read)), read, rotation=45 if max(map(len, read)) > 2 else 0, ha="center")
+    ax.set_yticks(range(len(written)), written)
+    ax.grid(False)
+    ax.set(xlabel="read", ylabel="written", title=title)
+    return figure

@@ -8,6 +8,7 @@ Used in: 2016_gnmt, 2017_transformer, 2020_scaling_laws.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -46,6 +47,9 @@ class Seq2SeqConfig:
     """Share of each layer's input dropped in training."""
     share_embeddings: bool = True
     """One matrix for source, target and softmax; needs one vocabulary. Otherwise three."""
+    output_norm: bool = True
+    """Normalise the last layer's output before the softmax, as the Transformer does. The papers, older than layer
+    normalisation, do not; a shared matrix then takes several times as long to learn."""
     label_smoothing: float = 0.0
     pad_id: int = 0
     """The id that fills up the shorter sentences of a batch; nobody attends to it."""
@@ -140,6 +144,7 @@ class Seq2SeqLSTM(nn.Module):
         bottom = C if config.attention == "bottom" else 2 * C  # its input: the word, and the context unless it waits
         self.decoder = nn.ModuleList(nn.LSTM(2 * C if i else bottom, C, batch_first=True) for i in range(n))
         self.attention = None if config.attention == "none" else AdditiveAttention(C)
+        self.output_norm = nn.LayerNorm(C) if config.output_norm else nn.Identity()
         self.output = nn.Linear(C, config.target_vocab)
         if config.share_embeddings:
             self.output.weight = self.target_embedding.weight
@@ -179,7 +184,7 @@ class Seq2SeqLSTM(nn.Module):
             raise ValueError("source has padding before a word; sentences stand at the start of their row")
         if not bool(lengths.all()):
             raise ValueError("source has a row of padding alone; a sentence needs a word")
-        x = self.dropout(self.source_embedding(source))
+        x = self._embed(self.source_embedding, source)
         forwards, _ = self.forward_lstm(x)
         backwards, _ = self.backward_lstm(_reverse(x, lengths))
         x = torch.cat([forwards, _reverse(backwards, lengths)], -1)  # (B, S, C)
@@ -202,7 +207,7 @@ class Seq2SeqLSTM(nn.Module):
         check_ids("target", target, self.config.target_vocab)
         if states is None:
             states = self._first_states(memory)
-        words = self.dropout(self.target_embedding(target))  # (B, T, C)
+        words = self._embed(self.target_embedding, target)  # (B, T, C)
         weights = None
         if self.config.attention == "bahdanau":
             x, context, weights, bottom = self._step_by_step(words, memory, states[0])
@@ -217,7 +222,7 @@ class Seq2SeqLSTM(nn.Module):
             y, state = lstm(torch.cat([self.dropout(x), context], -1), state)
             x = self._residual(number, x, y)
             new.append(state)
-        return self.dropout(x), weights, new
+        return self.output_norm(self.dropout(x)), weights, new
 
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> Seq2SeqStep:
         """Return the function that :func:`nextword.generation.beam_search` calls for each next word."""
@@ -228,6 +233,11 @@ class Seq2SeqLSTM(nn.Module):
         tables = {self.source_embedding.weight, self.target_embedding.weight, self.output.weight}
         all_of_them = sum(p.numel() for p in self.parameters())
         return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
+
+    def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """Return embedding · √C, whose components have unit variance at the start."""
+        x: Tensor = self.dropout(table(ids) * math.sqrt(self.config.d_model))
+        return x
 
     def _first_states(self, memory: Memory) -> list[State]:
         """Start every decoder layer from the sentence in one vector, with empty cells."""
@@ -332,6 +342,7 @@ class LSTMLanguageModel(nn.Module):
         C = config.d_model
         self.embedding = nn.Embedding(config.vocab_size, C)
         self.layers = nn.ModuleList(nn.LSTM(C, C, batch_first=True) for _ in range(config.n_layers))
+        self.output_norm = nn.LayerNorm(C)
         self.output = nn.Linear(C, config.vocab_size)
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
@@ -347,12 +358,12 @@ class LSTMLanguageModel(nn.Module):
         return LSTMOutput(logits, None if targets is None else next_token_loss(logits, targets))
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        """Return the top layer's output at every position."""
+        """Return the top layer's output at every position, normalised."""
         check_ids("ids", ids, self.config.vocab_size)
-        x = self.embedding(ids)
+        x = self.embedding(ids) * math.sqrt(self.config.d_model)
         for lstm in self.layers:
             x, _ = lstm(self.dropout(x))
-        y: Tensor = self.dropout(x)
+        y: Tensor = self.output_norm(self.dropout(x))
         return y
 
     def num_parameters(self, embedding: bool = True) -> int:

@@ -1,0 +1,118 @@
+"""Trained models as folders: weights, sizes, tokenizer and a card that says where they come from.
+
+A folder holds ``model.safetensors`` (half precision), ``config.json``, ``card.json`` and, where there is one,
+``tokenizer.json``. Nothing in it is code: safetensors and JSON cannot run anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nextword.tokenizers import ByteBPE
+
+BUNDLED = Path(__file__).parent / "bundled" / "models"
+"""Where the models that come with the library lie; ``make checkpoints`` trains them again."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder holds, before it is put into a model."""
+
+    weights: dict[str, torch.Tensor]
+    """In float32, by the names of the model's ``state_dict``; shared matrices once."""
+    config: dict[str, Any]
+    card: dict[str, Any]
+    """Data, seed, steps, seconds, loss and licence."""
+    tokenizer: ByteBPE | None
+
+
+def save(
+    model: nn.Module, path: str | os.PathLike[str], *, card: dict[str, Any], tokenizer: ByteBPE | None = None
+) -> None:
+    """Write a model with a ``config`` dataclass into a folder, in half precision; a crash leaves the old folder whole.
+
+    Args:
+        model: its ``config`` is written beside its weights.
+        path: the folder; an older one of that name is replaced.
+        card: what a reader should know: data, seed, steps, seconds, loss, licence.
+        tokenizer: what turned text into the model's ids.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        save_file(_once_each(model), work / "model.safetensors", metadata={"format": "pt"})
+        content = {"format": _FORMAT, "model": type(model).__name__, **asdict(model.config)}  # type: ignore[call-overload]
+        (work / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        (work / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+        if tokenizer is not None:
+            tokenizer.save(work / "tokenizer.json")
+        os.chmod(work, 0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a folder that :func:`save` wrote; a plain name such as ``"gnmt"`` means a model that comes with the library.
+
+    Raises:
+        ValueError: there is no such model, or its files cannot be read.
+    """
+    folder = Path(path)
+    if not folder.is_dir() and (BUNDLED / folder).is_dir():
+        folder = BUNDLED / folder
+    if not (folder / "config.json").is_file():
+        known = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))) or "none"
+        raise ValueError(f"path={str(path)!r} holds no model; those that come with the library: {known}")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        card = json.loads((folder / "card.json").read_text(encoding="utf8"))
+        weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"path={str(path)!r} cannot be read: {error}") from error
+    if config.pop("format", None) != _FORMAT:
+        raise ValueError(f"path={str(path)!r} is not of format {_FORMAT}, the one this version of nextword reads")
+    file = folder / "tokenizer.json"
+    return Checkpoint(weights, config, card, ByteBPE.load(file) if file.is_file() else None)
+
+
+def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put the weights of a checkpoint into a model of the same sizes.
+
+    Raises:
+        ValueError: the names or shapes differ; the message says where.
+    """
+    shared = {id(p): name for name, p in model.named_parameters()}  # the first name of each shared matrix
+    wanted = {name for name in model.state_dict() if name in shared.values()}
+    missing, unknown = sorted(wanted - set(checkpoint.weights)), sorted(set(checkpoint.weights) - wanted)
+    if missing or unknown:
+        raise ValueError(
+            f"checkpoint lacks {missing or 'nothing'} and has {unknown or 'nothing'} that the model has not"
+        )
+    for name, parameter in model.named_parameters():
+        value = checkpoint.weights[name]
+        if value.shape != parameter.shape:
+            raise ValueError(f"checkpoint holds {name} as {tuple(value.shape)}, the model as {tuple(parameter.shape)}")
+        with torch.no_grad():
+            parameter.copy_(value)
+
+
+def _once_each(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every parameter once, in half precision: safetensors refuses two names for one matrix."""
+    return {name: p.detach().to("cpu", torch.float16).contiguous() for name, p in model.named_parameters()}
