@@ -44,8 +44,8 @@ calibrate: $(VENV)/.done       ## run a chapter's measurements with other seeds,
 runs: $(VENV)/.done            ## make the recorded runs (long): make runs NAME=next_word_neural
 	$(BIN)/python tools/record.py $(NAME)
 
-checkpoints: $(VENV)/.done     ## make the bundled models again from data and seed
-	@echo "No chapter bundles a model yet."
+checkpoints: $(VENV)/.done     ## train the bundled models from data and seed: make checkpoints NAME=gnmt_en_es
+	$(BIN)/python tools/checkpoints.py $(NAME)
 
 bench: $(VENV)/.done           ## race the library against its peers
 	OMP_NUM_THREADS=1 NEXTWORD_PROGRESS=0 $(BIN)/python benchmarks/run.py

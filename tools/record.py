@@ -46,6 +46,24 @@ RUNS = {
             for seed in range(seeds)
         ],
     ),
+    "gnmt_attention": Run(
+        "2016_gnmt",
+        "record_translator",
+        [
+            {"attention": attention, "steps": 1_500, "seed": seed}
+            for seed in range(3)
+            for attention in ("none", "bottom")
+        ],
+    ),
+    "gnmt_vocabulary": Run(
+        "2016_gnmt",
+        "record_translator",
+        [
+            {"attention": "bottom", "steps": 1_200, "seed": seed, "vocabulary": vocabulary}
+            for vocabulary, seeds in (("words", 2), ("subwords", 2), ("characters", 1))
+            for seed in range(seeds)
+        ],
+    ),
 }
 
 
@@ -88,7 +106,7 @@ def record(name: str, run: Run, path: Path) -> None:
             "process_seconds": round(time.process_time() - cpu, 1),
         }
         done["points"].append({"settings": setting, **seconds, "result": result})
-        print(name, setting, seconds, result, flush=True)
+        print(name, setting, seconds, str(result)[:400], flush=True)
         content = {
             "name": name,
             "function": f"{run.chapter}: {run.function}",

@@ -115,6 +115,8 @@ def padding_mask(lengths: Int64[Tensor, " B"], T: int) -> Bool[Tensor, "B T"]:
 class KVCache:
     """The keys and values that one attention layer has seen, so that each step computes only its own.
 
+    It is for writing, not for training: the store is filled in place, and no gradient passes it.
+
     Args:
         max_length: positions to reserve at once. Without it the store doubles whenever it is full.
     """
@@ -208,6 +210,9 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"n_heads={n_heads} is not divisible by n_kv_heads={n_kv_heads}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} is outside 0 … 1")
+        for name, size in {"d_model": d_model, "d_head": d_head}.items():
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size} is below 1")
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
         self.d_head = d_model // n_heads if d_head is None else d_head
         self.dropout, self.rotary = dropout, rotary
@@ -282,13 +287,15 @@ def record_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor
         A list that gets one entry (B, H, T, S) a call of a layer, in the order of the calls.
     """
     weights: list[Tensor] = []
+    asked: list[bool] = []
 
     def look(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        asked.append(kwargs.get("return_weights", False))
         return args, {**kwargs, "return_weights": True}
 
     def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         weights.append(output[1].detach())
-        return output[0]
+        return output if asked.pop() else output[0]
 
     with contextlib.ExitStack() as stack:
         for module in modules:
@@ -311,10 +318,13 @@ def _broadcastable(mask: Tensor) -> Tensor:
 
 def _intersection(a: Tensor | None, b: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     if a is not None:
+        if a.dtype != torch.bool:
+            raise TypeError(f"mask is of type {a.dtype}; give bool, True where a query may attend")
         try:
-            torch.broadcast_shapes(a.shape, shape)  # type: ignore[no-untyped-call]
+            a.expand(shape)
         except RuntimeError:
             raise ValueError(f"mask has shape {tuple(a.shape)}; it must broadcast to (B, H, T, S) = {shape}") from None
+        a = torch.atleast_2d(a)  # type: ignore[no-untyped-call]
     if a is None or b is None:
         return a if b is None else b
     return a & b

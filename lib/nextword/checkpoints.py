@@ -38,6 +38,16 @@ class Checkpoint:
     """Data, seed, steps, seconds, loss and licence."""
     tokenizer: ByteBPE | None
 
+    def config_of(self, model: str) -> dict[str, Any]:
+        """Return the sizes for a model of this class.
+
+        Raises:
+            ValueError: the weights belong to a model of another class.
+        """
+        if self.config["model"] != model:
+            raise ValueError(f"the checkpoint holds a {self.config['model']}, not a {model}")
+        return {name: value for name, value in self.config.items() if name != "model"}
+
 
 def save(
     model: nn.Module, path: str | os.PathLike[str], *, card: dict[str, Any], tokenizer: ByteBPE | None = None

@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 def next_token_loss(
-    logits: Float[Tensor, "B T V"], labels: Int64[Tensor, "B T"], *, label_smoothing: float = 0.0
+    logits: Float[Tensor, "B T V"], labels: Int64[Tensor, "B T"], *, label_smoothing: float = 0.0, name: str = "labels"
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy in nats over the labels other than -100.
 
@@ -176,10 +176,12 @@ def next_token_loss(
         ValueError: ``labels`` has another shape than the logits, or holds an id outside the vocabulary.
     """
     V = logits.shape[-1]
+    if labels.dtype != torch.int64:
+        raise TypeError(f"{name} is of type {labels.dtype}; ids are int64")
     if labels.shape != logits.shape[:2]:
-        raise ValueError(f"labels has shape {tuple(labels.shape)}; logits of {tuple(logits.shape[:2])} positions came")
+        raise ValueError(f"{name} has shape {tuple(labels.shape)}; logits of {tuple(logits.shape[:2])} positions came")
     if labels.numel() and (int(labels.max()) >= V or bool(((labels < 0) & (labels != -100)).any())):
-        raise ValueError(f"labels holds an id outside 0 … {V - 1}; -100 marks a position without a label")
+        raise ValueError(f"{name} holds an id outside 0 … {V - 1}; -100 marks a position without a label")
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from nextword import checkpoints
 from nextword.layers import check_ids, next_token_loss
 
 AttentionKind = Literal["none", "bahdanau", "bottom"]
@@ -205,6 +206,8 @@ class Seq2SeqLSTM(nn.Module):
             states: one state a layer from an earlier call; None at the start of a sentence.
         """
         check_ids("target", target, self.config.target_vocab)
+        if len(memory.last) != len(target):
+            raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.last)}")
         if states is None:
             states = self._first_states(memory)
         words = self._embed(self.target_embedding, target)  # (B, T, C)
@@ -227,6 +230,18 @@ class Seq2SeqLSTM(nn.Module):
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> Seq2SeqStep:
         """Return the function that :func:`nextword.generation.beam_search` calls for each next word."""
         return Seq2SeqStep(self, source, beam)
+
+    @classmethod
+    def from_pretrained(cls, path: str) -> Seq2SeqLSTM:
+        """Return a model that :func:`nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+
+        Raises:
+            ValueError: there is no such model, or it is of another kind.
+        """
+        checkpoint = checkpoints.load(path)
+        model = cls(Seq2SeqConfig(**checkpoint.config_of(cls.__name__)))
+        checkpoints.load_into(model, checkpoint)
+        return model.eval()
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
@@ -280,6 +295,10 @@ class Seq2SeqStep:
     """
 
     def __init__(self, model: Seq2SeqLSTM, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
+        if model.training and model.config.dropout:
+            raise ValueError(
+                "model is in training mode, where dropout would change every word; call model.eval() first"
+            )
         self.model = model
         with torch.inference_mode():
             self.memory = Memory(*(x.repeat_interleave(beam, 0) for x in model.encode(source)))
@@ -355,7 +374,7 @@ class LSTMLanguageModel(nn.Module):
     def forward(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"] | None = None) -> LSTMOutput:
         """Score every next word; ``targets[:, t]`` is the word at t + 1, -100 where there is none."""
         logits = self.output(self.hidden(ids))
-        return LSTMOutput(logits, None if targets is None else next_token_loss(logits, targets))
+        return LSTMOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""

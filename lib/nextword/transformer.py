@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from nextword import checkpoints
 from nextword.attention import KVCache, record_attention
 from nextword.layers import (
     Activation,
@@ -70,7 +71,8 @@ class TransformerConfig:
     attention_bias: bool = False
     """Biases of the attention's projections. Neither the paper's formulas nor its code have them."""
     d_head: int | None = None
-    """Width of a head; None for d_model / n_heads. Row (B) of table 3 makes it smaller."""
+    """Width of a head's queries, keys and values; None for d_model / n_heads. (Row (B) of table 3 narrows queries and
+    keys alone.)"""
     label_smoothing: float = 0.1
     pad_id: int = 0
     """The id that fills up the shorter sentences of a batch; nobody attends to it."""
@@ -80,6 +82,8 @@ class TransformerConfig:
         for name in ("source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        if self.d_head is not None and self.d_head < 1:
+            raise ValueError(f"d_head={self.d_head} is below 1")
         if self.d_head is None and self.d_model % self.n_heads:
             fits = math.ceil(self.d_model / self.n_heads) * self.n_heads
             raise ValueError(f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}; d_model={fits} is")
@@ -179,6 +183,8 @@ class Transformer(nn.Module):
             cache: from :meth:`new_cache`; it grows by the length of ``target``.
         """
         check_ids("target", target, self.config.target_vocab)
+        if len(memory) != len(target):
+            raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory)}")
         start = cache[0][0].length if cache is not None else 0
         x = self._embed(self.target_embedding, target, start, "target")
         for i, block in enumerate(self.decoder):
@@ -194,6 +200,18 @@ class Transformer(nn.Module):
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> TransformerStep:
         """Return the function that :func:`nextword.generation.beam_search` calls for each next word."""
         return TransformerStep(self, source, beam)
+
+    @classmethod
+    def from_pretrained(cls, path: str) -> Transformer:
+        """Return a model that :func:`nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+
+        Raises:
+            ValueError: there is no such model, or it is of another kind.
+        """
+        checkpoint = checkpoints.load(path)
+        model = cls(TransformerConfig(**checkpoint.config_of(cls.__name__)))
+        checkpoints.load_into(model, checkpoint)
+        return model.eval()
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
@@ -261,6 +279,10 @@ class TransformerStep:
     """
 
     def __init__(self, model: Transformer, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
+        if model.training and model.config.dropout:
+            raise ValueError(
+                "model is in training mode, where dropout would change every word; call model.eval() first"
+            )
         self.model = model
         self.source_mask = (source != model.config.pad_id).repeat_interleave(beam, 0)  # (N, S)
         with torch.inference_mode():

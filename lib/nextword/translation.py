@@ -62,7 +62,11 @@ class Vocabulary:
     @classmethod
     def subwords(cls, texts: Iterable[str], size: int) -> Vocabulary:
         """Learn byte-level subwords (Sennrich et al. 2016) from texts; ``size=259`` has no merge: one id a byte."""
-        bpe = ByteBPE.train(texts, size, special_tokens=SPECIAL)
+        return cls.of(ByteBPE.train(texts, size, special_tokens=SPECIAL))
+
+    @classmethod
+    def of(cls, bpe: ByteBPE) -> Vocabulary:
+        """Take a trained tokenizer that has the special tokens, such as that of a checkpoint."""
         return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL))
 
     @classmethod
@@ -219,6 +223,10 @@ class Corpus:
         train = vocabulary.pairs(pair for pair in kept if max(map(len, pair[:2])) <= 120)
         return cls(vocabulary, train, data.load_tatoeba("test"), held_out)
 
+    def some_of_test(self, n: int) -> list[Pair]:
+        """Return about ``n`` test pairs, of all lengths: the file is sorted by length, so these are evenly spaced."""
+        return self.test[:: max(1, len(self.test) // n)]
+
 
 def _is_long(pair: Pair) -> bool:
     return len(pair.english.split()) >= 11
@@ -242,11 +250,12 @@ def learn(
     of Vaswani et al. 2017. It does not know when training will end, so the first part of a long run is a short run.
 
     Returns:
-        The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of the first
-        ``sentences`` test sentences.
+        The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of ``sentences``
+        test sentences.
     """
-    pairs = corpus.vocabulary.pairs(corpus.test[:sentences])
-    references = [pair.spanish for pair in corpus.test[:sentences]]
+    chosen = corpus.some_of_test(sentences)
+    pairs = corpus.vocabulary.pairs(chosen)
+    references = [pair.spanish for pair in chosen]
 
     def measure(model: nn.Module) -> dict[str, float]:
         written = write(model, [source for source, _ in pairs], corpus.vocabulary)
