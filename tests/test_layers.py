@@ -167,7 +167,7 @@ def test_decoder_block_equals_torch(norm_position: str, activation: str) -> None
 @pytest.mark.parametrize("norm_position", ["post", "pre"])
 @pytest.mark.parametrize("cross", [False, True])
 def test_block_is_its_sublayers_one_after_the_other(norm_position: str, cross: bool) -> None:
-    block = make_block(cross=cross, norm_position=norm_position, bias=False, attention_bias=False, d_head=5)
+    block = make_block(cross=cross, norm_position=norm_position, bias=False, attention_bias=False, d_key=5)
     x, memory = normal(B, T, C), normal(B, S, C, seed=1)
     mask, memory_mask = padding_mask(torch.tensor([T, 3]), T), padding_mask(torch.tensor([4, S]), S)
     steps = [(block.attention_norm, lambda y: block.attention(y, mask=mask, causal=True))]

@@ -182,7 +182,7 @@ class MultiHeadAttention(nn.Module):
         d_model: width C of what comes in and goes out.
         n_heads: number of heads H.
         n_kv_heads: heads of keys and values where queries share them (Ainslie et al. 2023); None: one for each query head.
-        d_head: width D of a head; None for d_model / n_heads.
+        d_key: width D of a head's queries and keys; None for d_model / n_heads, which values always have.
         bias: add a bias to the four projections. The paper's own code has none; most others do.
         dropout: share of the weights dropped in training.
         rotary: turns queries and keys by their position, where positions are not added to the input.
@@ -197,30 +197,31 @@ class MultiHeadAttention(nn.Module):
         n_heads: int,
         *,
         n_kv_heads: int | None = None,
-        d_head: int | None = None,
+        d_key: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if n_heads < 1 or (d_head is None and d_model % n_heads):
-            raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}; give d_head or another n_heads")
+        if n_heads < 1 or d_model % n_heads:
+            raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}")
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise ValueError(f"n_heads={n_heads} is not divisible by n_kv_heads={n_kv_heads}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} is outside 0 … 1")
-        for name, size in {"d_model": d_model, "d_head": d_head}.items():
+        for name, size in {"d_model": d_model, "d_key": d_key}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name}={size} is below 1")
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
-        self.d_head = d_model // n_heads if d_head is None else d_head
+        d_value = d_model // n_heads
+        d_key = d_value if d_key is None else d_key
         self.dropout, self.rotary = dropout, rotary
-        self.scale: float | None = None  # 1/√d_head; a chapter sets it to 1 to see what the scale is for
-        self.query = nn.Linear(d_model, n_heads * self.d_head, bias=bias)
-        self.key = nn.Linear(d_model, n_kv_heads * self.d_head, bias=bias)
-        self.value = nn.Linear(d_model, n_kv_heads * self.d_head, bias=bias)
-        self.out = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
+        self.scale: float | None = None  # 1/√d_key; a chapter sets it to 1 to see what the scale is for
+        self.query = nn.Linear(d_model, n_heads * d_key, bias=bias)
+        self.key = nn.Linear(d_model, n_kv_heads * d_key, bias=bias)
+        self.value = nn.Linear(d_model, n_kv_heads * d_value, bias=bias)
+        self.out = nn.Linear(n_heads * d_value, d_model, bias=bias)
 
     def forward(
         self,

@@ -91,7 +91,7 @@ class Block(nn.Module):
         activation: see :class:`FeedForward`.
         bias, attention_bias: biases of the feed-forward network and of the attention's projections.
         dropout: share of a sublayer's output dropped in training, before it is added (section 5.4).
-        d_head: width of a head; None for d_model / n_heads.
+        d_key: width of a head's queries and keys; None for d_model / n_heads.
     """
 
     def __init__(
@@ -106,17 +106,17 @@ class Block(nn.Module):
         bias: bool = True,
         attention_bias: bool = True,
         dropout: float = 0.0,
-        d_head: int | None = None,
+        d_key: int | None = None,
     ) -> None:
         super().__init__()
         if norm_position not in get_args(NormPosition):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
-        self.attention = MultiHeadAttention(d_model, n_heads, d_head=d_head, bias=attention_bias)
+        self.attention = MultiHeadAttention(d_model, n_heads, d_key=d_key, bias=attention_bias)
         self.attention_norm = nn.LayerNorm(d_model)
         self.cross_attention: MultiHeadAttention | None = None
         if cross_attention:
-            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_head=d_head, bias=attention_bias)
+            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_key=d_key, bias=attention_bias)
             self.cross_norm = nn.LayerNorm(d_model)
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, bias=bias)
         self.feed_forward_norm = nn.LayerNorm(d_model)

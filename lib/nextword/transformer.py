@@ -70,9 +70,8 @@ class TransformerConfig:
     """Biases of the feed-forward networks."""
     attention_bias: bool = False
     """Biases of the attention's projections. Neither the paper's formulas nor its code have them."""
-    d_head: int | None = None
-    """Width of a head's queries, keys and values; None for d_model / n_heads. (Row (B) of table 3 narrows queries and
-    keys alone.)"""
+    d_key: int | None = None
+    """Width of a head's queries and keys; None for d_model / n_heads. Row (B) of table 3 makes it smaller."""
     label_smoothing: float = 0.1
     pad_id: int = 0
     """The id that fills up the shorter sentences of a batch; nobody attends to it."""
@@ -82,9 +81,9 @@ class TransformerConfig:
         for name in ("source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
-        if self.d_head is not None and self.d_head < 1:
-            raise ValueError(f"d_head={self.d_head} is below 1")
-        if self.d_head is None and self.d_model % self.n_heads:
+        if self.d_key is not None and self.d_key < 1:
+            raise ValueError(f"d_key={self.d_key} is below 1")
+        if self.d_model % self.n_heads:
             fits = math.ceil(self.d_model / self.n_heads) * self.n_heads
             raise ValueError(f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}; d_model={fits} is")
         if self.positions == "sinusoidal" and self.d_model % 2:
@@ -231,7 +230,7 @@ class Transformer(nn.Module):
             bias=c.bias,
             attention_bias=c.attention_bias,
             dropout=c.dropout,
-            d_head=c.d_head,
+            d_key=c.d_key,
         )
 
     def _initialise(self) -> None:
