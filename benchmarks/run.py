@@ -18,6 +18,7 @@ from typing import Any
 
 import bpe
 import torch
+import translation
 
 from nextword import runtime
 
@@ -51,7 +52,7 @@ def main() -> None:
     if runtime.busy():
         sys.exit("The machine is busy, so speeds would mean little. Wait until its load is below the number of cores.")
     machine: dict[str, Any] = {**runtime.describe(), "cores": os.cpu_count(), "processor": platform.machine()}
-    rows = bpe.races()
+    rows = bpe.races() + translation.races()
     report = {"date": datetime.date.today().isoformat(), "machine": machine, "ceilings": ceilings(), "races": rows}
     path = ROOT / "build" / "benchmarks.json"
     path.parent.mkdir(exist_ok=True)
