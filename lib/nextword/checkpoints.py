@@ -44,8 +44,8 @@ class Checkpoint:
         Raises:
             ValueError: the weights belong to a model of another class.
         """
-        if self.config["model"] != model:
-            raise ValueError(f"the checkpoint holds a {self.config['model']}, not a {model}")
+        if self.config.get("model") != model:
+            raise ValueError(f"the checkpoint holds a {self.config.get('model')}, not a {model}")
         return {name: value for name, value in self.config.items() if name != "model"}
 
 
@@ -71,9 +71,7 @@ def save(
         if tokenizer is not None:
             tokenizer.save(work / "tokenizer.json")
         os.chmod(work, 0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(work, target)
+        _exchange(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -94,9 +92,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
         card = json.loads((folder / "card.json").read_text(encoding="utf8"))
         weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"path={str(path)!r} cannot be read: {error}") from error
-    if config.pop("format", None) != _FORMAT:
+    if not isinstance(config, dict) or config.pop("format", None) != _FORMAT:
         raise ValueError(f"path={str(path)!r} is not of format {_FORMAT}, the one this version of nextword reads")
     file = folder / "tokenizer.json"
     return Checkpoint(weights, config, card, ByteBPE.load(file) if file.is_file() else None)
@@ -119,8 +117,23 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
         value = checkpoint.weights[name]
         if value.shape != parameter.shape:
             raise ValueError(f"checkpoint holds {name} as {tuple(value.shape)}, the model as {tuple(parameter.shape)}")
-        with torch.no_grad():
-            parameter.copy_(value)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(checkpoint.weights[name])
+
+
+def _exchange(work: Path, target: Path) -> None:
+    """Put ``work`` in the place of ``target``; if that fails, the old folder is put back."""
+    old = work.with_name(work.name + ".old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(work, target)
+    except BaseException:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _once_each(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -136,6 +136,8 @@ def attention_map(
     Raises:
         ValueError: the weights have another shape.
     """
+    if hasattr(weights, "detach"):  # a tensor, perhaps on a GPU or in bfloat16
+        weights = weights.detach().float().cpu()
     grid = np.asarray(weights, dtype=float)
     if grid.shape != (len(written), len(read)):
         raise ValueError(f"weights has shape {grid.shape}; {len(written)} written and {len(read)} read tokens came")

@@ -67,6 +67,9 @@ class Vocabulary:
     @classmethod
     def of(cls, bpe: ByteBPE) -> Vocabulary:
         """Take a trained tokenizer that has the special tokens, such as that of a checkpoint."""
+        missing = [token for token in SPECIAL if token not in bpe.special_tokens]
+        if missing:
+            raise ValueError(f"bpe lacks the special tokens {', '.join(missing)}; train it with special_tokens=SPECIAL")
         return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL))
 
     @classmethod
@@ -107,6 +110,8 @@ class Words:
     PATTERN = regex.compile(r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]")
 
     def __init__(self, texts: Iterable[str], size: int) -> None:
+        if size < 4:
+            raise ValueError(f"size={size} leaves no room for {', '.join(SPECIAL)} and <unk>; give 4 or more")
         counts = Counter(word for text in texts for word in self.PATTERN.findall(text))
         common = [word for word, _ in counts.most_common(size - 4)]
         self.names = [*SPECIAL, "<unk>", *common]
@@ -192,8 +197,10 @@ def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, T
 
 def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Return rows of ids as one int64 tensor, shorter ones filled up at the end."""
+    if not rows:
+        raise ValueError("rows is empty; a batch needs a row")
     longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,8 @@ class Corpus:
     test: list[Pair]
     """About 1,400 pairs: the common test set, mostly short sentences."""
     long: list[Pair]
-    """About 800 more of at least 11 English words, to measure by length; a tenth of all such pairs."""
+    """742 more of at least 11 English words, to measure by length: a tenth of all such sentences, less those in the common
+    test and validation sets."""
 
     @classmethod
     def tatoeba(
@@ -224,7 +232,9 @@ class Corpus:
         return cls(vocabulary, train, data.load_tatoeba("test"), held_out)
 
     def some_of_test(self, n: int) -> list[Pair]:
-        """Return about ``n`` test pairs, of all lengths: the file is sorted by length, so these are evenly spaced."""
+        """Return at least ``n`` test pairs of all lengths: the file is sorted by length, so these are evenly spaced."""
+        if n < 1:
+            raise ValueError(f"n={n} is below 1")
         return self.test[:: max(1, len(self.test) // n)]
 
 
@@ -283,6 +293,8 @@ def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabul
 
     The model sees the right words before each target token. It runs in evaluation mode: no dropout, no smoothing.
     """
+    if not pairs:
+        raise ValueError("pairs is empty; there is nothing to measure")
     total, count = 0.0, 0
     with torch.inference_mode(), in_mode(model, training=False), runtime.autocast():
         for rows in _by_length([target for _, target in pairs], tokens):
@@ -310,7 +322,8 @@ def translate(
         sources: sentences as ids.
         vocabulary: where pad, start and end are.
         beam, alpha, beta: see :func:`nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
-        extra: a translation ends at the length of the source and this many tokens more (50 in the Transformer paper).
+        extra: a translation ends at the longest source of its batch and this many tokens more (50 in the Transformer
+            paper). Batches hold sentences of similar length.
         tokens: source tokens searched at once.
     """
     found: list[Hypothesis | None] = [None] * len(sources)

@@ -1,0 +1,465 @@
+"""Batches of pairs, the two vocabularies, and what learning, measuring and translating promise, on tiny models."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from parity import randomised
+from torch import Tensor, nn
+
+from nextword import data
+from nextword.data import Pair
+from nextword.evaluation import bleu
+from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
+from nextword.tokenizers import ByteBPE
+from nextword.training import History
+from nextword.transformer import Transformer, TransformerConfig
+from nextword.translation import (
+    SPECIAL,
+    Corpus,
+    IdPair,
+    PairBatches,
+    Vocabulary,
+    Words,
+    as_batch,
+    cross_entropy,
+    learn,
+    padded,
+    translate,
+    write,
+)
+
+V, C, PAD, START, END = 12, 8, 0, 1, 2
+IDS = Vocabulary(None, PAD, START, END)
+SENTENCES = ["¿Qué pasó, señor?", "¡Mañana, sí!", "Él dijo: «no».", "naïve coöperation", "日本 ☕ 12", "a  b", ""]
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTWORD_BF16", "0")
+
+
+def id_pairs(n: int, longest: int = 9, seed: int = 0) -> list[IdPair]:
+    """Return n different pairs of 1 to ``longest`` ids, none of them special."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def row() -> list[int]:
+        length = int(torch.randint(1, longest + 1, (), generator=generator))
+        return torch.randint(3, V, (length,), generator=generator).tolist()
+
+    pairs: dict[str, IdPair] = {}
+    while len(pairs) < n:
+        pair = row(), row()
+        pairs[str(pair)] = pair
+    return list(pairs.values())
+
+
+# --- Batches ---
+
+
+def pairs_of(source: Tensor, target: Tensor, labels: Tensor) -> list[IdPair]:
+    """Return the pairs that a batch was made of."""
+    return [([i for i in s if i != PAD], [i for i in t[1:] if i != PAD]) for s, t in _rows(source, target)]
+
+
+def _rows(*tensors: Tensor) -> Iterator[tuple[list[int], ...]]:
+    return zip(*(tensor.tolist() for tensor in tensors), strict=True)
+
+
+def one_pass(batches: Iterator[tuple[Tensor, ...]], n: int) -> list[IdPair]:
+    found: list[IdPair] = []
+    while len(found) < n:
+        found += pairs_of(*next(batches))
+    return found
+
+
+@pytest.mark.parametrize("tokens", [10, 33, 5000])
+@pytest.mark.parametrize("neighbourhood", [2, 100])
+def test_every_pair_comes_once_a_pass_in_another_order(
+    tokens: int, neighbourhood: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PairBatches, "NEIGHBOURHOOD", neighbourhood)
+    pairs = id_pairs(150)
+    batches = iter(PairBatches(pairs, IDS, tokens=tokens, seed=0))
+    passes = [one_pass(batches, len(pairs)) for _ in range(3)]
+    for found in passes:
+        assert Counter(map(str, found)) == Counter(map(str, pairs))
+    if tokens < 5000:  # else all is one batch, sorted by length
+        assert passes[0] != passes[1] != passes[2]
+
+
+@pytest.mark.parametrize("tokens", [10, 33, 200])
+def test_no_batch_has_more_target_tokens_than_asked_for_padding_included(tokens: int) -> None:
+    batches = list(islice(PairBatches(id_pairs(300), IDS, tokens=tokens, seed=1), 400))
+    sizes = [target.numel() for _, target, _ in batches]
+    assert max(sizes) <= tokens
+    assert sum(sizes) / len(sizes) > 0.6 * tokens
+
+
+def test_little_of_a_batch_is_padding() -> None:
+    targets = [target for _, target, _ in islice(PairBatches(id_pairs(500), IDS, tokens=60, seed=0), 60)]
+    assert sum((t == PAD).sum() for t in targets) < 0.1 * sum(t.numel() for t in targets)
+
+
+def test_batches_depend_on_the_seed_alone_and_start_again_with_each_loop() -> None:
+    pairs = id_pairs(60)
+
+    def first(batches: PairBatches) -> list[list[int]]:
+        torch.rand(1)
+        return [source.tolist() for source, *_ in islice(batches, 30)]
+
+    batches = PairBatches(pairs, IDS, tokens=30, seed=3)
+    assert first(batches) == first(batches) == first(PairBatches(pairs, IDS, tokens=30, seed=3))
+    assert first(batches) != first(PairBatches(pairs, IDS, tokens=30, seed=4))
+
+
+def test_a_batch_by_hand() -> None:
+    source, target, labels = as_batch([([5, 6, 7], [8]), ([9], [10, 11])], IDS)
+    assert source.tolist() == [[5, 6, 7], [9, PAD, PAD]]
+    assert target.tolist() == [[START, 8, PAD], [START, 10, 11]]
+    assert labels.tolist() == [[8, END, -100], [10, 11, END]]
+    assert {x.dtype for x in (source, target, labels)} == {torch.int64}
+
+
+def test_labels_are_the_target_a_step_later_then_the_end() -> None:
+    for source, target, labels in islice(PairBatches(id_pairs(80), IDS, tokens=40, seed=0), 20):
+        assert target.shape == labels.shape and len(source) == len(target)
+        assert target[:, 0].eq(START).all()
+        for t, wanted in _rows(target, labels):
+            n = len([i for i in t if i != PAD])
+            assert wanted[:n] == [*t[1:n], END] and set(wanted[n:]) <= {-100} and set(t[n:]) <= {PAD}
+
+
+def test_padded_fills_up_the_end() -> None:
+    assert padded([[1, 2], [3], []], -7).tolist() == [[1, 2], [3, -7], [-7, -7]]
+    assert padded([[1]], 0).dtype == torch.int64
+
+
+def test_batches_refuse_what_cannot_be_cut() -> None:
+    with pytest.raises(ValueError, match="pairs is empty"):
+        PairBatches([], IDS, tokens=100, seed=0)
+    with pytest.raises(ValueError, match=r"tokens=4 .* 5"):
+        PairBatches([([3], [3] * 4)], IDS, tokens=4, seed=0)
+    fits = PairBatches([([3], [3] * 4)], IDS, tokens=5, seed=0)
+    assert next(iter(fits))[1].shape == (1, 5)
+
+
+# --- Vocabularies ---
+
+
+def test_words_know_the_most_frequent_and_nothing_else() -> None:
+    words = Words(["b b b a a c", "b, a"], 7)
+    assert words.names == [*SPECIAL, "<unk>", "b", "a", "c"] and words.vocab_size == 7
+    assert words.encode("a zebra, b") == [5, 3, 3, 4]
+    assert words.decode([5, 3, 4]) == "a <unk> b"
+    assert Words(["a b"], 100).vocab_size == 6, "there are no more words than that"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["¿Qué pasó, señor?", "¡Mañana, sí!", "No (nunca) [jamás]; 50% de 1.", "Él: ¿tú?"],
+)
+def test_words_put_spaces_where_a_reader_expects_them(text: str) -> None:
+    assert Words([text], 100).decode(Words([text], 100).encode(text)) == text
+
+
+def test_vocabulary_of_words() -> None:
+    vocabulary = Vocabulary.words(["el gato come , el gato"], 7)
+    assert (vocabulary.pad, vocabulary.start, vocabulary.end, vocabulary.size) == (0, 1, 2, 7)
+    assert vocabulary.decode(vocabulary.encode("el gato")) == "el gato"
+    assert not set(vocabulary.encode("<pad> <start> <end>")) & {0, 1, 2}
+
+
+@pytest.mark.parametrize("size", [259, 270, 300])
+def test_subwords_give_every_sentence_back(size: int) -> None:
+    vocabulary = Vocabulary.subwords([f" {s}" for s in SENTENCES * 3], size)
+    assert vocabulary.size == size
+    for text in [*SENTENCES, "no visto: ÑANDÚ <end> 🦙"]:
+        ids = vocabulary.encode(text)
+        assert vocabulary.decode(ids) == text
+        assert not set(ids) & {vocabulary.pad, vocabulary.start, vocabulary.end}
+
+
+def test_size_259_is_one_id_a_byte() -> None:
+    vocabulary = Vocabulary.subwords(SENTENCES, 259)
+    for text in SENTENCES:
+        assert len(vocabulary.encode(text)) == len(f" {text}".encode())
+    assert len({vocabulary.pad, vocabulary.start, vocabulary.end}) == 3
+
+
+def test_a_word_is_the_same_token_first_and_later() -> None:
+    vocabulary = Vocabulary.subwords([" gato gato gato"], 263)
+    first, second = vocabulary.encode("gato gato")
+    assert first == second
+
+
+@pytest.mark.parametrize("kind", ["subwords", "words"])
+def test_decoding_stops_at_the_end_token_and_skips_filling(kind: str) -> None:
+    v = getattr(Vocabulary, kind)([" la casa"] * 4, 263)
+    la, casa = v.encode("la"), v.encode("casa")
+    assert v.decode([v.start, *la, v.pad, *casa, v.end, *la, v.pad]) == "la casa"
+    assert v.decode([v.end, *la]) == v.decode([]) == v.decode([v.start, v.pad]) == ""
+
+
+def test_vocabulary_of_a_trained_tokenizer_finds_its_special_tokens() -> None:
+    bpe = ByteBPE.train([" uno dos"], 265, special_tokens=("<other>", *reversed(SPECIAL)))
+    v, ids = Vocabulary.of(bpe), bpe.special_tokens
+    assert (v.pad, v.start, v.end) == (ids["<pad>"], ids["<start>"], ids["<end>"]) and v.size == bpe.vocab_size
+    assert v.tokenizer is bpe
+
+
+def test_pairs_are_english_first() -> None:
+    v = Vocabulary.words(["yes sí no"], 10)
+    assert v.pairs([Pair("yes", "sí", "nobody"), ("no", "no")]) == [
+        (v.encode("yes"), v.encode("sí")),
+        (v.encode("no"), v.encode("no")),
+    ]
+
+
+# --- Measuring and translating ---
+
+
+def lstm(**settings: float) -> Seq2SeqLSTM:
+    return randomised(Seq2SeqLSTM(Seq2SeqConfig(V, V, d_model=C, **settings)), std=0.6)
+
+
+def transformer(**settings: float) -> Transformer:
+    return randomised(Transformer(TransformerConfig(V, V, C, 2, 1, 16, **{"dropout": 0.0, **settings})), std=0.6)
+
+
+MODELS = {"lstm": lstm, "transformer": transformer}
+
+
+class Ending(nn.Module):
+    """A random model ends at once or never; this one's score of the end token grows with each of its words."""
+
+    def __init__(self, model: Any, slope: float = 1.0, middle: float = 6.0) -> None:
+        super().__init__()
+        self.model, self.slope, self.middle = model, slope, middle
+
+    def step(self, source: Tensor, *, beam: int = 1) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        inner = self.model.step(source, beam=beam)
+
+        def step(ids: Tensor) -> tuple[Tensor, Tensor]:
+            log_probs, attention = inner(ids)
+            bonus = torch.zeros(V, dtype=torch.float64)
+            bonus[END] = self.slope * (ids.shape[1] - self.middle)
+            return (log_probs + bonus).log_softmax(-1), attention
+
+        step.reorder = inner.reorder  # type: ignore[attr-defined]
+        return step
+
+
+@pytest.fixture(params=MODELS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("tokens", [1, 25, 4000])
+def test_cross_entropy_is_the_mean_over_all_target_tokens_one_sentence_at_a_time(kind: str, tokens: int) -> None:
+    """In evaluation mode, though the model is being trained with dropout and smoothed labels."""
+    model = MODELS[kind](dropout=0.3, label_smoothing=0.1)
+    pairs, losses = id_pairs(12), []
+    model.eval()
+    with torch.no_grad():
+        for source, target in pairs:
+            logits = model(torch.tensor([source]), torch.tensor([[START, *target]])).logits[0]
+            labels = torch.tensor([*target, END])
+            losses += (-logits.log_softmax(-1)[range(len(labels)), labels]).tolist()
+    model.train()
+    model.dropout.eval()
+    assert cross_entropy(model, pairs, IDS, tokens=tokens) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    assert model.training and not model.dropout.training, "every module is back in its mode"
+
+
+SEARCHES = {"greedy": {}, "beam": {"beam": 4, "alpha": 1.0}}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("tokens", [20, 4000])
+def test_a_batch_of_many_lengths_is_translated_as_its_sentences_alone(kind: str, search: str, tokens: int) -> None:
+    model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(14)]
+    found = translate(model, sources, IDS, tokens=tokens, extra=40, **SEARCHES[search])
+    assert len({len(h.ids) for h in found}) > 1, "all of one length would prove little"
+    for source, best in zip(sources, found, strict=True):
+        [alone] = translate(model, [source], IDS, extra=40, **SEARCHES[search])
+        assert best.ids == alone.ids and best.ids[-1] == END and len(best.ids) < 40
+        assert best.log_prob == pytest.approx(alone.log_prob, rel=1e-9)
+        assert best.score == pytest.approx(alone.score, rel=1e-9)
+        assert best.attention is not None and alone.attention is not None
+        torch.testing.assert_close(best.attention[:, : len(source)], alone.attention, rtol=1e-9, atol=1e-12)
+
+
+def test_translations_come_in_the_order_of_the_sources(kind: str) -> None:
+    model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(14)]
+    found = translate(model, sources, IDS, tokens=30, extra=40)
+    backwards = translate(model, sources[::-1], IDS, tokens=30, extra=40)
+    assert [h.ids for h in found] == [h.ids for h in backwards[::-1]]
+    assert [h.ids for h in found] != [h.ids for h in backwards]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_translation_ends_at_the_length_of_its_source_and_extra_more(kind: str, search: str) -> None:
+    model, sources = Ending(MODELS[kind](), middle=1e3), [[5, 6], [7, 8, 9, 10, 11, 3], [4, 4, 4]]
+    for extra in (1, 3):
+        for source in sources:
+            [alone] = translate(model, [source], IDS, extra=extra, **SEARCHES[search])
+            assert len(alone.ids) == len(source) + extra
+        together = translate(model, sources, IDS, extra=extra, **SEARCHES[search])
+        assert {len(h.ids) for h in together} == {max(map(len, sources)) + extra}, "the longest of the batch decides"
+
+
+def test_translating_leaves_the_model_in_its_mode(kind: str) -> None:
+    model = Ending(MODELS[kind](dropout=0.5)).train()
+    first, second = (translate(model, [[5, 6, 7]], IDS)[0] for _ in range(2))
+    assert first.ids == second.ids and first.log_prob == second.log_prob, "no dropout"
+    assert all(module.training for module in model.modules())
+    assert translate(model, [], IDS) == []
+
+
+def test_a_beam_finds_what_scores_at_least_as_much(kind: str) -> None:
+    model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(14)]
+    one, four = (translate(model, sources, IDS, beam=beam) for beam in (1, 4))
+    assert sum(h.log_prob for h in four) > sum(h.log_prob for h in one)
+
+
+def test_write_gives_the_text_of_the_translations(kind: str) -> None:
+    vocabulary = Vocabulary(Words(["a b c d e f g h"], V), PAD, START, END)
+    model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(5)]
+    found = translate(model, sources, vocabulary, beam=2, alpha=0.5)
+    assert write(model, sources, vocabulary, beam=2, alpha=0.5) == [vocabulary.decode(h.ids) for h in found]
+
+
+# --- Learning ---
+
+LESSONS = [("one cat", "un gato"), ("one dog", "un perro"), ("a dog eats .", "un perro come."), ("no", "no")]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Corpus:
+    pairs = [Pair(english, spanish, "nobody") for english, spanish in LESSONS]
+    vocabulary = Vocabulary.words((text for pair in LESSONS for text in pair), 30)
+    return Corpus(vocabulary, vocabulary.pairs(pairs) * 5, pairs, pairs)
+
+
+def run(corpus: Corpus, steps: int, seed: int = 0, **settings: float) -> tuple[nn.Module, History]:
+    torch.manual_seed(0)
+    size = corpus.vocabulary.size
+    model = Seq2SeqLSTM(Seq2SeqConfig(size, size, d_model=C, attention="bottom", dropout=0.2))
+    return model, learn(model, corpus, steps=steps, seed=seed, tokens=20, **settings)
+
+
+def test_learning_measures_perplexity_and_bleu_of_the_test_sentences(tiny: Corpus) -> None:
+    model, history = run(tiny, 2, every=1)
+    assert [e["step"] for e in history.evaluations] == [1, 2]
+    pairs = tiny.vocabulary.pairs(tiny.test)
+    assert history.evaluations[-1]["perplexity"] == pytest.approx(
+        math.exp(cross_entropy(model, pairs, tiny.vocabulary))
+    )
+    written = write(model, [source for source, _ in pairs], tiny.vocabulary)
+    assert history.evaluations[-1]["bleu"] == pytest.approx(bleu(written, [p.spanish for p in tiny.test]).score)
+
+
+def test_only_so_many_test_sentences_are_measured(tiny: Corpus) -> None:
+    model, history = run(tiny, 1, sentences=2)
+    pairs = tiny.vocabulary.pairs(tiny.some_of_test(2))
+    assert len(pairs) == 2
+    assert history.evaluations[-1]["perplexity"] == pytest.approx(
+        math.exp(cross_entropy(model, pairs, tiny.vocabulary))
+    )
+
+
+def test_the_rate_rises_to_the_peak_and_falls_with_the_root_of_the_step(tiny: Corpus) -> None:
+    _, history = run(tiny, 12, peak=0.01, warmup=3)
+    rates = history.learning_rate
+    assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
+    assert rates[3:] == pytest.approx([0.01 * math.sqrt(3 / step) for step in range(4, 13)])
+    assert max(rates) == rates[2] and rates[11] == pytest.approx(0.005)
+
+
+def test_the_first_part_of_a_long_run_is_a_short_run(tiny: Corpus) -> None:
+    _, short = run(tiny, 2, warmup=3, every=2)
+    _, long = run(tiny, 4, warmup=3, every=1)
+    assert long.loss[:2] == short.loss and long.learning_rate[:2] == short.learning_rate
+    assert long.evaluations[1] == short.evaluations[0]
+    assert run(tiny, 2, seed=1, warmup=3)[1].loss != short.loss
+
+
+def test_a_tiny_corpus_can_be_learnt(tiny: Corpus) -> None:
+    _, history = run(tiny, 150, peak=0.03, warmup=20)
+    assert history.evaluations[-1]["bleu"] > 60 and history.evaluations[-1]["perplexity"] < 1.6
+
+
+# --- The real pairs ---
+
+
+class Numbered(Vocabulary):
+    """A vocabulary whose ids are the numbers of whole pairs, so that 130,000 of them take no time."""
+
+    def pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
+        self.tokenizer.extend(tuple(pair[:2]) for pair in pairs)
+        return [([i], [i]) for i in range(len(self.tokenizer))]
+
+
+@pytest.fixture(scope="module")
+def tatoeba() -> tuple[Corpus, dict[str, object]]:
+    """Return the corpus, and what the maker of its vocabulary was given."""
+    given: dict[str, object] = {}
+
+    def make(texts: Iterable[str], size: int) -> Vocabulary:
+        given.update(texts=list(texts), size=size)
+        return Numbered([], -1, -2, -3)
+
+    return Corpus.tatoeba(make, 777), given
+
+
+def trained_on(corpus: Corpus) -> list[tuple[str, str]]:
+    return [corpus.vocabulary.tokenizer[i] for [i], _ in corpus.train]
+
+
+def test_no_english_sentence_is_both_trained_on_and_tested(tatoeba: tuple[Corpus, dict[str, object]]) -> None:
+    corpus, _ = tatoeba
+    train = {english for english, _ in trained_on(corpus)}
+    for held_out in (corpus.test, corpus.long):
+        assert held_out and not train & {pair.english for pair in held_out}
+    assert not {pair.english for pair in corpus.test} & {pair.english for pair in corpus.long}
+
+
+def test_the_sets_are_what_the_docstrings_say(tatoeba: tuple[Corpus, dict[str, object]]) -> None:
+    corpus, _ = tatoeba
+    assert corpus.test == data.load_tatoeba("test") and 1300 < len(corpus.test) < 1500
+    assert 700 < len(corpus.long) < 900 and all(len(pair.english.split()) >= 11 for pair in corpus.long)
+    everything = data.load_tatoeba("train")
+    long = [pair for pair in everything if len(pair.english.split()) >= 11]
+    assert set(corpus.long) == {pair for pair in long if data.split_of(pair.english, test=0.1) == "test"}
+    train, held_out = trained_on(corpus), set(corpus.long)
+    wanted = [pair[:2] for pair in everything if pair not in held_out and max(len(p) for p in pair[:2]) <= 120]
+    assert train == wanted
+    assert len(everything) - len(held_out) - len(train) < 0.01 * len(everything), "too long: under one in a hundred"
+
+
+def test_the_vocabulary_is_learnt_from_a_sample_of_what_is_trained_on(
+    tatoeba: tuple[Corpus, dict[str, object]],
+) -> None:
+    corpus, given = tatoeba
+    texts = given["texts"]
+    assert isinstance(texts, list) and given["size"] == 777 and len(texts) == 40_000
+    assert all(text.startswith(" ") for text in texts)
+    held_out = {f" {pair.english}" for pair in [*corpus.test, *corpus.long]}
+    assert not held_out & set(texts[::2])
+
+
+@pytest.mark.parametrize("n", [1, 10, 400, 1000, 5000])
+def test_some_of_the_test_set_is_spread_over_all_of_it(n: int, tatoeba: tuple[Corpus, dict[str, object]]) -> None:
+    corpus, _ = tatoeba
+    some, total = corpus.some_of_test(n), len(corpus.test)
+    assert min(n, total) <= len(some) < 2 * n
+    places = [corpus.test.index(pair) for pair in some]
+    assert places[0] == 0 and places[-1] >= total - 1 - 2 * total / n
+    assert len({b - a for a, b in zip(places, places[1:], strict=False)}) <= 1, "evenly spaced"
