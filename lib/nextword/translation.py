@@ -315,7 +315,7 @@ def translate(
     extra: int = 20,
     tokens: int = 4000,
 ) -> list[Hypothesis]:
-    """Return the best translation of every sentence, in the order of ``sources``.
+    """Return the best translation of every sentence, in the order of ``sources``, with its attention (T, S) to it.
 
     Args:
         model: has ``step(source, beam=…)``, as ``Transformer`` and ``Seq2SeqLSTM`` do.
@@ -341,8 +341,9 @@ def translate(
                 beta=beta,
                 source_mask=source != vocabulary.pad,
             )
-            for row, hypotheses in zip(rows, best, strict=True):
-                found[row] = hypotheses[0]
+            for row, (first, *_) in zip(rows, best, strict=True):
+                looks = None if first.attention is None else first.attention[:, : len(sources[row])]
+                found[row] = first._replace(attention=looks)
     return [h for h in found if h is not None]
 
 
