@@ -125,10 +125,10 @@ def sample(
 
 
 def length_penalty(n: int, alpha: float) -> float:
-    """Return lp(Y) = ((5 + |Y|) / 6)^alpha, by which the log-probability of a hypothesis is divided.
+    """Return lp(Y) = ``((5 + |Y|) / 6)^alpha``, by which the log-probability of a hypothesis is divided.
 
     Args:
-        n: length |Y| of the hypothesis, its end token included.
+        n: length ``|Y|`` of the hypothesis, its end token included.
         alpha: 0 for none; 1 comes close to the mean log-probability of a token.
 
     Raises:
@@ -211,7 +211,7 @@ def beam_search(
     In each round the ``beam`` hypotheses of a sentence are continued by every word. Of the ``beam`` likeliest results
     those that end are finished, and ranked by their score; the ``beam`` likeliest that do not end go on. (They are
     among the first 2 · ``beam``, since at most ``beam`` end.) A sentence is done when ``beam`` are finished and nothing
-    that goes on can still beat the worst of them. Length |Y| counts the end token.
+    that goes on can still beat the worst of them. Length ``|Y|`` counts the end token.
 
     Args:
         step: called with all N = B · ``beam`` rows, the first round included; row b · ``beam`` + k is hypothesis k of
