@@ -228,12 +228,12 @@ class Seq2SeqLSTM(nn.Module):
         return self.output_norm(self.dropout(x)), weights, new
 
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> Seq2SeqStep:
-        """Return the function that :func:`nextword.generation.beam_search` calls for each next word."""
+        """Return the function that :func:`~nextword.generation.beam_search` calls for each next word."""
         return Seq2SeqStep(self, source, beam)
 
     @classmethod
     def from_pretrained(cls, path: str) -> Seq2SeqLSTM:
-        """Return a model that :func:`nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+        """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
 
         Raises:
             ValueError: there is no such model, or it is of another kind.
@@ -286,7 +286,7 @@ class Seq2SeqLSTM(nn.Module):
 
 
 class Seq2SeqStep:
-    """The next word of N half-written translations; called by :func:`nextword.generation.beam_search`.
+    """The next word of N half-written translations; called by :func:`~nextword.generation.beam_search`.
 
     Args:
         model: the encoder-decoder.

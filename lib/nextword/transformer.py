@@ -197,12 +197,12 @@ class Transformer(nn.Module):
         return [(KVCache(max_length), KVCache()) for _ in range(self.config.n_layers)]
 
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> TransformerStep:
-        """Return the function that :func:`nextword.generation.beam_search` calls for each next word."""
+        """Return the function that :func:`~nextword.generation.beam_search` calls for each next word."""
         return TransformerStep(self, source, beam)
 
     @classmethod
     def from_pretrained(cls, path: str) -> Transformer:
-        """Return a model that :func:`nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+        """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
 
         Raises:
             ValueError: there is no such model, or it is of another kind.
@@ -267,7 +267,7 @@ class Transformer(nn.Module):
 
 
 class TransformerStep:
-    """The next word of N half-written translations; called by :func:`nextword.generation.beam_search`.
+    """The next word of N half-written translations; called by :func:`~nextword.generation.beam_search`.
 
     Keys and values of earlier words are kept, so a call computes only the newest.
 

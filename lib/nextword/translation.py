@@ -321,7 +321,7 @@ def translate(
         model: has ``step(source, beam=…)``, as ``Transformer`` and ``Seq2SeqLSTM`` do.
         sources: sentences as ids.
         vocabulary: where pad, start and end are.
-        beam, alpha, beta: see :func:`nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
+        beam, alpha, beta: see :func:`~nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
         extra: a translation ends at the longest source of its batch and this many tokens more (50 in the Transformer
             paper). Batches hold sentences of similar length.
         tokens: source tokens searched at once.
