@@ -7,14 +7,11 @@ table of 2,000 subwords) and get the same batches, in float32, on one thread, in
 from __future__ import annotations
 
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from bpe import table
+from bpe import Row, interleave, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MarianConfig, MarianMTModel
@@ -24,7 +21,6 @@ from nextword.generation import beam_search
 from nextword.layers import sinusoidal_positions
 from nextword.transformer import Transformer, TransformerConfig
 
-Row = dict[str, Any]
 V, C, HEADS, LAYERS, D_FF, PAD, START, END = 2000, 128, 4, 2, 512, 0, 1, 2
 SENTENCES, LENGTH, BEAM = 100, 12, 4
 
@@ -65,15 +61,9 @@ def step(model: nn.Module, loss: Callable[[], Tensor]) -> None:
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, after two rounds of warming up."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round in range(rounds + 2):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round >= 2:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(row) for name, row in times.items()}
+    """Return the median seconds of each, after one round of warming up."""
+    interleave(runs, 1)
+    return interleave(runs, rounds)
 
 
 def rows(name: str, unit: str, amount: float, seconds: dict[str, float]) -> list[Row]:

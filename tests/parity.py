@@ -77,6 +77,18 @@ def assert_every_gradient(model: nn.Module, skip: Callable[[str], bool] = lambda
             assert parameter.grad is not None and parameter.grad.abs().max() > 1e-12, name
 
 
+def assert_trains_after_translating(used: nn.Module, fresh: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    """What inference mode leaves behind, such as a table of positions, must not disturb the backward pass."""
+    source, target, labels = batch
+    used.step(source)(target[:, :1])
+    with torch.inference_mode():
+        used(source, target)
+    for model in (used, fresh):
+        model(source, target, labels).loss.backward()
+    for mine, other in zip(used.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+
+
 @contextmanager
 def as_a_reader_sees_it() -> Iterator[None]:
     """Switch off the run-time checks of the tests, so that a message comes from the library itself."""

@@ -18,6 +18,7 @@ from parity import (
     assert_close,
     assert_every_gradient,
     assert_same_gradients,
+    assert_trains_after_translating,
     block_in_torch,
     give_ours,
     normal,
@@ -417,16 +418,7 @@ def test_steps_equal_the_forward_pass(model: Transformer, beam: int) -> None:
 
 
 def test_a_model_may_translate_and_then_be_trained() -> None:
-    """What inference mode leaves behind, such as the table of positions, must not disturb the backward pass."""
-    used, fresh = make(), make()
-    source, target, labels = batch()
-    used.step(source)(target[:, :1])
-    with torch.inference_mode():
-        used(source, target)
-    for model in (used, fresh):
-        model(source, target, labels).loss.backward()
-    for mine, other in zip(used.parameters(), fresh.parameters(), strict=True):
-        assert torch.equal(mine.grad, other.grad)
+    assert_trains_after_translating(make(), make(), batch())
 
 
 def test_attention_of_every_layer_can_be_recorded() -> None:

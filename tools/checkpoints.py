@@ -7,7 +7,6 @@ python tools/checkpoints.py gnmt_en_es     one, again from its beginning
 from __future__ import annotations
 
 import datetime
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 import record
-from nextword import checkpoints, data, runtime
+from nextword import checkpoints, data
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,7 @@ def train(name: str, recipe: Model) -> None:
 
 def main() -> None:
     """Train the named models again, or all that are missing."""
-    if runtime.preset() != "cpu":
-        raise SystemExit(f"models are trained under the cpu preset, not {runtime.preset()}")
-    runtime.set_threads(int(os.environ.get("NEXTWORD_THREADS", "1")))
-    unknown = sorted(set(sys.argv[1:]) - set(MODELS))
-    if unknown:
-        raise SystemExit(f"no model called {', '.join(unknown)}; there are: {', '.join(MODELS)}")
+    record.prepare("bundled model", MODELS)
     for name in sys.argv[1:] or MODELS:
         if name in sys.argv[1:] or not (checkpoints.BUNDLED / name / "config.json").is_file():
             train(name, MODELS[name])

@@ -17,6 +17,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,19 @@ def record(name: str, run: Run, path: Path) -> None:
         os.replace(temporary, path)
 
 
+def prepare(kind: str, known: Iterable[str]) -> None:
+    """Set one thread unless told otherwise; refuse another preset than ``cpu``, and names that are not known."""
+    if runtime.preset() != "cpu":
+        raise SystemExit(f"{kind}s are made under the cpu preset, not {runtime.preset()}: set NEXTWORD_PRESET=cpu")
+    runtime.set_threads(int(os.environ.get("NEXTWORD_THREADS", "1")))
+    unknown = sorted(set(sys.argv[1:]) - set(known))
+    if unknown:
+        raise SystemExit(f"no {kind} called {', '.join(unknown)}; there are: {', '.join(known)}")
+
+
 def main() -> None:
     """Make the named runs again, or all that are incomplete."""
-    if runtime.preset() != "cpu":
-        raise SystemExit(
-            f"recorded runs are made under the cpu preset, not {runtime.preset()}: NEXTWORD_PRESET=cpu make runs"
-        )
-    runtime.set_threads(int(os.environ.get("NEXTWORD_THREADS", "1")))
-    unknown = sorted(set(sys.argv[1:]) - set(RUNS))
-    if unknown:
-        raise SystemExit(f"no recorded run called {', '.join(unknown)}; there are: {', '.join(RUNS)}")
+    prepare("recorded run", RUNS)
     RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or RUNS:
         path = RUNS_FOLDER / f"{name}.json"

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ BUNDLED = Path(__file__).parent / "bundled" / "models"
 """Where the models that come with the library lie; ``make checkpoints`` trains them again."""
 
 _FORMAT = 1
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"path={str(path)!r} is not of format {_FORMAT}, the one this version of nextword reads")
     file = folder / "tokenizer.json"
     return Checkpoint(weights, config, card, ByteBPE.load(file) if file.is_file() else None)
+
+
+def restore(model: type[Model], config: type[Any], path: str | os.PathLike[str]) -> Model:
+    """Return a model of this class, with sizes of this class, from a folder or a bundled name; in evaluation mode.
+
+    Raises:
+        ValueError: there is no such model, or it is of another class.
+    """
+    checkpoint = load(path)
+    restored = model(config(**checkpoint.config_of(model.__name__)))
+    load_into(restored, checkpoint)
+    return restored.eval()
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:

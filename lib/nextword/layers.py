@@ -6,7 +6,7 @@ Used in: 2017_transformer, and every model after it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -162,6 +162,13 @@ class Block(nn.Module):
         return norm(x + self.dropout(sublayer(x)))
 
 
+class Output(NamedTuple):
+    """What a model returns: a score for every next word, and the mean loss in nats where labels were given."""
+
+    logits: Float[Tensor, "B T V"]
+    loss: Float[Tensor, ""] | None
+
+
 def next_token_loss(
     logits: Float[Tensor, "B T V"], labels: Int64[Tensor, "B T"], *, label_smoothing: float = 0.0, name: str = "labels"
 ) -> Float[Tensor, ""]:
@@ -194,3 +201,42 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(f"{name} holds ids from {low} to {high}; they must lie in 0 … {vocab_size - 1}")
+
+
+def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:
+    """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables.
+
+    Tables are all embeddings, and the matrix of ``model.output`` that scores the words.
+    """
+    tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)} | {model.get_parameter("output.weight")}
+    all_of_them = sum(p.numel() for p in model.parameters())
+    return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Raise an error that names the first of these fields that is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} is below 1")
+
+
+def check_shares(config: Any, *names: str) -> None:
+    """Raise an error that names the first of these fields that is no share from 0 up to, not including, 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} is outside 0 … 1")
+
+
+def check_vocabularies(config: Any) -> None:
+    """Raise an error where the two vocabularies of an encoder-decoder do not fit ``share_embeddings`` or ``pad_id``."""
+    if config.share_embeddings and config.source_vocab != config.target_vocab:
+        sizes = f"source_vocab={config.source_vocab} and target_vocab={config.target_vocab}"
+        raise ValueError(f"share_embeddings=True needs one vocabulary, not {sizes}")
+    if not 0 <= config.pad_id < min(config.source_vocab, config.target_vocab):
+        raise ValueError(f"pad_id={config.pad_id} is no id of both vocabularies")
+
+
+def check_evaluating(model: nn.Module, dropout: float) -> None:
+    """Raise an error where a model that is to write words would still drop some of its units."""
+    if model.training and dropout:
+        raise ValueError("model is in training mode, where dropout would change every word; call model.eval() first")

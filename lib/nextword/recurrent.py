@@ -17,7 +17,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nextword import checkpoints
-from nextword.layers import check_ids, next_token_loss
+from nextword.layers import (
+    Output,
+    check_evaluating,
+    check_ids,
+    check_shares,
+    check_sizes,
+    check_vocabularies,
+    count_parameters,
+    next_token_loss,
+)
 
 AttentionKind = Literal["none", "bahdanau", "bottom"]
 
@@ -57,9 +66,7 @@ class Seq2SeqConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
-        for name in ("source_vocab", "target_vocab", "d_model", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        check_sizes(self, "source_vocab", "target_vocab", "d_model", "n_layers")
         if self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd; each direction of the first encoder layer takes half")
         if self.attention not in get_args(AttentionKind):
@@ -68,14 +75,8 @@ class Seq2SeqConfig:
             raise ValueError("n_layers=1 leaves no layer above the bottom one to read the context; 2 or more do")
         if self.residual_from is not None and self.residual_from < 2:
             raise ValueError(f"residual_from={self.residual_from}: the first layer's input is no state; 2 or more fit")
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is outside 0 … 1")
-        if self.share_embeddings and self.source_vocab != self.target_vocab:
-            sizes = f"source_vocab={self.source_vocab} and target_vocab={self.target_vocab}"
-            raise ValueError(f"share_embeddings=True needs one vocabulary, not {sizes}")
-        if not 0 <= self.pad_id < min(self.source_vocab, self.target_vocab):
-            raise ValueError(f"pad_id={self.pad_id} is no id of both vocabularies")
+        check_shares(self, "dropout", "label_smoothing")
+        check_vocabularies(self)
 
 
 class Seq2SeqOutput(NamedTuple):
@@ -238,16 +239,11 @@ class Seq2SeqLSTM(nn.Module):
         Raises:
             ValueError: there is no such model, or it is of another kind.
         """
-        checkpoint = checkpoints.load(path)
-        model = cls(Seq2SeqConfig(**checkpoint.config_of(cls.__name__)))
-        checkpoints.load_into(model, checkpoint)
-        return model.eval()
+        return checkpoints.restore(cls, Seq2SeqConfig, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
-        tables = {self.source_embedding.weight, self.target_embedding.weight, self.output.weight}
-        all_of_them = sum(p.numel() for p in self.parameters())
-        return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
+        return count_parameters(self, embedding=embedding)
 
     def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
         """Return embedding · √C, whose components have unit variance at the start."""
@@ -295,10 +291,7 @@ class Seq2SeqStep:
     """
 
     def __init__(self, model: Seq2SeqLSTM, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
-        if model.training and model.config.dropout:
-            raise ValueError(
-                "model is in training mode, where dropout would change every word; call model.eval() first"
-            )
+        check_evaluating(model, model.config.dropout)
         self.model = model
         with torch.inference_mode():
             self.memory = Memory(*(x.repeat_interleave(beam, 0) for x in model.encode(source)))
@@ -338,18 +331,8 @@ class LSTMConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model."""
-        for name in ("vocab_size", "d_model", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is below 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} is outside 0 … 1")
-
-
-class LSTMOutput(NamedTuple):
-    """Scores for every next word, and the mean loss in nats where targets were given."""
-
-    logits: Float[Tensor, "B T V"]
-    loss: Float[Tensor, ""] | None
+        check_sizes(self, "vocab_size", "d_model", "n_layers")
+        check_shares(self, "dropout")
 
 
 class LSTMLanguageModel(nn.Module):
@@ -371,10 +354,10 @@ class LSTMLanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=C**-0.5)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"] | None = None) -> LSTMOutput:
+    def forward(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"] | None = None) -> Output:
         """Score every next word; ``targets[:, t]`` is the word at t + 1, -100 where there is none."""
         logits = self.output(self.hidden(ids))
-        return LSTMOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+        return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""
@@ -387,9 +370,7 @@ class LSTMLanguageModel(nn.Module):
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters; without ``embedding``, those between the tables."""
-        tables = {self.embedding.weight, self.output.weight}
-        all_of_them = sum(p.numel() for p in self.parameters())
-        return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
+        return count_parameters(self, embedding=embedding)
 
 
 def _initialise_lstm(lstm: nn.Module) -> None:

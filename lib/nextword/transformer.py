@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -24,7 +24,13 @@ from nextword.layers import (
     Activation,
     Block,
     NormPosition,
+    Output,
+    check_evaluating,
     check_ids,
+    check_shares,
+    check_sizes,
+    check_vocabularies,
+    count_parameters,
     next_token_loss,
     sinusoidal_positions,
 )
@@ -78,11 +84,8 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
-        for name in ("source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is below 1")
-        if self.d_key is not None and self.d_key < 1:
-            raise ValueError(f"d_key={self.d_key} is below 1")
+        check_sizes(self, "source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length")
+        check_sizes(self, *(["d_key"] if self.d_key is not None else []))
         if self.d_model % self.n_heads:
             fits = math.ceil(self.d_model / self.n_heads) * self.n_heads
             raise ValueError(f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}; d_model={fits} is")
@@ -91,21 +94,8 @@ class TransformerConfig:
         for name, kind in {"norm_position": NormPosition, "positions": Positions, "activation": Activation}.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose {', '.join(get_args(kind))}")
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is outside 0 … 1")
-        if self.share_embeddings and self.source_vocab != self.target_vocab:
-            sizes = f"source_vocab={self.source_vocab} and target_vocab={self.target_vocab}"
-            raise ValueError(f"share_embeddings=True needs one vocabulary, not {sizes}")
-        if not 0 <= self.pad_id < min(self.source_vocab, self.target_vocab):
-            raise ValueError(f"pad_id={self.pad_id} is no id of both vocabularies")
-
-
-class Output(NamedTuple):
-    """What a model returns: a score for every next word, and the mean loss in nats where labels were given."""
-
-    logits: Float[Tensor, "B T V"]
-    loss: Float[Tensor, ""] | None
+        check_shares(self, "dropout", "label_smoothing")
+        check_vocabularies(self)
 
 
 class Transformer(nn.Module):
@@ -207,16 +197,11 @@ class Transformer(nn.Module):
         Raises:
             ValueError: there is no such model, or it is of another kind.
         """
-        checkpoint = checkpoints.load(path)
-        model = cls(TransformerConfig(**checkpoint.config_of(cls.__name__)))
-        checkpoints.load_into(model, checkpoint)
-        return model.eval()
+        return checkpoints.restore(cls, TransformerConfig, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
-        tables = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)] + [self.output.weight]
-        all_of_them = sum(p.numel() for p in self.parameters())
-        return all_of_them if embedding else all_of_them - sum(p.numel() for p in set(tables))
+        return count_parameters(self, embedding=embedding)
 
     def _block(self, *, cross_attention: bool) -> Block:
         c = self.config
@@ -278,10 +263,7 @@ class TransformerStep:
     """
 
     def __init__(self, model: Transformer, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
-        if model.training and model.config.dropout:
-            raise ValueError(
-                "model is in training mode, where dropout would change every word; call model.eval() first"
-            )
+        check_evaluating(model, model.config.dropout)
         self.model = model
         self.source_mask = (source != model.config.pad_id).repeat_interleave(beam, 0)  # (N, S)
         with torch.inference_mode():

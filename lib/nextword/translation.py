@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import regex
 import torch
@@ -30,25 +30,12 @@ IdPair = tuple[list[int], list[int]]
 """A sentence and its translation as ids, without start and end tokens."""
 
 
-class Tokenizer(Protocol):
-    """What turns a sentence into ids and back, and knows the ids of ``SPECIAL``."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Return the number of different ids."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a sentence."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the sentence of these ids."""
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """A tokenizer and where its special tokens are. The same one serves both languages."""
 
     tokenizer: Any
+    """Has ``encode``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or ``Words``."""
     pad: int
     start: int
     end: int
@@ -156,6 +143,7 @@ class PairBatches:
         if tokens < longest:
             raise ValueError(f"tokens={tokens} is less than the longest target, {longest}")
         self.pairs, self.vocabulary, self.tokens, self.seed = pairs, vocabulary, tokens, seed
+        self.lengths = [len(target) for _, target in pairs]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield batches for ever."""
@@ -167,24 +155,13 @@ class PairBatches:
     def _epoch(self, rng: random.Random) -> Iterator[list[int]]:
         order = list(range(len(self.pairs)))
         rng.shuffle(order)
-        mean = sum(len(target) + 1 for _, target in self.pairs) / len(self.pairs)
+        mean = (sum(self.lengths) + len(self.lengths)) / len(self.lengths)  # with the end token
         size = max(1, int(self.NEIGHBOURHOOD * self.tokens / mean))
         for start in range(0, len(order), size):
-            near = sorted(order[start : start + size], key=lambda i: (len(self.pairs[i][1]), len(self.pairs[i][0])))
-            batches = list(self._cut(near))
+            near = sorted(order[start : start + size], key=lambda i: (self.lengths[i], len(self.pairs[i][0])))
+            batches = list(_cut(near, self.lengths, self.tokens))
             rng.shuffle(batches)
             yield from batches
-
-    def _cut(self, rows: list[int]) -> Iterator[list[int]]:
-        """Cut rows sorted by length where the longest target times the number of rows would exceed ``tokens``."""
-        batch: list[int] = []
-        for row in rows:
-            if batch and (len(self.pairs[row][1]) + 1) * (len(batch) + 1) > self.tokens:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
 
 
 def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
@@ -223,9 +200,12 @@ class Corpus:
 
         Pairs of more than 120 characters on a side, under one in a hundred, are left out of training.
         """
-        pairs = data.load_tatoeba("train")
-        held_out = [pair for pair in pairs if _is_long(pair) and data.split_of(pair.english, test=0.1) == "test"]
-        kept = [pair for pair in pairs if not (_is_long(pair) and data.split_of(pair.english, test=0.1) == "test")]
+        kept: list[Pair] = []
+        held_out: list[Pair] = []
+        for pair in data.load_tatoeba("train"):
+            is_long = len(pair.english.split()) >= 11
+            hold = is_long and data.split_of(pair.english, test=0.1) == "test"
+            (held_out if hold else kept).append(pair)
         sample = random.Random(0).sample(kept, 20_000)
         vocabulary = make((f" {text}" for pair in sample for text in pair[:2]), size)
         train = vocabulary.pairs(pair for pair in kept if max(map(len, pair[:2])) <= 120)
@@ -236,10 +216,6 @@ class Corpus:
         if n < 1:
             raise ValueError(f"n={n} is below 1")
         return self.test[:: max(1, len(self.test) // n)]
-
-
-def _is_long(pair: Pair) -> bool:
-    return len(pair.english.split()) >= 11
 
 
 def learn(
@@ -349,9 +325,15 @@ def translate(
 
 def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
     """Yield the numbers of rows, longest last, in batches of at most ``tokens`` with padding."""
+    lengths = [len(row) for row in rows]
+    return _cut(sorted(range(len(rows)), key=lambda i: lengths[i]), lengths, tokens)
+
+
+def _cut(order: Iterable[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Cut rows that are sorted by length where the longest, with its end token, times their number exceeds ``tokens``."""
     batch: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if batch and (len(rows[i]) + 1) * (len(batch) + 1) > tokens:
+    for i in order:
+        if batch and (lengths[i] + 1) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
         batch.append(i)
