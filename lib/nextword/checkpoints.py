@@ -25,7 +25,7 @@ BUNDLED = Path(__file__).parent / "bundled" / "models"
 """Where the models that come with the library lie; ``make checkpoints`` trains them again."""
 
 _FORMAT = 1
-Model = TypeVar("Model", bound=nn.Module)
+T = TypeVar("T", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(weights, config, card, ByteBPE.load(file) if file.is_file() else None)
 
 
-def restore(model: type[Model], config: type[Any], path: str | os.PathLike[str]) -> Model:
+def restore(model: type[T], config: type[Any], path: str | os.PathLike[str]) -> T:
     """Return a model of this class, with sizes of this class, from a folder or a bundled name; in evaluation mode.
 
     Raises:
