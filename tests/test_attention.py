@@ -160,6 +160,29 @@ def test_a_query_that_may_attend_to_nothing_gets_exactly_nothing(return_weights:
     assert found[0][empty].eq(0).all() and found[0][~empty].ne(0).any()
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"causal": True}, {"mask": True}])
+def test_bfloat16_on_a_cpu_goes_through_the_float32_kernel(
+    settings: dict[str, Any], autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [x.detach().to(torch.bfloat16) for x in qkv(S, S)]
+    if settings.get("mask"):
+        settings = {"mask": random_mask(B, H, S, S) | torch.eye(S, dtype=torch.bool)}
+    expected = scaled_dot_product_attention(*(x.float() for x in inputs), **settings).to(torch.bfloat16)
+    seen: list[tuple[torch.dtype, bool]] = []
+    kernel = F.scaled_dot_product_attention
+
+    def spy(q: Tensor, *rest: Any, **others: Any) -> Tensor:
+        seen.append((q.dtype, torch.is_autocast_enabled("cpu")))
+        return kernel(q, *rest, **others)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = scaled_dot_product_attention(*inputs, **settings)
+    assert torch.equal(output, expected) and output.dtype == torch.bfloat16
+    assert seen == [(torch.float32, False)]
+
+
 @pytest.mark.parametrize("return_weights", [False, True])
 def test_more_queries_than_keys_leave_the_first_without_any(return_weights: bool) -> None:
     result = scaled_dot_product_attention(*qkv(T=5, S=3), causal=True, return_weights=return_weights)

@@ -109,6 +109,17 @@ def test_speeds_are_not_judged_on_a_busy_machine(ledger, monkeypatch):
     assert claims.record("x.a", 5.0).verdict == "holds"
 
 
+def test_seeds_are_judged_by_their_mean(ledger):
+    ledger()
+    result = claims.record_seeds("x.a", [1.0, 2.0, 6.0], note="Three.")
+    assert (result.measured, result.seeds, result.note) == (3.0, 3, "Three.")
+    assert result.std == pytest.approx(math.sqrt(7))
+    assert claims.record_seeds("x.a", [1.0, 2.0], recorded=(5.0, 1.0, 2.0)).verdict == "fails"
+    for values, message in (([1.0], "values has 1 runs"), ([1.0, math.nan], "values=nan")):
+        with pytest.raises(ValueError, match=message):
+            claims.record_seeds("x.a", values)
+
+
 def test_reports_have_no_verdict(ledger):
     ledger(variant(kind='"report"', op=None, threshold=None))
     assert claims.record("x.a", 5.0).verdict == "reported"

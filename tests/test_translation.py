@@ -28,6 +28,7 @@ from nextword.translation import (
     Vocabulary,
     Words,
     as_batch,
+    bleu_by_length,
     cross_entropy,
     learn,
     padded,
@@ -383,6 +384,12 @@ def test_the_rate_rises_to_the_peak_and_falls_with_the_root_of_the_step(tiny: Co
     assert max(rates) == rates[2] and rates[11] == pytest.approx(0.005)
 
 
+def test_without_warm_up_only_the_rise_is_missing(tiny: Corpus) -> None:
+    _, history = run(tiny, 6, peak=0.01, warmup=3, warm=False)
+    assert history.learning_rate[:3] == pytest.approx([0.01] * 3)
+    assert history.learning_rate[3:] == run(tiny, 6, peak=0.01, warmup=3)[1].learning_rate[3:]
+
+
 def test_the_first_part_of_a_long_run_is_a_short_run(tiny: Corpus) -> None:
     _, short = run(tiny, 2, warmup=3, every=2)
     _, long = run(tiny, 4, warmup=3, every=1)
@@ -394,6 +401,32 @@ def test_the_first_part_of_a_long_run_is_a_short_run(tiny: Corpus) -> None:
 def test_a_tiny_corpus_can_be_learnt(tiny: Corpus) -> None:
     _, history = run(tiny, 150, peak=0.03, warmup=20)
     assert history.evaluations[-1]["bleu"] > 60 and history.evaluations[-1]["perplexity"] < 1.6
+
+
+def test_bleu_by_length_groups_by_the_english_sentence() -> None:
+    lines = [
+        ("a b c d e", "uno dos tres cuatro cinco"),
+        ("a b", "seis siete ocho nueve"),
+        ("a b c", "diez once doce trece"),
+    ]
+    pairs = [Pair(*line, "nobody") for line in lines]
+    right = [pair.spanish for pair in pairs]
+    assert bleu_by_length(right, pairs, edges=(2, 4)) == pytest.approx({"1-2": 100, "3-4": 100, "5+": 100})
+    scores = bleu_by_length([right[0], "nada", right[2]], pairs, edges=(2, 4))
+    assert scores["1-2"] < 1 and scores["3-4"] == scores["5+"] == pytest.approx(100)
+    pooled = bleu_by_length([right[0], "nada", right[2]], pairs, edges=(3,))
+    assert pooled["1-3"] == pytest.approx(bleu(["nada", right[2]], right[1:]).score) and pooled["4+"] > 99
+
+
+def test_bleu_by_length_refuses_what_does_not_fit() -> None:
+    pairs = [Pair("a b", "x y", "nobody")]
+    with pytest.raises(ValueError, match="texts has 2 translations, and pairs 1"):
+        bleu_by_length(["x", "y"], pairs)
+    for edges in ((), (4, 2), (3, 3), (0, 4)):
+        with pytest.raises(ValueError, match="edges=.* must ascend"):
+            bleu_by_length(["x"], pairs, edges=edges)
+    with pytest.raises(ValueError, match="no sentence of 3-4, 5\\+ words"):
+        bleu_by_length(["x"], pairs, edges=(2, 4))
 
 
 # --- The real pairs ---

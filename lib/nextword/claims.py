@@ -12,6 +12,7 @@ import functools
 import html
 import json
 import math
+import statistics
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -207,6 +208,18 @@ def record(
     result = Verdict(claim, measured, verdict, std, interval, seeds, note.strip(), band(id))
     _show(result)
     return result
+
+
+def record_seeds(id: str, values: Sequence[float], **rest: Any) -> Verdict:
+    """Judge the mean of several runs, one value a seed; otherwise as :func:`record`.
+
+    Raises:
+        ValueError: fewer than two values, which have no spread.
+    """
+    kept = [_finite("values", value) for value in values]
+    if len(kept) < 2:
+        raise ValueError(f"values has {len(kept)} runs; their spread needs 2 or more")
+    return record(id, statistics.mean(kept), std=statistics.stdev(kept), seeds=len(kept), **rest)
 
 
 def _finite(name: str, value: float) -> float:

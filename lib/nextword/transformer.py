@@ -219,11 +219,6 @@ class Transformer(nn.Module):
         )
 
     def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear) and module is not self.output:
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
         for weight in {self.source_embedding.weight, self.target_embedding.weight, self.output.weight}:
             nn.init.normal_(weight, std=self.config.d_model**-0.5)  # times √C in _embed: unit variance
 

@@ -5,6 +5,7 @@ Used in: 2016_gnmt, 2017_transformer.
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 from collections import Counter
@@ -226,6 +227,7 @@ def learn(
     seed: int,
     peak: float = 3e-3,
     warmup: int = 300,
+    warm: bool = True,
     tokens: int = 1200,
     every: int = 300,
     sentences: int = 500,
@@ -233,7 +235,8 @@ def learn(
     """Train a translator on batches of ``tokens`` target tokens; measure it every ``every`` steps.
 
     The learning rate rises for ``warmup`` steps to ``peak`` and then falls with the root of the step, as in equation 3
-    of Vaswani et al. 2017. It does not know when training will end, so the first part of a long run is a short run.
+    of Vaswani et al. 2017. It does not know when training will end, so the first part of a long run is a short run. With
+    ``warm=False`` it starts at ``peak``, and is the same after the warm-up.
 
     Returns:
         The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of ``sentences``
@@ -250,7 +253,7 @@ def learn(
 
     config = TrainConfig(
         steps=steps,
-        schedule=lambda step: peak * min(step / warmup, math.sqrt(warmup / step)),
+        schedule=lambda step: peak * min(step / warmup if warm else 1.0, math.sqrt(warmup / step)),
         weight_decay=0.0,
         betas=(0.9, 0.98),
         seed=seed,
@@ -262,6 +265,38 @@ def learn(
 def write(model: nn.Module, sources: Sequence[Sequence[int]], vocabulary: Vocabulary, **search: Any) -> list[str]:
     """Return the translations that :func:`translate` finds, as text."""
     return [vocabulary.decode(best.ids) for best in translate(model, sources, vocabulary, **search)]
+
+
+def bleu_by_length(
+    texts: Sequence[str], pairs: Sequence[Pair], edges: Sequence[int] = (4, 7, 10, 14)
+) -> dict[str, float]:
+    """Return the BLEU of translations in groups by the number of words of the English sentence.
+
+    Args:
+        texts: a translation of every pair's English.
+        pairs: sentences and their references.
+        edges: the largest number of words in each group but the last, ascending.
+
+    Returns:
+        ``{"1-4": …, "5-7": …, …, "15+": …}``
+
+    Raises:
+        ValueError: another number of texts than pairs, edges that do not ascend, or a group without a sentence.
+    """
+    if len(texts) != len(pairs):
+        raise ValueError(f"texts has {len(texts)} translations, and pairs {len(pairs)} sentences")
+    if list(edges) != sorted(set(edges)) or not edges or edges[0] < 1:
+        raise ValueError(f"edges={tuple(edges)} must ascend from 1 or more")
+    names = [f"{low + 1}-{high}" for low, high in zip((0, *edges), edges, strict=False)] + [f"{edges[-1] + 1}+"]
+    groups: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+    for text, pair in zip(texts, pairs, strict=True):
+        group = groups[names[bisect.bisect_left(edges, len(pair.english.split()))]]
+        group[0].append(text)
+        group[1].append(pair.spanish)
+    empty = [name for name, (written, _) in groups.items() if not written]
+    if empty:
+        raise ValueError(f"no sentence of {', '.join(empty)} words; choose other edges")
+    return {name: bleu(*group).score for name, group in groups.items()}
 
 
 def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabulary, *, tokens: int = 4000) -> float:
