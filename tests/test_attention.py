@@ -181,6 +181,8 @@ def test_bfloat16_on_a_cpu_goes_through_the_float32_kernel(
         output = scaled_dot_product_attention(*inputs, **settings)
     assert torch.equal(output, expected) and output.dtype == torch.bfloat16
     assert seen == [(torch.float32, False)]
+    scaled_dot_product_attention(inputs[0][..., :1, :], *inputs[1:])  # one query: copying the keys would cost more
+    assert seen[1:] == [(torch.bfloat16, False)]
 
 
 @pytest.mark.parametrize("return_weights", [False, True])

@@ -307,8 +307,11 @@ def record_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
-    """Return torch's fused attention. On a CPU it computes in float32: its bfloat16 is up to ten times slower at T < 128."""
-    if q.device.type == "cpu" and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
+    """Return torch's fused attention. On a CPU it computes in float32: its bfloat16 is up to ten times slower at T < 128.
+
+    A single query, as in cached writing, is the exception: to copy all keys costs more than to use them once.
+    """
+    if q.device.type == "cpu" and q.shape[-2] > 1 and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
         with torch.autocast("cpu", enabled=False):  # which would cast back to bfloat16
             return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **settings).to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v, **settings)

@@ -99,7 +99,11 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """The encoder-decoder of Vaswani et al. 2017, sections 3.1 to 3.5."""
+    """The encoder-decoder of Vaswani et al. 2017, sections 3.1 to 3.5.
+
+    The paper does not say how weights begin. Here the tables have a standard deviation of 1/√C, and the other matrices are
+    uniform within ±1/√(their input's width), as torch's linear layers are.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
