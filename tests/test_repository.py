@@ -191,17 +191,39 @@ def test_the_readmes_example_runs(capsys):
     assert "[" in capsys.readouterr().out
 
 
-def test_recorded_runs_belong_to_the_code_that_the_chapters_show():
-    import json
-    import sys
-
-    sys.path.insert(0, str(ROOT / "tools"))
+@pytest.fixture
+def record(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import record
+
+    return record
+
+
+def test_a_recorded_run_is_bound_to_the_cells_up_to_its_function(record, monkeypatch):
+    cells = ["import math", "def f():\n    return math.pi", "def g():\n    return 2 * f()"]
+    monkeypatch.setattr(record, "recorded_code", lambda chapter: cells)
+
+    def both():
+        return record.fingerprint("a chapter", "f"), record.fingerprint("a chapter", "g")
+
+    f, g = both()
+    cells[1] = "def f():  # the same, with a remark\n\n    return math.pi"
+    assert both() == (f, g)
+    cells[2] = "def g():\n    return 3 * f()"
+    assert both()[0] == f and both()[1] != g
+    cells[0] = "import cmath as math"
+    assert both()[0] != f
+    with pytest.raises(SystemExit, match="a chapter: no cell tagged recorded defines h"):
+        record.fingerprint("a chapter", "h")
+
+
+def test_recorded_runs_belong_to_the_code_that_the_chapters_show(record):
+    import json
 
     for name, run in record.RUNS.items():
         stored = json.loads((LIBRARY / "bundled" / "runs" / f"{name}.json").read_text())
         assert stored["versions"]["preset"] == "cpu"
-        assert stored["fingerprint"] == record.fingerprint(run.chapter), (
+        assert stored["fingerprint"] == record.fingerprint(run.chapter, run.function), (
             f"{name}: make it again with make runs NAME={name}"
         )
         assert [p["settings"] for p in stored["points"]] == run.settings, f"{name} is incomplete: make runs"

@@ -29,6 +29,9 @@ class Model:
 
 MODELS = {
     "gnmt_en_es": Model("2016_gnmt", "train_translator", {"attention": "bottom", "steps": 3_000, "seed": 0}, "tatoeba"),
+    "transformer_en_es": Model(
+        "2017_transformer", "train", {"arm": "Transformer", "steps": 3_000, "seed": 0}, "tatoeba"
+    ),
 }
 
 

@@ -65,6 +65,52 @@ RUNS = {
             for seed in range(seeds)
         ],
     ),
+    "transformer_race": Run(
+        "2017_transformer",
+        "record",
+        [
+            {"arm": arm, "steps": 3_000, "seed": seed, "texts": True}
+            for seed in range(3)
+            for arm in ("LSTM", "LSTM with attention", "Transformer")
+        ],
+    ),
+    "transformer_start": Run(
+        "2017_transformer",
+        "record",
+        [{"arm": "Transformer", "steps": 300, "seed": seed} for seed in range(3, 8)],
+    ),
+    "transformer_long": Run(
+        "2017_transformer",
+        "record",
+        [{"arm": arm, "steps": 15_000, "seed": 0, "texts": True} for arm in ("LSTM with attention", "Transformer")],
+    ),
+    "transformer_width": Run(
+        "2017_transformer",
+        "record_width",
+        [
+            {"arm": arm, "width": width, "steps": 1_500, "seed": 0}
+            for arm, widths in (("Transformer", (64, 256)), ("LSTM with attention", (76, 312)))
+            for width in widths
+        ],
+    ),
+    "transformer_ablations": Run(
+        "2017_transformer",
+        "record",
+        [
+            {"arm": "Transformer", "steps": 900, "seed": seed, **change}
+            for seed in range(3)
+            for change in (
+                {},
+                {"warm": False},
+                {"norm_position": "pre"},
+                {"norm_position": "pre", "warm": False},
+                {"label_smoothing": 0.1},
+                {"n_layers": 1},
+                {"d_model": 64},
+                {"positions": "learned"},
+            )
+        ],
+    ),
 }
 
 
@@ -74,10 +120,16 @@ def recorded_code(chapter: str) -> list[str]:
     return [c.source for c in cells if c.cell_type == "code" and "recorded" in c.metadata.get("tags", [])]
 
 
-def fingerprint(chapter: str) -> str:
-    """Return a hash of what those cells compute, blind to comments and layout: a run belongs to the code shown."""
-    trees = [ast.dump(ast.parse(source)) for source in recorded_code(chapter)]
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
+def fingerprint(chapter: str, function: str) -> str:
+    """Return a hash of what those cells compute, up to the one that defines ``function``: a run belongs to the code shown.
+
+    Comments and layout do not count.
+    """
+    trees = [ast.parse(source) for source in recorded_code(chapter)]
+    ends = [i for i, tree in enumerate(trees) if any(getattr(n, "name", "") == function for n in tree.body)]
+    if not ends:
+        raise SystemExit(f"{chapter}: no cell tagged recorded defines {function}")
+    return hashlib.sha256("\n".join(ast.dump(tree) for tree in trees[: ends[-1] + 1]).encode()).hexdigest()[:16]
 
 
 def namespace(chapter: str) -> dict[str, Any]:
@@ -91,7 +143,7 @@ def namespace(chapter: str) -> dict[str, Any]:
 def record(name: str, run: Run, path: Path) -> None:
     """Measure every point of a run that ``path`` does not hold yet."""
     done = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"points": []}
-    made_by = fingerprint(run.chapter)
+    made_by = fingerprint(run.chapter, run.function)
     if done["points"] and done["fingerprint"] != made_by:
         raise SystemExit(
             f"{path.name} was made by other code than {run.chapter} shows; make it again: make runs NAME={name}"
