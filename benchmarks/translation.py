@@ -1,7 +1,8 @@
 """Race the encoder-decoder against transformers' Marian and torch's own Transformer: training steps and beam search.
 
 Run ``python benchmarks/translation.py``. All have the sizes of the translation chapters (2 + 2 layers, width 128, one
-table of 2,000 subwords) and get the same batches, in float32, on one thread, interleaved.
+table of 2,000 subwords) and get the same batches, on one thread, interleaved: in float32, and in training also under
+bfloat16 autocast where the processor has it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ def races(rounds: int = 20) -> list[Row]:
         "torch": lambda: step(c, lambda: c(source, target, labels)),
     }
     result = rows("translator, training", "steps/s", 1, interleaved(training, rounds))
+    if runtime.bf16():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result += rows("translator, training, bf16", "steps/s", 1, interleaved(training, rounds))
 
     a, b = a.eval(), b.eval()
     with torch.no_grad():
