@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from parity import as_a_reader_sees_it, assert_close, randomised
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
@@ -102,15 +104,17 @@ def as_theirs(ours: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {f"transformer.{name}": x for name, x in theirs.items()}
 
 
+def public_model(kind: str) -> Any:
+    sizes = {"vocab_size": V, "n_positions": 9, "n_embd": 12, "n_layer": L, "n_head": 3}
+    sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    gpt1 = kind == "gpt1"
+    return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)) if gpt1 else GPT2LMHeadModel(GPT2Config(**sizes))
+
+
 @pytest.mark.parametrize("kind", ["gpt1", "gpt2"])
 def test_outputs_and_gradients_are_those_of_transformers(kind: str) -> None:
     ours = make(norm_position="post" if kind == "gpt1" else "pre")
-    sizes = {"vocab_size": V, "n_positions": 9, "n_embd": 12, "n_layer": L, "n_head": 3}
-    drop = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    if kind == "gpt1":
-        theirs: Any = OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes, **drop)).double()
-    else:
-        theirs = GPT2LMHeadModel(GPT2Config(**sizes, **drop)).double()
+    theirs = public_model(kind).double()
     mapped = as_theirs({name: p.detach() for name, p in ours.named_parameters()}, kind)
     other = dict(theirs.named_parameters())
     assert set(mapped) == set(other)
@@ -235,3 +239,58 @@ def test_what_is_saved_comes_back(tie: bool, tmp_path: Path) -> None:
     assert same.config == model.config and not same.training
     assert (same.output.weight is same.embedding.weight) == tie
     assert torch.equal(same(ids()).logits, model.eval()(ids()).logits)
+
+
+# --- Public files ---
+
+
+@pytest.fixture(params=["gpt1", "gpt2"])
+def public(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
+    """Return a model of transformers with random weights, and the folder that it was saved to."""
+    model = randomised(public_model(request.param)).float().eval()
+    model.save_pretrained(tmp_path)
+    return model, tmp_path
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v.contiguous().clone() for k, v in change(weights).items()}, folder / "model.safetensors")
+
+
+def test_public_files_load_under_both_styles_of_names(public: tuple[Any, Path]) -> None:
+    theirs, folder = public
+    expected = theirs(ids()).logits
+    ours = Decoder.from_pretrained(str(folder))
+    assert not ours.training and ours.output.weight is ours.embedding.weight
+    assert_close(ours(ids()).logits, expected, rtol=1e-4, atol=1e-4)
+
+    def as_on_the_hub(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        bare = {name.removeprefix("transformer."): w for name, w in weights.items()}
+        return {**bare, "h.0.attn.bias": torch.ones(1, 1, 9, 9), "h.1.attn.masked_bias": torch.tensor(-1e4)}
+
+    rewrite(folder, as_on_the_hub)
+    assert torch.equal(Decoder.from_pretrained(str(folder))(ids()).logits, ours(ids()).logits)
+
+
+def test_a_public_file_must_hold_every_weight_and_no_other(public: tuple[Any, Path]) -> None:
+    _, folder = public
+    name = "transformer.h.1.mlp.c_fc.bias"
+    rewrite(folder, lambda weights: {k: w for k, w in weights.items() if k != name})
+    with pytest.raises(ValueError, match=r"checkpoint lacks \['blocks.1.feed_forward.up.bias'\]"):
+        Decoder.from_pretrained(str(folder))
+    rewrite(folder, lambda weights: {**weights, name: torch.zeros(48), "h.2.attn.rotary": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"has \['blocks.2.attn.rotary'\]|has \['blocks.2.*rotary.*'\]"):
+        Decoder.from_pretrained(str(folder))
+
+
+def test_a_public_model_of_another_make_is_refused(public: tuple[Any, Path]) -> None:
+    _, folder = public
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "layer_norm_epsilon": 1e-6}))
+    with pytest.raises(ValueError, match="layer_norm_epsilon=1e-06 is not of this decoder"):
+        Decoder.from_pretrained(str(folder))
+    file.write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Decoder.from_pretrained(str(folder))

@@ -9,13 +9,18 @@ Used in: 2019_gpt2, and every chapter after it with a language model.
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nextword import checkpoints
@@ -225,12 +230,19 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str) -> Decoder:
-        """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+        """Return a trained model in evaluation mode.
+
+        Args:
+            path: a folder that :func:`~nextword.checkpoints.save` wrote, the name of a bundled model, or a folder with
+                GPT-1 or GPT-2 as published on the Hugging Face hub, ``config.json`` and ``model.safetensors``.
 
         Raises:
-            ValueError: there is no such model, or it is of another kind.
+            ValueError: there is no such model, it is of another kind, or its file lacks a weight or has one too many.
         """
-        return checkpoints.restore(cls, DecoderConfig, path)
+        public = _public_config(Path(path))
+        return (
+            checkpoints.restore(cls, DecoderConfig, path) if public is None else _read_public(cls, Path(path), public)
+        )
 
     def _initialise(self) -> None:
         added = 0.02 / math.sqrt(2 * self.config.n_layers)
@@ -240,3 +252,73 @@ class Decoder(nn.Module):
             elif parameter.ndim == 2:
                 is_added = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
                 nn.init.normal_(parameter, std=added if is_added else 0.02)
+
+
+# --- Public files of GPT-1 and GPT-2 ---
+
+_ACTIVATIONS: dict[tuple[str, str], Activation] = {
+    ("openai-gpt", "gelu"): "gelu_tanh",  # what that file calls gelu is its tanh approximation
+    ("gpt2", "gelu_new"): "gelu_tanh",
+    ("gpt2", "gelu"): "gelu",
+    ("gpt2", "relu"): "relu",
+}
+_TABLES = {"wte": "embedding", "wpe": "positions", "tokens_embed": "embedding", "positions_embed": "positions"}
+_PARTS = {
+    "ln_1": "attention_norm",
+    "ln_2": "feed_forward_norm",
+    "attn.c_proj": "attention.out",
+    "mlp.c_fc": "feed_forward.up",
+    "mlp.c_proj": "feed_forward.down",
+}
+_NO_WEIGHTS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
+"""The causal mask, which old files carry along, and the output matrix, which is the embedding."""
+
+
+def _public_config(folder: Path) -> dict[str, Any] | None:
+    """Return the ``config.json`` of a public GPT-1 or GPT-2, or None where there is no such file."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("model_type") in ("gpt2", "openai-gpt") else None
+
+
+def _read_public(cls: type[Decoder], folder: Path, public: dict[str, Any]) -> Decoder:
+    kind, name = public["model_type"], public.get("activation_function", public.get("afn"))
+    activation = _ACTIVATIONS.get((kind, str(name)))
+    if activation is None or public.get("layer_norm_epsilon", 1e-5) != 1e-5:
+        epsilon = public.get("layer_norm_epsilon")
+        raise ValueError(
+            f"path={str(folder)!r}: activation {name!r} or layer_norm_epsilon={epsilon} is not of this decoder"
+        )
+    sizes = {"context_length": public["n_positions"], "d_model": public["n_embd"], "n_layers": public["n_layer"]}
+    sizes |= {"vocab_size": public["vocab_size"], "n_heads": public["n_head"], "d_ff": public.get("n_inner")}
+    norm_position: NormPosition = "pre" if kind == "gpt2" else "post"
+    model = cls(DecoderConfig(**sizes, norm_position=norm_position, activation=activation))
+    try:
+        files = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
+    theirs = {key.removeprefix("transformer."): value.float() for key, value in files.items()}
+    kept = {key: value for key, value in theirs.items() if not _NO_WEIGHTS.fullmatch(key)}
+    ours = dict(pair for key, value in kept.items() for pair in _in_our_words(key, value))
+    checkpoints.load_into(model, checkpoints.Checkpoint(ours, {}, {}, None))
+    return model.eval()
+
+
+def _in_our_words(key: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """Return a public weight under our names. Its matrices are stored (in, out), ours (out, in); q, k and v are one."""
+    part, _, end = key.rpartition(".")
+    if part in _TABLES:
+        return [(f"{_TABLES[part]}.{end}", value)]
+    if part == "ln_f":
+        return [(f"norm.{end}", value)]
+    found = re.fullmatch(r"h\.(\d+)\.(.+)", part)
+    if not found:
+        return [(key, value)]  # unknown; load_into will say so
+    block, name = f"blocks.{found[1]}", found[2]
+    value = value.T if value.ndim == 2 else value
+    if name == "attn.c_attn":
+        names = ("query", "key", "value")
+        return [(f"{block}.attention.{n}.{end}", x) for n, x in zip(names, value.chunk(3), strict=True)]
+    return [(f"{block}.{_PARTS.get(name, name)}.{end}", value)]
