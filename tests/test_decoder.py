@@ -279,7 +279,7 @@ def test_a_public_file_must_hold_every_weight_and_no_other(public: tuple[Any, Pa
     with pytest.raises(ValueError, match=r"checkpoint lacks \['blocks.1.feed_forward.up.bias'\]"):
         Decoder.from_pretrained(str(folder))
     rewrite(folder, lambda weights: {**weights, name: torch.zeros(48), "h.2.attn.rotary": torch.zeros(2)})
-    with pytest.raises(ValueError, match=r"has \['blocks.2.attn.rotary'\]|has \['blocks.2.*rotary.*'\]"):
+    with pytest.raises(ValueError, match=r"has \['blocks\.2\.attn\.rotary'\]"):
         Decoder.from_pretrained(str(folder))
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -31,6 +31,8 @@ from nextword.layers import (
     Block,
     NormPosition,
     Output,
+    check_choices,
+    check_heads,
     check_ids,
     check_shares,
     check_sizes,
@@ -104,12 +106,8 @@ class DecoderConfig:
         """Refuse sizes that make no model, and say which would."""
         check_sizes(self, "vocab_size", "context_length", "d_model", "n_layers", "n_heads")
         check_sizes(self, *(["d_ff"] if self.d_ff is not None else []))
-        if self.d_model % self.n_heads:
-            fits = math.ceil(self.d_model / self.n_heads) * self.n_heads
-            raise ValueError(f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}; d_model={fits} is")
-        for name, kind in {"norm_position": NormPosition, "activation": Activation}.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose {', '.join(get_args(kind))}")
+        check_heads(self)
+        check_choices(self, norm_position=NormPosition, activation=Activation)
         check_shares(self, "dropout")
 
     @classmethod

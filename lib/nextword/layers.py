@@ -220,6 +220,21 @@ def check_sizes(config: Any, *names: str) -> None:
             raise ValueError(f"{name}={getattr(config, name)} is below 1")
 
 
+def check_heads(config: Any) -> None:
+    """Raise an error where the heads do not divide the width, and say which width would do."""
+    d_model, n_heads = config.d_model, config.n_heads
+    if d_model % n_heads:
+        fits = -(-d_model // n_heads) * n_heads
+        raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}; d_model={fits} is")
+
+
+def check_choices(config: Any, **kinds: Any) -> None:
+    """Raise an error that names the first of these fields whose value is none of its ``Literal`` type."""
+    for name, kind in kinds.items():
+        if getattr(config, name) not in get_args(kind):
+            raise ValueError(f"{name}={getattr(config, name)!r}: choose {', '.join(get_args(kind))}")
+
+
 def check_shares(config: Any, *names: str) -> None:
     """Raise an error that names the first of these fields that is no share from 0 up to, not including, 1."""
     for name in names:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,7 +25,9 @@ from nextword.layers import (
     Block,
     NormPosition,
     Output,
+    check_choices,
     check_evaluating,
+    check_heads,
     check_ids,
     check_shares,
     check_sizes,
@@ -86,14 +88,10 @@ class TransformerConfig:
         """Refuse sizes that make no model, and say which would."""
         check_sizes(self, "source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length")
         check_sizes(self, *(["d_key"] if self.d_key is not None else []))
-        if self.d_model % self.n_heads:
-            fits = math.ceil(self.d_model / self.n_heads) * self.n_heads
-            raise ValueError(f"d_model={self.d_model} is not divisible by n_heads={self.n_heads}; d_model={fits} is")
+        check_heads(self)
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd; sinusoids come in pairs")
-        for name, kind in {"norm_position": NormPosition, "positions": Positions, "activation": Activation}.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose {', '.join(get_args(kind))}")
+        check_choices(self, norm_position=NormPosition, positions=Positions, activation=Activation)
         check_shares(self, "dropout", "label_smoothing")
         check_vocabularies(self)
 
