@@ -261,3 +261,32 @@ def test_bundled_models_are_as_good_as_their_cards_say(name: str) -> None:
 
 def test_what_is_bundled_is_small() -> None:
     assert sum(p.stat().st_size for p in checkpoints.BUNDLED.parent.rglob("*") if p.is_file()) < 12e6
+
+
+# --- Eight bits ---
+
+
+def test_eight_bits_halve_the_file_and_move_each_weight_by_less_than_half_a_step(model: Any, tmp_path: Path) -> None:
+    for bits in (8, 16):
+        checkpoints.save(model, tmp_path / str(bits), card=CARD, bits=bits)  # type: ignore[arg-type]
+    found = checkpoints.load(tmp_path / "8").weights
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2:
+            step = weight.detach().abs().amax(1, keepdim=True) / 127
+            assert bool(((found[name] - weight).abs() <= 0.501 * step + 1e-9).all()), name
+        else:
+            assert torch.equal(found[name], weight.half().float()), name
+    tensors = load_file(tmp_path / "8" / "model.safetensors")
+    assert {tensors[n].dtype for n, p in model.named_parameters() if p.ndim == 2} == {torch.int8}
+    checkpoints.load_into(type(model)(model.config), checkpoints.load(tmp_path / "8"))
+
+
+def test_a_row_of_zeros_survives_eight_bits(tmp_path: Path) -> None:
+    model = Transformer(TRANSFORMER)
+    name, weight = next((n, p) for n, p in model.named_parameters() if p.ndim == 2)
+    with torch.no_grad():
+        weight[0] = 0
+    checkpoints.save(model, tmp_path / "tiny", card=CARD, bits=8)
+    assert checkpoints.load(tmp_path / "tiny").weights[name][0].eq(0).all()
+    with pytest.raises(ValueError, match="bits=4: choose 8 or 16"):
+        checkpoints.save(model, tmp_path / "tiny", card=CARD, bits=4)  # type: ignore[arg-type]

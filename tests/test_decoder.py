@@ -1,23 +1,35 @@
-"""The decoder against transformers' GPT-2 and GPT-1, its published sizes, and what causality, caches and windows promise."""
+"""The decoder against transformers' GPT-1, GPT-2 and Llama, its published sizes, and what caches, masks and windows promise."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import random
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from parity import as_a_reader_sees_it, assert_close, randomised
+from einops import rearrange
+from parity import as_a_reader_sees_it, assert_close, normal, randomised
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+)
 
 from nextword import checkpoints
 from nextword.decoder import PRESETS, Decoder, DecoderConfig
+from nextword.layers import Rotary
 
 V, L = 23, 2
 TINY = DecoderConfig(V, 9, d_model=12, n_layers=L, n_heads=3, dropout=0.0)
@@ -36,6 +48,14 @@ COUNTS = {  # the formula of the model and, for GPT-2, the published files
     "gpt3-6.7b": 6_658_404_352,
     "gpt3-13b": 12_853_386_240,
     "gpt3-175b": 174_604_259_328,
+    "smollm2-135m": 134_515_008,
+}
+LLAMA: dict[str, Any] = {"norm": "rms", "activation": "swiglu", "positions": "rotary", "bias": False, "n_kv_heads": 1}
+KINDS: dict[str, dict[str, Any]] = {
+    "gpt1": {"norm_position": "post"},
+    "gpt2": {},
+    "llama": {**LLAMA, "d_ff": 20, "rope_base": 100.0},
+    "sinusoidal": {"positions": "sinusoidal", "tie_embeddings": False},
 }
 
 
@@ -56,7 +76,8 @@ def test_presets_have_the_published_number_of_parameters(name: str) -> None:
         model = Decoder(DecoderConfig.preset(name))
     assert model.num_parameters() == COUNTS[name]
     c = model.config
-    assert COUNTS[name] - model.num_parameters(embedding=False) == (c.vocab_size + c.context_length) * c.d_model
+    rows = c.vocab_size + (c.context_length if c.positions == "learned" else 0)
+    assert COUNTS[name] - model.num_parameters(embedding=False) == rows * c.d_model
 
 
 def test_a_preset_can_be_changed_and_a_wrong_name_suggests_the_right_one() -> None:
@@ -74,6 +95,12 @@ def test_a_preset_can_be_changed_and_a_wrong_name_suggests_the_right_one() -> No
         ({"norm_position": "middle"}, "norm_position='middle': choose post, pre"),
         ({"activation": "swish"}, "activation='swish': choose"),
         ({"dropout": 1.0}, "dropout=1.0 is outside 0 … 1"),
+        ({"norm": "batch"}, "norm='batch': choose layer, rms"),
+        ({"positions": "none"}, "positions='none': choose learned, sinusoidal, rotary"),
+        ({"n_kv_heads": 2}, "n_heads=3 is not divisible by n_kv_heads=2"),
+        ({"n_kv_heads": 0}, "n_kv_heads=0 is below 1"),
+        ({"d_model": 15, "positions": "rotary"}, "d_model=15 over n_heads=3 is odd; rotary positions turn pairs"),
+        ({"d_model": 15, "positions": "sinusoidal"}, "d_model=15 is odd; sinusoidal positions come in pairs"),
     ],
 )
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -90,7 +117,7 @@ def as_theirs(ours: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     theirs = {f"{table}.weight": ours["embedding.weight"], f"{places}.weight": ours["positions.weight"]}
     if kind == "gpt2":
         theirs |= {f"ln_f.{k}": ours[f"norm.{k}"] for k in ("weight", "bias")}
-    for i in range(L):
+    for i in range(layers_of(ours)):
         b, h = f"blocks.{i}.", f"h.{i}."
         for k in ("weight", "bias"):
             rows = {"attn.c_proj": ours[f"{b}attention.out.{k}"], "mlp.c_fc": ours[f"{b}feed_forward.up.{k}"]}
@@ -104,36 +131,132 @@ def as_theirs(ours: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {f"transformer.{name}": x for name, x in theirs.items()}
 
 
-def public_model(kind: str) -> Any:
-    sizes = {"vocab_size": V, "n_positions": 9, "n_embd": 12, "n_layer": L, "n_head": 3}
-    sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    gpt1 = kind == "gpt1"
-    return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)) if gpt1 else GPT2LMHeadModel(GPT2Config(**sizes))
+def as_llama(ours: dict[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:
+    """Return the same under the names of transformers' Llama, which turns number i of a head with number i + D/2."""
+    half = config.d_model // config.n_heads // 2
+
+    def reordered(x: Tensor) -> Tensor:  # (heads · D, C): the pairs (0, 1), (2, 3), … become (0, D/2), (1, D/2 + 1), …
+        return rearrange(x, "(H half two) C -> (H two half) C", half=half, two=2)
+
+    theirs = {"model.embed_tokens.weight": ours["embedding.weight"], "model.norm.weight": ours["norm.weight"]}
+    if not config.tie_embeddings:
+        theirs["lm_head.weight"] = ours["output.weight"]
+    for i in range(config.n_layers):
+        b, h = f"blocks.{i}.", f"model.layers.{i}."
+        own = {name: ours[f"{b}attention.{name}.weight"] for name in ("query", "key", "value", "out")}
+        theirs[f"{h}self_attn.q_proj.weight"] = reordered(own["query"])
+        theirs[f"{h}self_attn.k_proj.weight"] = reordered(own["key"])
+        theirs |= {f"{h}self_attn.v_proj.weight": own["value"], f"{h}self_attn.o_proj.weight": own["out"]}
+        theirs |= {
+            f"{h}mlp.{name}_proj.weight": ours[f"{b}feed_forward.{name}.weight"] for name in ("up", "gate", "down")
+        }
+        theirs[f"{h}input_layernorm.weight"] = ours[f"{b}attention_norm.weight"]
+        theirs[f"{h}post_attention_layernorm.weight"] = ours[f"{b}feed_forward_norm.weight"]
+    return theirs
 
 
-@pytest.mark.parametrize("kind", ["gpt1", "gpt2"])
-def test_outputs_and_gradients_are_those_of_transformers(kind: str) -> None:
-    ours = make(norm_position="post" if kind == "gpt1" else "pre")
-    theirs = public_model(kind).double()
-    mapped = as_theirs({name: p.detach() for name, p in ours.named_parameters()}, kind)
+def layers_of(weights: dict[str, Tensor]) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+
+
+def random_config(kind: str, seed: int) -> DecoderConfig:
+    """Return a model of that kind with sizes drawn at random."""
+    draw = random.Random(f"{kind} {seed}")
+    n_heads, d_head = draw.choice([1, 2, 3, 6]), 2 * draw.randint(3, 5)
+    sizes = {
+        "d_model": n_heads * d_head,
+        "n_layers": draw.randint(1, 3),
+        "n_heads": n_heads,
+        "d_ff": draw.randint(3, 30),
+    }
+    changes = {"vocab_size": draw.randint(5, 40), "context_length": draw.randint(7, 12), **KINDS[kind], **sizes}
+    if kind == "llama":
+        shared = [n for n in range(1, n_heads + 1) if n_heads % n == 0]
+        changes |= {"n_kv_heads": draw.choice(shared), "rope_base": draw.choice([50.0, 1e4]), "norm_eps": 1e-3}
+        changes["tie_embeddings"] = draw.random() < 0.5
+    elif kind == "gpt1":
+        changes["d_ff"] = 4 * changes["d_model"]  # transformers' has no other
+    return DecoderConfig(**changes)
+
+
+def public_model(kind: str, c: DecoderConfig = TINY) -> Any:
+    if kind == "llama":
+        sizes = {"hidden_size": c.d_model, "intermediate_size": c.d_ff, "num_hidden_layers": c.n_layers}
+        sizes |= {"num_attention_heads": c.n_heads, "num_key_value_heads": c.n_kv_heads, "vocab_size": c.vocab_size}
+        rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_base}, "rms_norm_eps": c.norm_eps}
+        return LlamaForCausalLM(
+            LlamaConfig(**sizes, **rope, tie_word_embeddings=c.tie_embeddings, attn_implementation="eager")
+        )
+    sizes = {"vocab_size": c.vocab_size, "n_positions": c.context_length, "n_embd": c.d_model, "n_layer": c.n_layers}
+    sizes |= {"n_head": c.n_heads, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    if kind == "gpt1":
+        return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes))
+    return GPT2LMHeadModel(GPT2Config(**sizes, n_inner=c.d_ff))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["gpt1", "gpt2", "llama"])
+def test_outputs_and_gradients_are_those_of_transformers(kind: str, seed: int) -> None:
+    config = random_config(kind, seed)
+    ours, theirs = randomised(Decoder(config), seed), public_model(kind, config).double()
+
+    def translate(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return as_llama(values, config) if kind == "llama" else as_theirs(values, kind)
+
+    mapped = translate({name: p.detach() for name, p in ours.named_parameters()})
     other = dict(theirs.named_parameters())
     assert set(mapped) == set(other)
     with torch.no_grad():
         for name, parameter in other.items():
             parameter.copy_(mapped[name])
-    logits, expected = ours(ids()).logits, theirs(ids()).logits
-    assert_close(logits, expected)
+    text = torch.randint(0, config.vocab_size, (3, config.context_length))
+    logits, expected = ours(text).logits, theirs(text).logits
+    # transformers' Llama takes its angles and mean squares in float32, whatever the model's type
+    rtol, atol = (1e-4, 1e-5) if kind == "llama" else (1e-9, 1e-10)
+    assert_close(logits, expected, rtol=rtol, atol=atol)
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (logits * weights).sum().backward()
     (expected * weights).sum().backward()
-    gradients = as_theirs({name: p.grad for name, p in ours.named_parameters() if p.grad is not None}, kind)
+    gradients = translate({name: p.grad for name, p in ours.named_parameters() if p.grad is not None})
     for name, parameter in other.items():
-        assert_close(gradients[name], parameter.grad)
+        assert_close(gradients[name], parameter.grad, rtol=rtol, atol=10 * atol)
         assert parameter.grad.abs().max() > 1e-6, name
 
 
-def test_the_loss_is_the_mean_over_real_targets() -> None:
+def test_rotary_positions_turn_each_pair_by_its_angle_and_keep_relative_places() -> None:
+    turn = Rotary(6, 20, base=50.0)
+    x = normal(1, 1, 1, 6)
+    for t in (0, 1, 7):
+        for i, angle in enumerate(t * 50.0 ** (-2 * k / 6) for k in range(3)):
+            a, b = x[..., 2 * i], x[..., 2 * i + 1]
+            turned = turn(x, t)[..., 2 * i : 2 * i + 2].squeeze()
+            assert_close(
+                turned,
+                torch.cat(
+                    [a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle)], -1
+                ).squeeze(),
+            )
+    q, k = normal(1, 2, 1, 6, seed=1), normal(1, 2, 1, 6, seed=2)
+    products = [(turn(q, s + 3) * turn(k, s)).sum() for s in range(10)]
+    assert_close(torch.stack(products), products[0].expand(10))
+    assert_close(turn(normal(2, 3, 5, 6), 4)[:, :, 2:3], turn(normal(2, 3, 5, 6)[:, :, 2:3], 6))
+
+
+def test_training_gives_the_same_loss_and_gradients_without_keeping_the_logits() -> None:
     model, targets = make(), ids(seed=1)
+    targets[0, 3:] = -100
+    gradients = {}
+    for training in (True, False):
+        model.train(training).zero_grad()
+        output = model(ids(), targets)
+        assert (output.logits is None) == training
+        output.loss.backward()
+        gradients[training] = output.loss.detach(), *(p.grad.clone() for p in model.parameters())
+    assert_close(gradients[True], gradients[False])
+
+
+def test_the_loss_is_the_mean_over_real_targets() -> None:
+    model, targets = make().eval(), ids(seed=1)
     targets[0, 3:] = -100
     logits, loss = model(ids(), targets)
     kept = targets != -100
@@ -152,23 +275,63 @@ def test_no_position_sees_a_later_one() -> None:
     assert torch.equal(a[:, :4], b[:, :4]) and not torch.equal(a[:, 4:], b[:, 4:])
 
 
-def test_filling_behind_a_text_changes_nothing() -> None:
-    model, text = make(), ids(2, 7)
-    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_filling_behind_or_before_a_text_changes_nothing(kind: str) -> None:
+    model, text = make(**KINDS[kind]), ids(2, 7)
     alone = model(text[1:, :4]).logits
-    assert_close(model(text, mask=mask).logits[1, :4], alone[0])
+    behind = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    assert_close(model(text, mask=behind).logits[1, :4], alone[0])
+    moved = torch.cat([text[1:, 4:], text[1:, :4]], 1)  # the same four words after three of filling
+    logits = model(torch.cat([text[:1], moved]), mask=behind.flip(1)).logits
+    assert_close(logits[1, 3:], alone[0])
+    assert_close(logits[0], model(text[:1]).logits[0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("parts", [(7,), (1,) * 7, (3, 1, 3)])
-def test_a_cache_changes_nothing(parts: tuple[int, ...]) -> None:
-    model, text = make(), ids()
-    cache, start, logits = model.new_cache(), 0, []
+def test_a_cache_changes_nothing(parts: tuple[int, ...], kind: str) -> None:
+    model, text = make(**KINDS[kind]), ids()
+    cache, start, logits = model.new_cache(7), 0, []
     with torch.no_grad():
         for n in parts:
             logits.append(model(text[:, start : start + n], cache=cache).logits)
             start += n
         assert_close(torch.cat(logits, 1), model(text).logits)
     assert cache[0].length == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beginnings_of_different_lengths_are_continued_as_if_alone(kind: str) -> None:
+    model, lengths = make(**KINDS[kind]), (5, 1, 3)
+    text = ids(3, 5)
+    mask = torch.stack([torch.arange(5) >= 5 - n for n in lengths])
+    together = model.generate(text, 9, mask=mask, temperature=0)  # on past the context of nine
+    for row, n, begins in zip(together, lengths, text, strict=True):
+        alone = model.generate(begins[None, 5 - n :], 9, temperature=0)[0]
+        assert torch.equal(row[5 - n :], alone)
+    assert torch.equal(together[:, :5], text)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (
+            torch.ones(2, 4, dtype=torch.bool),
+            r"mask is torch.bool of shape \(2, 4\); give bool, one entry for each of ids \(2, 5\)",
+        ),
+        (torch.ones(2, 5), "mask is torch.float32"),
+        (torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), "fill up on the left"),
+        (torch.tensor([[True] * 5, [True, False, True, True, True]]), "fill up on the left"),
+    ],
+)
+def test_other_masks_cannot_be_continued(mask: Tensor, message: str) -> None:
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        make().generate(ids(2, 5), 1, mask=mask)
+    with (
+        as_a_reader_sees_it(),
+        pytest.raises(ValueError, match=r"mask has shape \(2, 3\); give one entry for each token, \(2, 5\)"),
+    ):
+        make()(ids(2, 5), mask=torch.ones(2, 3, dtype=torch.bool))
 
 
 def test_writing_goes_on_past_the_context() -> None:
@@ -283,14 +446,77 @@ def test_a_public_file_must_hold_every_weight_and_no_other(public: tuple[Any, Pa
         Decoder.from_pretrained(str(folder))
 
 
-def test_a_public_model_of_another_make_is_refused(public: tuple[Any, Path]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation_function": "swish", "afn": "swish"}, "activation 'swish' is none of this decoder"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True is not of this decoder"),
+        ({"scale_attn_weights": False}, "scale_attn_weights=False is not of this decoder"),
+        ({"tie_word_embeddings": False}, r"checkpoint lacks \['output.weight'\]"),
+    ],
+)
+def test_a_public_model_of_another_make_is_refused(
+    public: tuple[Any, Path], changes: dict[str, Any], message: str
+) -> None:
     _, folder = public
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    file.write_text(json.dumps({**config, "layer_norm_epsilon": 1e-6}))
-    with pytest.raises(ValueError, match="layer_norm_epsilon=1e-06 is not of this decoder"):
+    file.write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match=message):
         Decoder.from_pretrained(str(folder))
     file.write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="cannot be read"):
         Decoder.from_pretrained(str(folder))
+
+
+def test_an_output_matrix_of_its_own_is_read_where_the_config_says_so(public: tuple[Any, Path]) -> None:
+    _, folder = public
+    own = torch.randn(V, 12)
+    rewrite(folder, lambda weights: {**weights, "lm_head.weight": own})
+    with pytest.raises(ValueError, match="lm_head.weight differs from the embedding"):
+        Decoder.from_pretrained(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    assert torch.equal(Decoder.from_pretrained(str(folder)).output.weight, own)
+
+
+# --- The hub, by name ---
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[str]:
+    """Put a module in the place of huggingface_hub that notes which model it was asked for."""
+    asked: list[str] = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        asked.append(name)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    return asked
+
+
+def test_a_name_is_looked_up_on_the_hub(public: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, folder = public
+    asked = fake_hub(monkeypatch, folder)
+    for name in ("gpt2", "openai-gpt", "somebody/small-gpt2"):
+        assert_close(Decoder.from_pretrained(name)(ids()).logits, theirs(ids()).logits, rtol=1e-4, atol=1e-4)
+    assert asked == ["openai-community/gpt2", "openai-community/openai-gpt", "somebody/small-gpt2"]
+
+
+def test_without_a_network_the_hub_gives_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_hub(monkeypatch, OSError("no route to host"))
+    with pytest.raises(
+        ConnectionError, match=r"path='gpt2' is no folder and no model of the library, and the hub cannot"
+    ):
+        Decoder.from_pretrained("gpt2")
+    fake_hub(monkeypatch, type("RepositoryNotFoundError", (Exception,), {})())
+    with pytest.raises(ValueError, match="not on the hub"):
+        Decoder.from_pretrained("nobody/nothing")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"nextword\[chapters\]"):
+        Decoder.from_pretrained("gpt2")
+    with pytest.raises(ValueError, match="path='gtp2' holds no model"):
+        Decoder.from_pretrained("gtp2")  # a plain unknown name never asks the hub

@@ -1,18 +1,23 @@
 """Trained models as folders: weights, sizes, tokenizer and a card that says where they come from.
 
-A folder holds ``model.safetensors`` (half precision), ``config.json``, ``card.json`` and, where there is one,
-``tokenizer.json``. Nothing in it is code: safetensors and JSON cannot run anything.
+A folder holds ``model.safetensors`` (half precision, or 8 bits a weight), ``config.json``, ``card.json`` and, where there
+is one, ``tokenizer.json``. Nothing in it is code: safetensors and JSON cannot run anything.
+
+Models that others published are read too, under our names: GPT-1 and GPT-2 as on the Hugging Face hub, and models of
+Llama's shape in a GGUF file.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -51,21 +56,33 @@ class Checkpoint:
 
 
 def save(
-    model: nn.Module, path: str | os.PathLike[str], *, card: dict[str, Any], tokenizer: ByteBPE | None = None
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    card: dict[str, Any],
+    tokenizer: ByteBPE | None = None,
+    bits: Literal[8, 16] = 16,
 ) -> None:
-    """Write a model with a ``config`` dataclass into a folder, in half precision; a crash leaves the old folder whole.
+    """Write a model with a ``config`` dataclass into a folder; a crash leaves the old folder whole.
 
     Args:
         model: its ``config`` is written beside its weights.
         path: the folder; an older one of that name is replaced.
         card: what a reader should know: data, seed, steps, seconds, loss, licence.
         tokenizer: what turned text into the model's ids.
+        bits: 16 for half precision. 8 writes each row of a matrix as whole numbers from -127 to 127 and one scale, which
+            halves the file and moves a weight by at most 1/254 of the largest in its row.
+
+    Raises:
+        ValueError: ``bits`` is neither.
     """
+    if bits not in (8, 16):
+        raise ValueError(f"bits={bits}: choose 8 or 16")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        save_file(_once_each(model), work / "model.safetensors", metadata={"format": "pt"})
+        save_file(_packed(model, bits), work / "model.safetensors", metadata={"format": "pt"})
         content = {"format": _FORMAT, "model": type(model).__name__, **asdict(model.config)}  # type: ignore[call-overload]
         (work / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
         (work / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
@@ -83,16 +100,14 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         ValueError: there is no such model, or its files cannot be read.
     """
-    folder = Path(path)
-    if not folder.is_dir() and (BUNDLED / folder).is_dir():
-        folder = BUNDLED / folder
+    folder = _folder(path)
     if not (folder / "config.json").is_file():
         known = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))) or "none"
         raise ValueError(f"path={str(path)!r} holds no model; those that come with the library: {known}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
         card = json.loads((folder / "card.json").read_text(encoding="utf8"))
-        weights = {name: w.float() for name, w in load_file(folder / "model.safetensors").items()}
+        weights = _unpacked(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"path={str(path)!r} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.pop("format", None) != _FORMAT:
@@ -149,6 +164,221 @@ def _exchange(work: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _once_each(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return every parameter once, in half precision: safetensors refuses two names for one matrix."""
-    return {name: p.detach().to("cpu", torch.float16).contiguous() for name, p in model.named_parameters()}
+_SCALE = ".scale"  # ends the name of the scales of a matrix in 8 bits
+
+
+def _packed(model: nn.Module, bits: int) -> dict[str, torch.Tensor]:
+    """Return every parameter once, in few bits: safetensors refuses two names for one matrix."""
+    packed: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach().to("cpu", torch.float32)
+        if bits == 8 and weight.ndim == 2:
+            scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)  # (rows, 1)
+            packed |= {name: (weight / scale).round().to(torch.int8), name + _SCALE: scale}
+        else:
+            packed[name] = weight.half().contiguous()
+    return packed
+
+
+def _unpacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the parameters of a file in float32."""
+    weights = {name: w.float() for name, w in tensors.items() if not name.endswith(_SCALE)}
+    for name, scale in tensors.items():
+        if name.endswith(_SCALE):
+            weights[name.removesuffix(_SCALE)] *= scale
+    return weights
+
+
+# --- Models that others published ------------------------------------------------------------------------------------
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model: ``path`` itself, a model that comes with the library, or one from the hub.
+
+    ``"gpt2"``, ``"gpt2-medium"``, ``"gpt2-large"``, ``"gpt2-xl"``, ``"openai-gpt"`` and names such as ``"owner/model"``
+    are looked up on the Hugging Face hub, once; its package ``huggingface_hub`` keeps the files.
+
+    Raises:
+        ValueError: there is no such model.
+        ConnectionError: the hub cannot be reached, and its files were never fetched.
+        ImportError: the hub is asked for and ``huggingface_hub`` is not installed.
+    """
+    folder, name = _folder(path), str(path)
+    on_hub = name in _ON_HUB or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
+    return _from_hub(name) if on_hub and not folder.exists() else folder
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of that path, or of the model of that name that comes with the library."""
+    folder = Path(path)
+    return BUNDLED / folder if not folder.is_dir() and (BUNDLED / folder).is_dir() else folder
+
+
+_ON_HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt")}
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{name!r} lies on a hub. Run: pip install "nextword[chapters]"') from error
+    wanted = ["config.json", "model.safetensors"]
+    try:
+        return Path(hub.snapshot_download(_ON_HUB.get(name, name), allow_patterns=wanted))
+    except Exception as error:  # its own kinds of errors differ from version to version
+        if "RepositoryNotFound" in type(error).__name__ or "HFValidation" in type(error).__name__:
+            raise ValueError(f"path={name!r} is no folder, no model of the library, and not on the hub") from error
+        what = f"path={name!r} is no folder and no model of the library, and the hub cannot be reached"
+        raise ConnectionError(f"{what}. Go online, or give a folder with {' and '.join(wanted)}") from error
+
+
+def read_public(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Read a GPT-1 or GPT-2 as published: ``config.json`` and ``model.safetensors``.
+
+    Returns:
+        The arguments of a :class:`~nextword.decoder.DecoderConfig` and the weights under our names, in float32. None
+        where the folder holds no such model.
+
+    Raises:
+        ValueError: the model does what our decoder cannot, or its file cannot be read.
+    """
+    try:
+        public = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(public, dict) or public.get("model_type") not in ("gpt2", "openai-gpt"):
+        return None
+    config = _public_config(folder, public)
+    try:
+        files = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
+    theirs = {key.removeprefix("transformer."): value.float() for key, value in files.items()}
+    ours = [_in_our_words(key, value) for key, value in theirs.items() if not _MASKS.fullmatch(key)]
+    weights = {name: value for pairs in ours for name, value in pairs}
+    again = weights.pop("output.weight", None) if config["tie_embeddings"] else None  # some files hold it twice
+    if again is not None and not torch.equal(again, weights["embedding.weight"]):
+        raise ValueError(f"path={str(folder)!r}: lm_head.weight differs from the embedding that it should be")
+    return config, weights
+
+
+_ACTIVATIONS = {
+    ("openai-gpt", "gelu"): "gelu_tanh",  # what that file calls gelu is its tanh approximation
+    ("gpt2", "gelu_new"): "gelu_tanh",
+    ("gpt2", "gelu"): "gelu",
+    ("gpt2", "relu"): "relu",
+}
+_NOT_OURS = {"scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "add_cross_attention": False}
+_MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, which old files carry along
+_TABLES = {"wte": "embedding", "wpe": "positions", "tokens_embed": "embedding", "positions_embed": "positions"}
+_TABLES |= {"ln_f": "norm", "lm_head": "output"}
+_PARTS = {"ln_1": "attention_norm", "ln_2": "feed_forward_norm", "attn.c_proj": "attention.out"}
+_PARTS |= {"mlp.c_fc": "feed_forward.up", "mlp.c_proj": "feed_forward.down"}
+
+
+def _public_config(folder: Path, public: dict[str, Any]) -> dict[str, Any]:
+    kind, name = public["model_type"], str(public.get("activation_function", public.get("afn")))
+    if (kind, name) not in _ACTIVATIONS:
+        raise ValueError(f"path={str(folder)!r}: activation {name!r} is none of this decoder")
+    for field, usual in _NOT_OURS.items():
+        if public.get(field, usual) != usual:
+            raise ValueError(f"path={str(folder)!r}: {field}={public[field]} is not of this decoder")
+    return {
+        "vocab_size": public["vocab_size"],
+        "context_length": public["n_positions"],
+        "d_model": public["n_embd"],
+        "n_layers": public["n_layer"],
+        "n_heads": public["n_head"],
+        "d_ff": public.get("n_inner"),
+        "norm_position": "pre" if kind == "gpt2" else "post",
+        "norm_eps": public.get("layer_norm_epsilon", 1e-5),
+        "activation": _ACTIVATIONS[kind, name],
+        "tie_embeddings": public.get("tie_word_embeddings", True),
+    }
+
+
+def _in_our_words(key: str, value: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Return a public weight under our names. Its matrices are stored (in, out), ours (out, in); q, k and v are one."""
+    part, _, end = key.rpartition(".")
+    if part in _TABLES:
+        return [(f"{_TABLES[part]}.{end}", value)]
+    found = re.fullmatch(r"h\.(\d+)\.(.+)", part)
+    if not found:
+        return [(key, value)]  # unknown; load_into will say so
+    block, name = f"blocks.{found[1]}", found[2]
+    value = value.T if value.ndim == 2 else value
+    if name == "attn.c_attn":
+        names = ("query", "key", "value")
+        return [(f"{block}.attention.{n}.{end}", x) for n, x in zip(names, value.chunk(3), strict=True)]
+    return [(f"{block}.{_PARTS.get(name, name)}.{end}", value)]
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read a model of Llama's shape from a GGUF file, its packed weights unpacked to float32.
+
+    The file stores the rows of queries and keys so that neighbours are the pairs that rotary positions turn, as in Su et
+    al. 2021 and in :class:`~nextword.layers.Rotary`.
+
+    Returns:
+        The arguments of a :class:`~nextword.decoder.DecoderConfig` and the weights under our names.
+
+    Raises:
+        ValueError: the file cannot be read, or holds a model of another shape.
+        ImportError: the package ``gguf`` is not installed.
+    """
+    try:
+        gguf = importlib.import_module("gguf")
+    except ModuleNotFoundError as error:
+        raise ImportError('from_gguf needs the package gguf. Run: pip install "nextword[chapters]"') from error
+    try:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"path={str(path)!r} cannot be read as GGUF: {error}") from error
+    facts = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    if facts.get("general.architecture") != "llama":
+        raise ValueError(
+            f"path={str(path)!r} holds a {facts.get('general.architecture')}; this reads the shape of Llama"
+        )
+    packed = {t.name: t for t in reader.tensors}
+    d_head, rotated = (
+        facts["llama.embedding_length"] // facts["llama.attention.head_count"],
+        facts.get("llama.rope.dimension_count"),
+    )
+    if rotated not in (None, d_head) or any(name.startswith("llama.rope.scaling") for name in facts):
+        raise ValueError(
+            f"path={str(path)!r} turns {rotated} numbers of {d_head} or scales its positions; this decoder does not"
+        )
+    config = {
+        "vocab_size": len(packed["token_embd.weight"].data),
+        "context_length": facts["llama.context_length"],
+        "d_model": facts["llama.embedding_length"],
+        "n_layers": facts["llama.block_count"],
+        "n_heads": facts["llama.attention.head_count"],
+        "n_kv_heads": facts["llama.attention.head_count_kv"],
+        "d_ff": facts["llama.feed_forward_length"],
+        "norm": "rms",
+        "norm_eps": facts["llama.attention.layer_norm_rms_epsilon"],
+        "activation": "swiglu",
+        "positions": "rotary",
+        "rope_base": facts.get("llama.rope.freq_base", 10_000.0),
+        "tie_embeddings": "output.weight" not in packed,
+        "bias": False,
+    }
+    weights = {
+        _from_gguf_name(name): torch.from_numpy(gguf.dequantize(t.data, t.tensor_type)) for name, t in packed.items()
+    }
+    return config, weights
+
+
+_GGUF = {"token_embd": "embedding", "output_norm": "norm", "output": "output"}
+_GGUF_PARTS = {"attn_norm": "attention_norm", "attn_q": "attention.query", "attn_k": "attention.key"}
+_GGUF_PARTS |= {"attn_v": "attention.value", "attn_output": "attention.out", "ffn_norm": "feed_forward_norm"}
+_GGUF_PARTS |= {"ffn_up": "feed_forward.up", "ffn_gate": "feed_forward.gate", "ffn_down": "feed_forward.down"}
+
+
+def _from_gguf_name(name: str) -> str:
+    part, _, end = name.rpartition(".")
+    found = re.fullmatch(r"blk\.(\d+)\.(.+)", part)
+    if found and found[2] in _GGUF_PARTS:
+        return f"blocks.{found[1]}.{_GGUF_PARTS[found[2]]}.{end}"
+    return f"{_GGUF[part]}.{end}" if part in _GGUF else name  # unknown; load_into will say so

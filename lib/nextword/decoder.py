@@ -9,18 +9,15 @@ Used in: 2019_gpt2, and every chapter after it with a language model.
 from __future__ import annotations
 
 import difflib
-import json
 import math
-import re
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nextword import checkpoints
@@ -29,20 +26,26 @@ from nextword.generation import sample
 from nextword.layers import (
     Activation,
     Block,
+    Norm,
     NormPosition,
-    Output,
+    Rotary,
     check_choices,
     check_heads,
     check_ids,
     check_shares,
     check_sizes,
     count_parameters,
+    make_norm,
     next_token_loss,
+    next_token_loss_in_pieces,
+    sinusoidal_positions,
 )
+from nextword.tokenizers import ByteBPE
 
-__all__ = ["PRESETS", "Decoder", "DecoderConfig", "Output"]
+__all__ = ["PRESETS", "Decoder", "DecoderConfig", "DecoderOutput"]
 
 Cache = Sequence[KVCache]
+Positions = Literal["learned", "sinusoidal", "rotary"]
 
 
 def _sizes(
@@ -51,6 +54,8 @@ def _sizes(
     names = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
     return {**names, "n_layers": n_layers, "n_heads": n_heads, **rest}
 
+
+_LLAMA = {"norm": "rms", "activation": "swiglu", "positions": "rotary", "bias": False}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "gpt1": _sizes(40_478, 512, 768, 12, 12, norm_position="post", dropout=0.1),
@@ -66,8 +71,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt3-6.7b": _sizes(50_257, 2048, 4096, 32, 32),
     "gpt3-13b": _sizes(50_257, 2048, 5120, 40, 40),  # printed 5140, which 40 heads do not divide
     "gpt3-175b": _sizes(50_257, 2048, 12_288, 96, 96),
+    "smollm2-135m": _sizes(49_152, 8192, 576, 30, 9, n_kv_heads=3, d_ff=1536, rope_base=100_000.0, **_LLAMA),
 }
-"""Sizes as printed (Radford et al. 2018, section 4.1; 2019, table 2; Brown et al. 2020, table 2.1), two misprints put right."""
+"""Sizes as printed (Radford et al. 2018, section 4.1; 2019, table 2; Brown et al. 2020, table 2.1), two misprints put right.
+
+``smollm2-135m`` has the shape of Llama, as open models do today; its sizes are those of the published file.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,16 +94,24 @@ class DecoderConfig:
 
     vocab_size: int
     context_length: int
-    """Tokens that the model can see at once; positions are learned, so there are no others."""
+    """Tokens that the model can see at once."""
     d_model: int
     """Width C of every vector between the layers."""
     n_layers: int
     n_heads: int
+    n_kv_heads: int | None = None
+    """Heads of keys and values where several query heads share one (Ainslie et al. 2023); None for one each."""
     d_ff: int | None = None
     """Width of the hidden layer of the feed-forward networks; None for four times ``d_model``."""
+    norm: Norm = "layer"
+    norm_eps: float = 1e-5
     norm_position: NormPosition = "pre"
     """``pre``: GPT-2 and GPT-3, with one more norm at the end. ``post``: GPT-1, without."""
     activation: Activation = "gelu_tanh"
+    positions: Positions = "learned"
+    """``learned``: a table, as in GPT. ``sinusoidal``: the Transformer's. ``rotary``: Llama's, inside attention."""
+    rope_base: float = 10_000.0
+    """See :class:`~nextword.layers.Rotary`."""
     tie_embeddings: bool = True
     """The table that reads the tokens also scores the next one."""
     bias: bool = True
@@ -105,10 +122,16 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
         check_sizes(self, "vocab_size", "context_length", "d_model", "n_layers", "n_heads")
-        check_sizes(self, *(["d_ff"] if self.d_ff is not None else []))
+        check_sizes(self, *(name for name in ("d_ff", "n_kv_heads") if getattr(self, name) is not None))
         check_heads(self)
-        check_choices(self, norm_position=NormPosition, activation=Activation)
+        check_choices(self, norm=Norm, norm_position=NormPosition, activation=Activation, positions=Positions)
         check_shares(self, "dropout")
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads={self.n_heads} is not divisible by n_kv_heads={self.n_kv_heads}")
+        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
+            raise ValueError(f"d_model={self.d_model} over n_heads={self.n_heads} is odd; rotary positions turn pairs")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model={self.d_model} is odd; sinusoidal positions come in pairs")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> DecoderConfig:
@@ -124,6 +147,14 @@ class DecoderConfig:
         return cls(**{**PRESETS[name], **changes})
 
 
+class DecoderOutput(NamedTuple):
+    """A score for every next token, and the mean loss in nats where targets were given."""
+
+    logits: Float[Tensor, "B T V"] | None
+    """None in training mode with targets, where they are not kept."""
+    loss: Float[Tensor, ""] | None
+
+
 class Decoder(nn.Module):
     """A language model of the GPT family.
 
@@ -135,13 +166,18 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = c = config
         self.embedding = nn.Embedding(c.vocab_size, c.d_model)
-        self.positions = nn.Embedding(c.context_length, c.d_model)
+        if c.positions == "learned":
+            self.positions = nn.Embedding(c.context_length, c.d_model)
+        elif c.positions == "sinusoidal":
+            self.register_buffer("sinusoids", sinusoidal_positions(c.context_length, c.d_model), persistent=False)
+        rotary = Rotary(c.d_model // c.n_heads, c.context_length, c.rope_base) if c.positions == "rotary" else None
         self.dropout = nn.Dropout(c.dropout)
-        settings: dict[str, Any] = {"norm_position": c.norm_position, "activation": c.activation, "dropout": c.dropout}
-        settings |= {"bias": c.bias, "attention_bias": c.bias}
+        settings: dict[str, Any] = {"norm": c.norm, "norm_eps": c.norm_eps, "norm_position": c.norm_position}
+        settings |= {"activation": c.activation, "dropout": c.dropout, "bias": c.bias, "attention_bias": c.bias}
+        settings |= {"n_kv_heads": c.n_kv_heads, "rotary": rotary}
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, d_ff, **settings) for _ in range(c.n_layers))
-        self.norm = nn.LayerNorm(c.d_model) if c.norm_position == "pre" else nn.Identity()
+        self.norm = make_norm(c.norm, c.d_model, c.norm_eps) if c.norm_position == "pre" else nn.Identity()
         self.output = nn.Linear(c.d_model, c.vocab_size, bias=False)
         if c.tie_embeddings:
             self.output.weight = self.embedding.weight
@@ -152,25 +188,31 @@ class Decoder(nn.Module):
         ids: Int64[Tensor, "B T"],
         targets: Int64[Tensor, "B T"] | None = None,
         *,
-        mask: Bool[Tensor, "B T"] | None = None,
+        mask: Bool[Tensor, "B S"] | None = None,
         cache: Cache | None = None,
-    ) -> Output:
+    ) -> DecoderOutput:
         """Score every next token.
 
         Args:
             ids: the text, at most ``context_length`` tokens.
-            targets: the token that follows each of ``ids``; -100 where none is to be learned.
-            mask: True at real tokens; False at filling behind them, which nobody attends to.
+            targets: the token that follows each of ``ids``; -100 where none is to be learned. While the model is in
+                training mode, its logits are not kept then: they are the largest tensor of a step and slow it down.
+            mask: True at real tokens; False at filling before or behind them, which nobody attends to and which takes
+                no position. With a cache it covers what is cached too, S = cached + T.
             cache: from :meth:`new_cache`; then ``ids`` are only what is new.
 
         Raises:
-            TypeError, ValueError: ids that are no int64, outside the vocabulary, or too many for the context.
+            TypeError, ValueError: ids that are no int64, outside the vocabulary, or too many for the context; a mask of
+                another shape.
         """
-        logits = self.output(self.hidden(ids, mask=mask, cache=cache))
-        return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+        hidden = self.hidden(ids, mask=mask, cache=cache)
+        if targets is not None and self.training:
+            return DecoderOutput(None, next_token_loss_in_pieces(hidden, self.output.weight, targets, name="targets"))
+        logits = self.output(hidden)  # (B, T, V)
+        return DecoderOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def hidden(
-        self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None, cache: Cache | None = None
+        self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B S"] | None = None, cache: Cache | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return the vector at every position, after the last norm; the arguments are those of :meth:`forward`."""
         check_ids("ids", ids, self.config.vocab_size)
@@ -178,16 +220,28 @@ class Decoder(nn.Module):
         end, limit = start + ids.shape[1], self.config.context_length
         if end > limit:
             raise ValueError(f"ids reach to position {end}, and context_length={limit}")
-        places = torch.arange(start, end, device=ids.device)
-        x = self.dropout(self.embedding(ids) + self.positions(places))  # (B, T, C)
+        if mask is not None and mask.shape != (len(ids), end):
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; give one entry for each token, {(len(ids), end)}")
+        x = self.dropout(self._embed(ids, start, mask))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            own = (cache[i], KVCache()) if cache is not None else None
+            own = (cache[i], _UNUSED) if cache is not None else None
             x = block(x, mask=mask, causal=True, cache=own)
         hidden: Tensor = self.norm(x)
         return hidden
 
+    def _embed(self, ids: Tensor, start: int, mask: Tensor | None) -> Tensor:
+        """Return the sum of token and position; filling does not count as a position."""
+        x: Tensor = self.embedding(ids)
+        if self.config.positions == "rotary":
+            return x  # attention turns its queries and keys instead
+        places = torch.arange(start, start + ids.shape[1], device=ids.device)
+        if mask is not None:
+            places = (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
+        learned = self.config.positions == "learned"
+        return x + (self.positions(places) if learned else self.sinusoids[places])  # type: ignore[index]
+
     def new_cache(self, max_length: int | None = None) -> Cache:
-        """Return an empty cache for :meth:`forward`, one entry a layer."""
+        """Return an empty cache for :meth:`forward`, one entry a layer, with room for ``max_length`` positions."""
         return [KVCache(max_length) for _ in range(self.config.n_layers)]
 
     @torch.inference_mode()
@@ -196,6 +250,7 @@ class Decoder(nn.Module):
         ids: Int64[Tensor, "B T"],
         max_new_tokens: int,
         *,
+        mask: Bool[Tensor, "B T"] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -204,15 +259,31 @@ class Decoder(nn.Module):
     ) -> Int64[Tensor, "B T_plus_n"]:
         """Return ``ids`` with what the model writes after them; see :func:`~nextword.generation.sample`.
 
+        Beginnings of different lengths are filled up on the left, with any id, and ``mask`` is False there: each row
+        is then continued as if it were alone.
+
         Past ``context_length`` the model sees the newest tokens. Their positions have changed then, and with them all keys
         and values, so the window is read anew for each token.
+
+        Raises:
+            ValueError: an argument is out of range, or ``mask`` is not False on the left and True on the right.
         """
-        cache, limit = self.new_cache(), self.config.context_length
+        if mask is not None:
+            _check_left_filled(mask, ids)
+        limit = self.config.context_length
+        room = min(limit, ids.shape[1] + max_new_tokens)
+        cache = self.new_cache(room)
 
         def step(text: Tensor) -> Tensor:
-            fits = text.shape[1] <= limit
-            output: Output = self(text[:, cache[0].length :], cache=cache) if fits else self(text[:, -limit:])
-            return output.logits[:, -1]
+            real = (
+                None if mask is None else torch.cat([mask, mask.new_ones(len(text), text.shape[1] - mask.shape[1])], 1)
+            )
+            if text.shape[1] <= limit:
+                output = self(text[:, cache[0].length :], mask=real, cache=cache)
+            else:
+                output = self(text[:, -limit:], mask=None if real is None else real[:, -limit:])
+            logits: Tensor = output.logits[:, -1]
+            return logits
 
         training = self.training
         self.eval()
@@ -226,21 +297,58 @@ class Decoder(nn.Module):
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
         return count_parameters(self, embedding=embedding)
 
+    def flops_per_token(self, T: int | None = None) -> int:
+        """Return the additions and multiplications to score one token of a text of ``T``; training takes three times as many.
+
+        Each weight of a matrix multiplies once and adds once. Attention compares a query with T/2 keys on average and
+        adds as many values: 2·L·T·C in all. (Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.)
+        """
+        matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2] + [self.output.weight]
+        length = self.config.context_length if T is None else T
+        return 2 * sum(p.numel() for p in matrices) + 2 * self.config.n_layers * length * self.config.d_model
+
+    def save(
+        self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, tokenizer: ByteBPE | None = None
+    ) -> None:
+        """Write the model into a folder; see :func:`nextword.checkpoints.save`."""
+        checkpoints.save(self, path, card=card or {}, tokenizer=tokenizer)
+
     @classmethod
-    def from_pretrained(cls, path: str) -> Decoder:
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> Decoder:
         """Return a trained model in evaluation mode.
 
         Args:
-            path: a folder that :func:`~nextword.checkpoints.save` wrote, the name of a bundled model, or a folder with
-                GPT-1 or GPT-2 as published on the Hugging Face hub, ``config.json`` and ``model.safetensors``.
+            path: a folder that :meth:`save` wrote; the name of a model that comes with the library; a folder with GPT-1
+                or GPT-2 as published, ``config.json`` and ``model.safetensors``; or, online, the name of one on the
+                Hugging Face hub, such as ``"gpt2"``.
 
         Raises:
             ValueError: there is no such model, it is of another kind, or its file lacks a weight or has one too many.
+            ConnectionError: the hub cannot be reached.
         """
-        public = _public_config(Path(path))
-        return (
-            checkpoints.restore(cls, DecoderConfig, path) if public is None else _read_public(cls, Path(path), public)
-        )
+        folder = checkpoints.find(path)
+        public = checkpoints.read_public(folder)
+        if public is None:
+            return checkpoints.restore(cls, DecoderConfig, folder)
+        return cls._filled(*public)
+
+    @classmethod
+    def from_gguf(cls, path: str | os.PathLike[str]) -> Decoder:
+        """Return a model of Llama's shape from a GGUF file, its packed weights unpacked to float32; in evaluation mode.
+
+        Raises:
+            ValueError: the file cannot be read, or holds another kind of model.
+            ImportError: the package ``gguf`` is not installed.
+
+        Used in: 2019_gpt2, 2020_gpt3, with the real SmolLM2.
+        """
+        return cls._filled(*checkpoints.read_gguf(Path(path)))
+
+    @classmethod
+    def _filled(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Decoder:
+        model = cls(DecoderConfig(**config))
+        checkpoints.load_into(model, checkpoints.Checkpoint(weights, {}, {}, None))
+        return model.eval()
 
     def _initialise(self) -> None:
         added = 0.02 / math.sqrt(2 * self.config.n_layers)
@@ -252,71 +360,13 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=added if is_added else 0.02)
 
 
-# --- Public files of GPT-1 and GPT-2 ---
-
-_ACTIVATIONS: dict[tuple[str, str], Activation] = {
-    ("openai-gpt", "gelu"): "gelu_tanh",  # what that file calls gelu is its tanh approximation
-    ("gpt2", "gelu_new"): "gelu_tanh",
-    ("gpt2", "gelu"): "gelu",
-    ("gpt2", "relu"): "relu",
-}
-_TABLES = {"wte": "embedding", "wpe": "positions", "tokens_embed": "embedding", "positions_embed": "positions"}
-_PARTS = {
-    "ln_1": "attention_norm",
-    "ln_2": "feed_forward_norm",
-    "attn.c_proj": "attention.out",
-    "mlp.c_fc": "feed_forward.up",
-    "mlp.c_proj": "feed_forward.down",
-}
-_NO_WEIGHTS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight")
-"""The causal mask, which old files carry along, and the output matrix, which is the embedding."""
+_UNUSED = KVCache()  # a block without cross-attention has no memory to remember
 
 
-def _public_config(folder: Path) -> dict[str, Any] | None:
-    """Return the ``config.json`` of a public GPT-1 or GPT-2, or None where there is no such file."""
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and content.get("model_type") in ("gpt2", "openai-gpt") else None
-
-
-def _read_public(cls: type[Decoder], folder: Path, public: dict[str, Any]) -> Decoder:
-    kind, name = public["model_type"], public.get("activation_function", public.get("afn"))
-    activation = _ACTIVATIONS.get((kind, str(name)))
-    if activation is None or public.get("layer_norm_epsilon", 1e-5) != 1e-5:
-        epsilon = public.get("layer_norm_epsilon")
+def _check_left_filled(mask: Tensor, ids: Tensor) -> None:
+    if mask.shape != ids.shape or mask.dtype != torch.bool:
         raise ValueError(
-            f"path={str(folder)!r}: activation {name!r} or layer_norm_epsilon={epsilon} is not of this decoder"
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give bool, one entry for each of ids {tuple(ids.shape)}"
         )
-    sizes = {"context_length": public["n_positions"], "d_model": public["n_embd"], "n_layers": public["n_layer"]}
-    sizes |= {"vocab_size": public["vocab_size"], "n_heads": public["n_head"], "d_ff": public.get("n_inner")}
-    norm_position: NormPosition = "pre" if kind == "gpt2" else "post"
-    model = cls(DecoderConfig(**sizes, norm_position=norm_position, activation=activation))
-    try:
-        files = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
-    theirs = {key.removeprefix("transformer."): value.float() for key, value in files.items()}
-    kept = {key: value for key, value in theirs.items() if not _NO_WEIGHTS.fullmatch(key)}
-    ours = dict(pair for key, value in kept.items() for pair in _in_our_words(key, value))
-    checkpoints.load_into(model, checkpoints.Checkpoint(ours, {}, {}, None))
-    return model.eval()
-
-
-def _in_our_words(key: str, value: Tensor) -> list[tuple[str, Tensor]]:
-    """Return a public weight under our names. Its matrices are stored (in, out), ours (out, in); q, k and v are one."""
-    part, _, end = key.rpartition(".")
-    if part in _TABLES:
-        return [(f"{_TABLES[part]}.{end}", value)]
-    if part == "ln_f":
-        return [(f"norm.{end}", value)]
-    found = re.fullmatch(r"h\.(\d+)\.(.+)", part)
-    if not found:
-        return [(key, value)]  # unknown; load_into will say so
-    block, name = f"blocks.{found[1]}", found[2]
-    value = value.T if value.ndim == 2 else value
-    if name == "attn.c_attn":
-        names = ("query", "key", "value")
-        return [(f"{block}.attention.{n}.{end}", x) for n, x in zip(names, value.chunk(3), strict=True)]
-    return [(f"{block}.{_PARTS.get(name, name)}.{end}", value)]
+    if not bool(mask[:, -1].all()) or bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+        raise ValueError("mask must be False on the left of a row only, then True up to its end: fill up on the left")

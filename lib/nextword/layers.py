@@ -1,4 +1,4 @@
-"""What stands around attention in a Transformer: positions, the feed-forward network, the block, and the loss.
+"""What stands around attention in a Transformer: positions, norms, the feed-forward network, the block, and the loss.
 
 Used in: 2017_transformer, and every model after it.
 """
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from nextword.attention import KVCache, MultiHeadAttention
 
-Activation = Literal["relu", "gelu", "gelu_tanh"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
+Norm = Literal["layer", "rms"]
 NormPosition = Literal["post", "pre"]
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -24,8 +25,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "swiglu": F.silu,
 }
-"""The non-linear functions by name: the Transformer has ReLU, BERT the exact GELU, GPT its tanh approximation."""
+"""The non-linear functions by name: the Transformer has ReLU, BERT the exact GELU, GPT its tanh approximation.
+
+``swiglu`` is Llama's: x·sigmoid(x), with a second matrix whose output it is multiplied by; see :class:`FeedForward`.
+"""
 
 
 def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) -> Float[Tensor, "T C"]:
@@ -50,13 +55,72 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(dtype or torch.get_default_dtype())  # (T, C)
 
 
+class Rotary:
+    """Turn queries and keys by their position, so that their inner product knows how far apart they stand.
+
+    A head's numbers are taken in pairs. The i-th pair is the hand of a clock, which position t turns by
+    t · base^(-2i/D): q at t and k at s then meet at an angle that depends on t - s alone.
+
+    Args:
+        d_head: width D of a head, even.
+        length: positions to prepare for.
+        base: the first hand turns by 1 radian a position, the last by little more than 1/base; 10,000 in the paper.
+
+    Raises:
+        ValueError: ``d_head`` is odd.
+
+    Source: Su et al. 2021, section 3.2.2. Used in: 2019_gpt2, for the real SmolLM2.
+    """
+
+    def __init__(self, d_head: int, length: int, base: float = 10_000.0) -> None:
+        if d_head < 2 or d_head % 2:
+            raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
+        frequencies = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)  # (D/2,), radians a position
+        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (length, D/2)
+        self._turns = torch.polar(torch.ones_like(angles), angles)
+
+    def __call__(self, x: Float[Tensor, "B H T D"], start: int = 0) -> Float[Tensor, "B H T D"]:
+        """Turn ``x``, whose first position is ``start``: a pair is a complex number, and turning it a product."""
+        exact = x if x.dtype == torch.float64 else x.float()
+        pairs = torch.view_as_complex(exact.reshape(*x.shape[:-1], -1, 2))  # (B, H, T, D/2)
+        if (self._turns.device, self._turns.dtype) != (pairs.device, pairs.dtype):
+            self._turns = self._turns.to(pairs.device, pairs.dtype)
+        turned = pairs * self._turns[start : start + x.shape[2]]
+        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Divide a vector by its root mean square, then scale each number: layer norm without mean and bias.
+
+    Source: Zhang & Sennrich 2019, equation 4. Used in: 2019_gpt2, for the real SmolLM2.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Normalise every vector; the mean square is taken in float32 at least."""
+        exact = x if x.dtype == torch.float64 else x.float()
+        return exact * (exact.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
+
+
+def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | RMSNorm:
+    """Return a norm: ``layer`` (Ba et al. 2016) or ``rms``."""
+    return nn.LayerNorm(d_model, eps=eps) if kind == "layer" else RMSNorm(d_model, eps)
+
+
 class FeedForward(nn.Module):
     """A network applied to every position alike, max(0, xW₁ + b₁)W₂ + b₂ (Vaswani et al. 2017, equation 2).
+
+    With ``swiglu`` it is (silu(xW_g) ⊙ xW₁)W₂: one matrix more, which opens and shuts the hidden units (Shazeer 2020,
+    equation 6).
 
     Args:
         d_model: width C of what comes in and goes out.
         d_ff: width of the hidden layer, usually four times as much.
-        activation: ``relu`` (the paper), ``gelu`` (BERT) or ``gelu_tanh`` (GPT).
+        activation: ``relu`` (the paper), ``gelu`` (BERT), ``gelu_tanh`` (GPT) or ``swiglu`` (Llama).
         bias: add b₁ and b₂.
         dropout: share of the hidden units dropped in training; the paper drops none.
     """
@@ -69,12 +133,15 @@ class FeedForward(nn.Module):
             raise ValueError(f"activation={activation!r}: choose {', '.join(ACTIVATIONS)}")
         self.activation = activation
         self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.gate = nn.Linear(d_model, d_ff, bias=bias) if activation == "swiglu" else None
         self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Apply the network to every position."""
-        y: Tensor = self.down(self.dropout(ACTIVATIONS[self.activation](self.up(x))))
+        activate = ACTIVATIONS[self.activation]
+        h = activate(self.up(x)) if self.gate is None else activate(self.gate(x)) * self.up(x)  # (B, T, d_ff)
+        y: Tensor = self.down(self.dropout(h))
         return y
 
 
@@ -88,10 +155,11 @@ class Block(nn.Module):
         d_model, n_heads, d_ff: width C, number of heads, width of the feed-forward network's hidden layer.
         cross_attention: also attend to ``memory``, as a decoder does to its encoder.
         norm_position: ``post`` or ``pre``.
+        norm, norm_eps: see :func:`make_norm`.
         activation: see :class:`FeedForward`.
         bias, attention_bias: biases of the feed-forward network and of the attention's projections.
         dropout: share of a sublayer's output dropped in training, before it is added (section 5.4).
-        d_key: width of a head's queries and keys; None for d_model / n_heads.
+        d_key, n_kv_heads, rotary: see :class:`~nextword.attention.MultiHeadAttention`; for attention to ``x`` itself.
     """
 
     def __init__(
@@ -102,24 +170,29 @@ class Block(nn.Module):
         *,
         cross_attention: bool = False,
         norm_position: NormPosition = "post",
+        norm: Norm = "layer",
+        norm_eps: float = 1e-5,
         activation: Activation = "relu",
         bias: bool = True,
         attention_bias: bool = True,
         dropout: float = 0.0,
         d_key: int | None = None,
+        n_kv_heads: int | None = None,
+        rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         if norm_position not in get_args(NormPosition):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
-        self.attention = MultiHeadAttention(d_model, n_heads, d_key=d_key, bias=attention_bias)
-        self.attention_norm = nn.LayerNorm(d_model)
+        shape: dict[str, Any] = {"d_key": d_key, "bias": attention_bias}
+        self.attention = MultiHeadAttention(d_model, n_heads, n_kv_heads=n_kv_heads, rotary=rotary, **shape)
+        self.attention_norm = make_norm(norm, d_model, norm_eps)
         self.cross_attention: MultiHeadAttention | None = None
         if cross_attention:
-            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_key=d_key, bias=attention_bias)
-            self.cross_norm = nn.LayerNorm(d_model)
+            self.cross_attention = MultiHeadAttention(d_model, n_heads, **shape)
+            self.cross_norm = make_norm(norm, d_model, norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(d_model)
+        self.feed_forward_norm = make_norm(norm, d_model, norm_eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -182,14 +255,71 @@ def next_token_loss(
     Raises:
         ValueError: ``labels`` has another shape than the logits, or holds an id outside the vocabulary.
     """
-    V = logits.shape[-1]
+    check_labels(name, labels, logits.shape[:2], logits.shape[-1])
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
+
+
+def check_labels(name: str, labels: Tensor, shape: torch.Size, vocab_size: int) -> None:
+    """Raise an error that names the argument where ``labels`` does not fit ``shape``, the (B, T) of what is scored."""
     if labels.dtype != torch.int64:
         raise TypeError(f"{name} is of type {labels.dtype}; ids are int64")
-    if labels.shape != logits.shape[:2]:
-        raise ValueError(f"{name} has shape {tuple(labels.shape)}; logits of {tuple(logits.shape[:2])} positions came")
-    if labels.numel() and (int(labels.max()) >= V or bool(((labels < 0) & (labels != -100)).any())):
-        raise ValueError(f"{name} holds an id outside 0 … {V - 1}; -100 marks a position without a label")
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
+    if labels.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(labels.shape)}; logits of {tuple(shape)} positions came")
+    if labels.numel() and (int(labels.max()) >= vocab_size or bool(((labels < 0) & (labels != -100)).any())):
+        raise ValueError(f"{name} holds an id outside 0 … {vocab_size - 1}; -100 marks a position without a label")
+
+
+def next_token_loss_in_pieces(
+    hidden: Float[Tensor, "B T C"], weight: Float[Tensor, "V C"], labels: Int64[Tensor, "B T"], *, name: str = "labels"
+) -> Float[Tensor, ""]:
+    """Return ``next_token_loss(hidden @ weight.T, labels)`` without ever holding all the logits.
+
+    The logits of a batch are its largest tensor by far, B·T·V numbers, and a processor spends more time moving them to
+    and from memory than computing them. Here a few positions at a time are scored, and their gradient is taken while
+    their logits still lie in the cache. Second derivatives cannot be had.
+
+    Raises:
+        TypeError, ValueError: as for :func:`next_token_loss`.
+    """
+    check_labels(name, labels, hidden.shape[:2], len(weight))
+    kind = hidden.device.type
+    hidden = hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+    with torch.autocast(kind, enabled=False):
+        loss: Tensor = _LossInPieces.apply(hidden.flatten(0, 1), weight, labels.flatten())  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LossInPieces(torch.autograd.Function):
+    """The mean cross-entropy of a linear layer's output; loss and gradient come from one pass over pieces of the rows."""
+
+    rows = 256  # 256 rows over 4,096 words are 4 MB in float32
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        w, counted = weight.to(hidden.dtype), (labels != -100).to(weight.dtype)
+        share = counted / counted.sum()  # (N,), each label's part of the mean
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        loss = weight.new_zeros(())
+        for i in range(0, len(hidden), _LossInPieces.rows):
+            at = slice(i, i + _LossInPieces.rows)
+            x, label, part = hidden[at], labels[at, None].clamp(min=0), share[at, None]
+            logits = (x @ w.T).to(weight.dtype)  # (rows, V)
+            best, right = logits.amax(-1, keepdim=True), logits.gather(-1, label)
+            exp = logits.sub_(best).exp_()
+            total = exp.sum(-1, keepdim=True)
+            loss += ((total.log() + best - right) * part).sum()
+            d_logits = (
+                exp.mul_(part / total).scatter_add_(-1, label, -part).to(hidden.dtype)
+            )  # (softmax - one-hot) · part
+            d_hidden[at] = d_logits @ w
+            d_weight += d_logits.T @ x
+        ctx.save_for_backward(d_hidden, d_weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * gradients[0], d_weight * gradients[0], None
 
 
 def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
