@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import as_a_reader_sees_it
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -288,5 +289,5 @@ def test_a_row_of_zeros_survives_eight_bits(tmp_path: Path) -> None:
         weight[0] = 0
     checkpoints.save(model, tmp_path / "tiny", card=CARD, bits=8)
     assert checkpoints.load(tmp_path / "tiny").weights[name][0].eq(0).all()
-    with pytest.raises(ValueError, match="bits=4: choose 8 or 16"):
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="bits=4: choose 8 or 16"):
         checkpoints.save(model, tmp_path / "tiny", card=CARD, bits=4)  # type: ignore[arg-type]
