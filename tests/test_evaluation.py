@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nextword import evaluation
 from nextword.evaluation import bits_per_byte, bootstrap_interval, perplexity
 
 
@@ -241,3 +244,84 @@ def test_bootstrap_names_what_is_wrong() -> None:
         bootstrap_interval(lambda x, y: 0.0, np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="block=6 leaves 1 blocks"):
         bootstrap_interval(np.mean, np.ones(10), block=6)
+
+
+# --- Likelihood of continuations ---
+
+
+class Letters:
+    """A tokenizer of single letters, in which a space belongs to the letter behind it, as in byte-level vocabularies."""
+
+    vocab_size = 54
+
+    def encode(self, text: str) -> list[int]:
+        ids, space = [], False
+        for letter in text:
+            if letter == " ":
+                space = True
+            else:
+                ids.append(2 * (ord(letter) - ord("a")) + space)
+                space = False
+        return ids
+
+
+class Chain(nn.Module):
+    """A model whose next token depends on the last one alone, by a table; it notes what it was asked."""
+
+    def __init__(self, context_length: int | None = None) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(54, 54, generator=torch.Generator().manual_seed(0)).double())
+        self.asked: list[Tensor] = []
+        self.config = SimpleNamespace(context_length=context_length)
+
+    def forward(self, ids: Tensor, *, mask: Tensor) -> Any:
+        self.asked.append(torch.where(mask, ids, -1))
+        return SimpleNamespace(logits=self.table[ids])
+
+
+def by_hand(model: Chain, ids: list[int]) -> float:
+    logs = model.table.log_softmax(-1)
+    return sum(logs[a, b].item() for a, b in zip(ids, ids[1:], strict=False))
+
+
+def test_a_continuation_is_scored_after_its_context_and_spaces_go_with_the_word() -> None:
+    model, letters = Chain(), Letters()
+    a, b, c, _c = 0, 2, 4, 5
+    pairs = [("ab", "c"), ("ab", " c"), ("ab ", "c"), ("a", "bc"), ("aaaaaaaab", "c"), ("", "abc")]
+    found = evaluation.loglikelihood(model, letters, pairs, start=50)
+    expected = [[b, c], [b, _c], [b, _c], [a, b, c], [b, c], [50, a, b, c]]
+    for score, ids in zip(found, expected, strict=True):
+        assert score.log_prob == pytest.approx(by_hand(model, ids), abs=1e-12)
+
+
+def test_greedy_means_every_token_is_the_first_choice() -> None:
+    model, letters = Chain(), Letters()
+    with torch.no_grad():
+        model.table[0, 2] = model.table[2, 4] = 50.0  # after a comes b, after b comes c
+    scores = evaluation.loglikelihood(model, letters, [("a", "bc"), ("a", "bb"), ("a", "b")])
+    assert [s.is_greedy for s in scores] == [True, False, True]
+    assert scores[0].log_prob == pytest.approx(0, abs=1e-9)
+
+
+def test_a_text_too_long_loses_its_beginning_and_batches_change_nothing() -> None:
+    model, letters = Chain(context_length=3), Letters()
+    score = evaluation.loglikelihood(model, letters, [("abcde", "f")])[0]
+    assert model.asked[0].tolist() == [[4, 6, 8]] and score.log_prob == pytest.approx(by_hand(model, [8, 10]))
+    with pytest.raises(ValueError, match="continuation of 4 tokens, and the model sees context_length=3"):
+        evaluation.loglikelihood(model, letters, [("a", "bcde")])
+    draw = random.Random(0)
+    pairs = [("".join(draw.choices("abc", k=draw.randint(1, 90))), "cab") for _ in range(200)]
+    model = Chain()
+    together = evaluation.loglikelihood(model, letters, pairs)
+    assert 1 < len(model.asked) < 200
+    alone = [evaluation.loglikelihood(model, letters, [pair])[0] for pair in pairs]
+    assert [s.log_prob for s in together] == pytest.approx([s.log_prob for s in alone], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [(("ab", ""), "continuation '', which adds no token to 'ab'"), (("", "ab"), "empty context; give start=")],
+)
+def test_nothing_to_score_is_refused(pair: tuple[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluation.loglikelihood(Chain(), Letters(), [pair])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -85,6 +85,85 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     if len(ids) > 1:  # a single token without a start token has nothing before it
         nats += _negative_log_likelihood(model, _checked(model, torch.tensor(ids)), length)
     return nats / math.log(2) / len(text.encode("utf-8"))
+
+
+class Likelihood(NamedTuple):
+    """How a model sees a continuation."""
+
+    log_prob: float
+    """Sum of the log-probabilities of its tokens, in nats."""
+    is_greedy: bool
+    """Every token is the model's first choice."""
+
+
+def loglikelihood(
+    model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, start: int | None = None
+) -> list[Likelihood]:
+    """Return how likely a model finds each continuation after its context.
+
+    Context and continuation are tokenised as one text, as the model would meet them; spaces at the end of a context count
+    to the continuation, since in byte-level vocabularies they begin its first word. A text that is longer than the
+    model's context loses its beginning.
+
+    Args:
+        model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length.
+        tokenizer: has ``encode(text)``.
+        pairs: (context, continuation); the continuation has at least one token.
+        start: an id to put before each text, such as that of the end-of-text token. Without it a context may not be empty.
+
+    Raises:
+        ValueError: a continuation is empty, or so is a context without ``start``.
+
+    Source: the rules of EleutherAI's evaluation harness. Used in: 2019_gpt2, 2020_gpt3.
+    """
+    limit = _limit(model, "context_length")
+    rows = [_tokenised(tokenizer, *pair, start=start, limit=limit) for pair in pairs]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # rows of like lengths share a batch
+    found: dict[int, Likelihood] = {}
+    device = next(model.parameters()).device
+    with torch.inference_mode(), in_mode(model, training=False):
+        for some in _batches(order, [len(ids) for ids, _ in rows]):
+            longest = max(len(rows[i][0]) for i in some)
+            ids = torch.tensor([rows[i][0] + [0] * (longest - len(rows[i][0])) for i in some], device=device)
+            real = torch.tensor([[True] * len(rows[i][0]) + [False] * (longest - len(rows[i][0])) for i in some])
+            logits = model(ids[:, :-1], mask=real[:, :-1].to(device)).logits
+            logits = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)  # (B, T, V)
+            chosen = logits.gather(-1, ids[:, 1:, None])[..., 0]  # (B, T), of each token that came
+            first = logits.argmax(-1) == ids[:, 1:]
+            for row, i in enumerate(some):
+                at = slice(len(rows[i][0]) - 1 - rows[i][1], len(rows[i][0]) - 1)
+                found[i] = Likelihood(chosen[row, at].double().sum().item(), bool(first[row, at].all()))
+    return [found[i] for i in range(len(rows))]
+
+
+def _tokenised(
+    tokenizer: Tokenizer, context: str, continuation: str, *, start: int | None, limit: int | None
+) -> tuple[list[int], int]:
+    """Return the ids of both together, and how many of them are the continuation's."""
+    moved = context[len(context.rstrip(" ")) :]
+    context, continuation = context[: len(context) - len(moved)], moved + continuation
+    before = [] if start is None else [start]
+    whole = before + list(tokenizer.encode(context + continuation))
+    n = len(whole) - len(before) - len(tokenizer.encode(context))
+    if n < 1:
+        raise ValueError(f"pairs holds the continuation {continuation!r}, which adds no token to {context[-40:]!r}")
+    if limit is not None and n > limit:
+        raise ValueError(f"pairs holds a continuation of {n} tokens, and the model sees context_length={limit} at once")
+    if n == len(whole):
+        raise ValueError("pairs holds an empty context; give start=, the id that texts begin with")
+    return (whole if limit is None else whole[-(limit + 1) :]), n
+
+
+def _batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Cut rows, the shortest first, into batches of a bounded number of tokens."""
+    some: list[int] = []
+    for i in order:
+        if some and (len(some) + 1) * lengths[i] > _TOKENS_AT_ONCE:
+            yield some
+            some = []
+        some.append(i)
+    if some:
+        yield some
 
 
 def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:
