@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,14 @@ import pytest
 from nextword import data
 
 MEMBERS = ("toy/a.txt", "toy/b.txt")
+SPLIT = [
+    data.load_wikitext2,
+    data.load_tatoeba,
+    data.load_english,
+    data.load_cmudict,
+    data.load_boolq,
+    data.load_quac,
+]
 
 
 @pytest.fixture
@@ -157,21 +166,46 @@ def test_missing_member_is_named(toy, monkeypatch):
 def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="wikitext2"):
         data.fetch("wikitext3")
-    with pytest.raises(ValueError, match="'valid'"):
-        data.load_wikitext2("dev")
-    with pytest.raises(ValueError, match="'valid'"):
-        data.load_tatoeba("dev")
-    with pytest.raises(ValueError, match="'valid'"):
-        data.load_cmudict("dev")
+    for load in SPLIT:
+        with pytest.raises(ValueError, match="split='dev': choose 'train', 'valid' or 'test'"):
+            load("dev")
+    with pytest.raises(ValueError, match="domain='songs': choose 'movies', 'products', 'tweets', 'editorials'"):
+        data.load_snippets("songs")
     with pytest.raises(ValueError, match="recorded run"):
         data.load_run("nothing")
 
 
 def test_every_source_is_pinned_licensed_and_cited():
     for name, source in data.SOURCES.items():
-        assert len(source.archive.sha256) == 64, name
+        assert re.fullmatch("[0-9a-f]{64}", source.archive.sha256), name
         assert source.licence and source.cite and source.members, name
         assert source.licence in data.credit(name)
+    assert [name for name, source in data.SOURCES.items() if not source.redistribute] == ["ratings"]
+
+
+def test_sources_of_one_package_share_one_archive_and_no_member():
+    """So a package is downloaded once, and all that the book reads of it comes out together."""
+    archives = {source.archive for source in data.SOURCES.values()}
+    assert len({archive.package for archive in archives}) == len(archives)
+    members = [member for source in data.SOURCES.values() for member in source.members]
+    assert len(members) == len(set(members))
+
+
+def test_all_members_of_an_archive_come_out_in_one_pass(toy, monkeypatch):
+    archive = data.SOURCES["toy"].archive
+    two = {n: data.Source(archive, (f"toy/{n}.txt",), "Toy", "CC0", True, "nobody") for n in ("a", "b")}
+    monkeypatch.setattr(data, "SOURCES", two)
+    data.fetch("a")
+    toy.unlink()
+    assert (data.fetch("b") / "toy/b.txt").read_text() == "beta"
+
+
+def test_make_data_prints_the_credit_of_each_source(monkeypatch, capsys):
+    fetched = []
+    monkeypatch.setattr(data, "fetch", fetched.append)
+    data.main()
+    assert fetched == list(data.SOURCES)
+    assert capsys.readouterr().out.splitlines() == [data.credit(name) for name in data.SOURCES]
 
 
 def test_wikitext2_has_the_published_word_counts():
@@ -187,6 +221,92 @@ def test_tatoeba_splits_go_by_the_english_sentence():
     assert not english["train"] & english["test"] and not english["train"] & english["valid"]
     assert 0.005 < len(splits["test"]) / 140_868 < 0.015
     assert all("tatoeba" in p.attribution for p in splits["test"])
+
+
+def test_english_has_each_sentence_of_tatoeba_once_in_the_split_of_its_pairs():
+    train, test = data.load_english("train"), data.load_english("test")
+    assert (len(train), len(test), len({*train, *test})) == (187_703, 1912, 187_703 + 1912)
+    paired = list(dict.fromkeys(pair.english for pair in data.load_tatoeba("test")))
+    assert test[: len(paired)] == paired, "the Spanish pairs come first"
+    assert train[0] == "Go."
+
+
+def test_boolq_splits_go_by_the_passage():
+    splits = {s: data.load_boolq(s) for s in ("train", "valid", "test")}
+    assert {s: len(questions) for s, questions in splits.items()} == {"train": 12_205, "valid": 259, "test": 233}
+    passages = {s: {q.passage for q in questions} for s, questions in splits.items()}
+    assert sum(map(len, passages.values())) == len(set.union(*passages.values())) == 10_148, "no passage in two splits"
+    questions = [q for part in splits.values() for q in part]
+    assert sum(q.answer for q in questions) == 7907
+    assert all(type(q.answer) is bool and q.question == q.question.lower() and " -- " in q.passage for q in questions)
+    first = splits["train"][0]
+    assert (first.question, first.answer) == ("do you have to be an all-star to be in the home run derby", False)
+    assert first.passage.startswith("Home Run Derby -- Some notable performances")
+
+
+def test_quac_gives_each_passage_once():
+    splits = {s: data.load_quac(s) for s in ("train", "valid", "test")}
+    assert {s: len(passages) for s, passages in splits.items()} == {"train": 960, "valid": 19, "test": 21}
+    passages = [passage for part in splits.values() for passage in part]
+    assert len(set(passages)) == 1000
+    assert not any("CANNOTANSWER" in passage or passage != passage.strip() for passage in passages)
+
+
+def test_court_cases_are_plain_text():
+    cases = data.load_court_cases()
+    assert len(cases) == len(set(cases)) == 868
+    assert not any(re.search(r"[<>]|&\w+;", case) or case != case.strip() for case in cases)
+    assert cases[0].startswith("On March 8th, 2014, several citizens of Montgomery, Alabama")
+
+
+def test_the_bible_is_tidy_and_whole():
+    text = data.load_bible()
+    chapters = text.split("\n\n")
+    assert len(chapters) == 1189 and len(text.split()) == 764_786
+    assert chapters[0].startswith("In the beginning God created the heavens and the earth. Now the earth was formless")
+    assert chapters[-1].endswith("The grace of the Lord Jesus be with all the saints. Amen.")
+    psalms = [chapter for chapter in chapters if re.match(r"(BOOK [IV]+\s)?Psalm \d", chapter)]
+    numbers = [re.search(r"Psalm (\d+)", psalm)[1] for psalm in psalms]
+    assert numbers == [str(n) for n in range(1, 151)], "each psalm begins with its number"
+    assert psalms[22].startswith("Psalm 23\nA Psalm by David.\nYahweh is my shepherd: I shall lack nothing.")
+    assert "Adah and Zillah, Hear my voice,\nYou wives of Lamech, listen" in chapters[3], "lines of poetry stay"
+    assert not re.search(r"`|  |\n{3}| \n|\n |[.,;:!?][A-Za-z]", text), (
+        "no stray quotes and spaces, no verses run together"
+    )
+
+
+def test_snippets_are_the_bare_texts():
+    texts = {domain: data.load_snippets(domain) for domain in ("movies", "products", "tweets", "editorials")}
+    counts = {domain: len(snippets) for domain, snippets in texts.items()}
+    assert counts == {"movies": 10_605, "products": 3708, "tweets": 4200, "editorials": 5190}
+    for domain, snippets in texts.items():
+        assert all(text and text == text.strip() for text in snippets), domain
+        assert not any(re.search(r"&(amp|lt|gt|quot);|\t|\r|\n|\ufffd|\d\t", text) for text in snippets), domain
+    assert texts["movies"][2] == "Effective but too tepid biopic"
+    assert texts["products"][0] == "troubleshooting ad-2500 and ad-2600 no picture scrolling b/w."
+    assert texts["tweets"][1] == "Yay. Another good phone interview."
+    assert any("clichés" in text for text in texts["movies"]) and any("<3" in text for text in texts["tweets"])
+
+
+@pytest.mark.parametrize("language", ["english", "japanese"])
+def test_winograd_twins_have_their_slots_and_opposite_answers(language):
+    twins = data.load_winograd(language)
+    assert len(twins) == len({twin.id for twin in twins}) > 20
+    for twin in twins:
+        assert twin.text.count("[pronoun]") == twin.text.count("[word]") == 1, twin.id
+        assert len(set(twin.candidates)) == len(set(twin.words)) == 2 and sorted(twin.answers) == [0, 1], twin.id
+        assert bool(twin.gloss) == (language == "japanese"), twin.id
+
+
+def test_a_winograd_word_goes_with_its_answer(tmp_path, monkeypatch):
+    twins = [{"word": "small", "answer": 1}, {"word": "large", "answer": 0}]
+    row = {"id": "t", "text": "[pronoun] is too [word].", "pronoun": "it", "candidates": ["cup", "box"], "twins": twins}
+    (tmp_path / "winograd.json").write_text(json.dumps({"title": "Twins", "english": [row], "japanese": []}))
+    monkeypatch.setattr(data, "_BUNDLED", tmp_path)
+    twin = data.Twin("t", "[pronoun] is too [word].", "it", ("cup", "box"), ("small", "large"), (1, 0), "")
+    assert data.load_winograd() == [twin]
+    with pytest.raises(ValueError, match="language='title': choose 'english' or 'japanese'"):
+        data.load_winograd("title")
 
 
 def test_cmudict_lists_every_way_to_say_a_word():

@@ -5,11 +5,16 @@ import copy
 import json
 import pickle
 import random
+import sys
+import sysconfig
 import time
+import unicodedata
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from pydoc_data.topics import topics
 
+import gguf
 import pytest
 import regex
 import tiktoken
@@ -19,8 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
+from nextword import data
 from nextword import tokenizers as ours
-from nextword.tokenizers import BYTE_ORDER, GPT2_PATTERN, ByteBPE
+from nextword.tokenizers import BYTE_ORDER, GPT2_PATTERN, SMOLLM_PATTERN, ByteBPE
 
 DOCUMENTS = list(topics.values())  # the help texts of Python: English, code, tables
 END = "<|endoftext|>"
@@ -34,6 +40,46 @@ FRAGMENTS = [
 
 def random_text(rng: random.Random, length: int) -> str:
     return "".join(rng.choices(FRAGMENTS, k=length))
+
+
+PLANES = [range(0x80), range(0x80, 0x800), range(0x800, 0xD800), range(0xE000, 0x10000), range(0x10000, 0x20000)]
+PLANES += [range(0x20000, 0x40000), range(0x40000, 0xE0000), range(0xE0000, 0x110000)]  # none holds surrogates
+DIGITS = [c for c in map(chr, range(0x20000)) if unicodedata.category(c)[0] == "N"]  # of all scripts, and Ⅷ, ½, ²
+MARKS = [*map(chr, range(0x300, 0x370)), "\u0651", "\u093c", "\u094d", "\u20e3", "\ufe0f", "\u3099"]
+EMOJI = [*"😀👩👨👧🚀❤🏴🇦🇺🇯🇵🏽🏿☕", "\u200d", "\ufe0f", "\u20e3", "\U000e0067", "\U000e007f"]
+SPACES = [*" \t\n\r\v\f\x1c\x85\xa0\u1680\u2003\u2028\u202f\u3000", " ", "  ", "\r\n"]
+ENDINGS = [e for a in "'’" for e in (f"{a}s", f"{a}t", f"{a}re", f"{a}ve", f"{a}m", f"{a}ll", f"{a}d", f"{a}l", a)]
+WORDS = ["it", "IT", "we", " they", " don", "o", "É", "ſ", "2", "-", " ", "\n", *ENDINGS, *(e.upper() for e in ENDINGS)]
+CJK = [*"日本語の文章、中文字。 한국어", *map(chr, range(0x4E00, 0x5200)), *map(chr, range(0x3041, 0x30FF))]
+RTL = [*"שלום עולם السلام عليكم\u200f\u202b\u2067", *map(chr, range(0x5B0, 0x5F0)), *map(chr, range(0x620, 0x660))]
+
+
+def adversarial_texts(rng: random.Random, n: int) -> list[str]:
+    """Return ``n`` short texts, of each kind about as many."""
+    english, code = data.load_wikitext2("valid"), Path(sysconfig.get_path("stdlib"), "argparse.py").read_text()
+
+    def pick(parts: list[str], most: int) -> str:
+        return "".join(rng.choices(parts, k=rng.randint(0, most)))
+
+    def cut(text: str, most: int) -> str:
+        begin = rng.randrange(len(text))
+        return text[begin : begin + rng.randint(0, most)]
+
+    kinds = [
+        lambda: "".join(chr(rng.choice(rng.choice(PLANES))) for _ in range(rng.randint(0, 12))),
+        lambda: rng.randbytes(rng.randint(0, 24)).decode("latin-1"),
+        lambda: pick([*"aeoné ", *MARKS], 16),
+        lambda: pick(EMOJI, 12),
+        lambda: pick(SPACES, 20) + rng.choice(["", "x", "0", "!", "é"]) + pick(SPACES, 20),
+        lambda: pick(WORDS, 12),
+        lambda: pick([*DIGITS, *"0123456789" * 30, " ", "  ", "\n", ".", "x"], 12),
+        lambda: pick(CJK, 12),
+        lambda: pick(RTL, 16),
+        lambda: pick(FRAGMENTS, 16),
+        lambda: cut(english, 100),
+        lambda: cut(code, 100),
+    ]
+    return [kinds[i % len(kinds)]() for i in range(n)]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +117,21 @@ def oracle(bpe) -> tiktoken.Encoding:
 )
 def test_the_pattern_cuts_as_its_description_says(text, pieces):
     assert regex.findall(GPT2_PATTERN, text) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("x12  3\n\n4", ["x", "1", "2", "  ", "3", "\n\n", "4"]),  # white space before a digit stays whole
+        ("  a \n b", [" ", " a", " \n", " b"]),  # before a word it does not
+        (" 1½Ⅷ٣", [" ", "1", "½", "Ⅷ", "٣"]),
+        ("it's 5's!", ["it", "'s", " ", "5", "'s", "!"]),
+    ],
+)
+def test_the_pattern_of_smollm_cuts_digits_out_first(text, pieces):
+    assert regex.findall(SMOLLM_PATTERN, text) == pieces
+    halves = regex.split(r"(\p{N})", text)  # the definition: cut at each digit, then as GPT-2 does
+    assert [piece for half in halves for piece in regex.findall(GPT2_PATTERN, half)] == pieces
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -291,6 +352,197 @@ def test_the_cache_of_pieces_is_bounded_and_changes_nothing(bpe, monkeypatch):
     assert max(map(len, small._cache)) <= small._cache.max_length
 
 
+# ------------------------------------------------------------------------------------- the vocabularies of real models
+
+
+def first_difference(texts: list[str], ids: list[list[int]], expected: list[list[int]]) -> tuple | None:
+    """Return the first text whose ids are wrong, with both rows: comparing the lists as a whole would say too much."""
+    return next((row for row in zip(texts, ids, expected, strict=True) if row[1] != row[2]), None)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> ByteBPE:
+    return ByteBPE.gpt2()
+
+
+@pytest.fixture(scope="module")
+def gpt2_oracle() -> tiktoken.Encoding:
+    lines = (data.fetch("gpt2_ranks") / data.source("gpt2_ranks").members[0]).read_text().split("\n")
+    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
+    cuts = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"  # tiktoken's own words for it
+    return tiktoken.Encoding("gpt2", pat_str=cuts, mergeable_ranks=ranks, special_tokens={END: 50256})
+
+
+def test_gpt2_has_the_published_ids(gpt2):
+    assert gpt2.vocab_size == 50_257
+    assert gpt2.special_tokens == {END: 50_256}
+    ids = [15496, 995, 11, 428, 318, 402, 11571, 12, 17, 11241, 1634, 0]
+    assert gpt2.encode("Hello world, this is GPT-2 tokenization!") == ids
+    assert [gpt2.token_bytes(i)[0] for i in range(256)] == list(BYTE_ORDER)
+    assert gpt2.merges()[:3] == [(b" ", b"t"), (b" ", b"a"), (b"h", b"e")]
+    assert len(gpt2.merges()) == 50_000
+
+
+def test_gpt2_equals_tiktoken_on_a_hundred_thousand_strings(gpt2, gpt2_oracle):
+    texts = adversarial_texts(random.Random(6), 100_000)
+    ids = gpt2.encode_batch(texts)
+    assert not first_difference(texts, ids, gpt2_oracle.encode_ordinary_batch(texts, num_threads=1))
+    assert [gpt2.decode(i) for i in ids] == texts
+
+
+@pytest.mark.parametrize(
+    "text", ["^0a's \n" * 10_000, "a" * 100_000, " \n" * 50_000 + "x", "\t" * 99_999, "👩\u200d" * 20_000]
+)
+def test_gpt2_equals_tiktoken_on_long_repeats(gpt2, gpt2_oracle, text):
+    assert gpt2.encode(text) == gpt2_oracle.encode_ordinary(text)
+
+
+def test_gpt2_equals_tiktoken_where_special_tokens_are_allowed(gpt2, gpt2_oracle):
+    rng = random.Random(7)
+    for _ in range(300):
+        text = "".join(rng.choices([END, "<|", "|>", "endoftext", " ", "a"], k=8))
+        assert gpt2.encode(text, allow_special=[END]) == gpt2_oracle.encode(text, allowed_special={END})
+
+
+@pytest.fixture(scope="module")
+def smollm2_path() -> Path:
+    return data.fetch("smollm2") / data.source("smollm2").members[0]
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_path) -> ByteBPE:
+    return ByteBPE.from_gguf(smollm2_path)
+
+
+@pytest.fixture(scope="module")
+def smollm2_oracle(smollm2_path) -> tokenizers.Tokenizer:
+    """Return what transformers reads from the same file, told to take the names of special tokens for ordinary text."""
+    from transformers import AutoTokenizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        tokenizer = AutoTokenizer.from_pretrained(smollm2_path.parent, gguf_file=smollm2_path.name).backend_tokenizer
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def smollm2_texts(smollm2) -> list[str]:
+    """Ten thousand texts without the bytes that SmolLM2 has no token for, which ``tokenizers`` drops."""
+    texts = adversarial_texts(random.Random(8), 11_000)
+    texts = [text for text in texts if not set(text.encode()) & set(smollm2.absent)]
+    assert len(texts) > 10_000
+    return texts
+
+
+def test_smollm2_has_the_layout_of_its_file(smollm2):
+    assert smollm2.vocab_size == 49_152
+    assert list(smollm2.special_tokens.values()) == list(range(17)), "special tokens come first"
+    assert {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}.items() <= smollm2.special_tokens.items()
+    assert smollm2.pattern == SMOLLM_PATTERN
+    assert len(smollm2.absent) == 21 and len(smollm2.merges()) == 49_152 - 17 - (256 - 21)
+    chat = "<|im_start|>user\nHi<|im_end|>"
+    ids = smollm2.encode(chat, allow_special=["<|im_start|>", "<|im_end|>"])
+    assert (ids[0], ids[-1], smollm2.decode(ids)) == (1, 2, chat)
+    assert set(smollm2.encode(chat)).isdisjoint(range(17))
+
+
+BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+DIGITS_FIRST = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BYTE_LEVEL])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cut"), [(SMOLLM_PATTERN, DIGITS_FIRST), (GPT2_PATTERN, BYTE_LEVEL)], ids=["smollm", "gpt-2"]
+)
+def test_smollm2_equals_transformers_on_ten_thousand_strings(smollm2, smollm2_oracle, smollm2_texts, pattern, cut):
+    """Version 5.24 of transformers takes GPT-2's cuts for this file. SmolLM2 was trained with digits cut out first."""
+    bpe = ByteBPE(ranks_of(smollm2), pattern=pattern, special_tokens=smollm2.special_tokens, absent=smollm2.absent)
+    smollm2_oracle.pre_tokenizer = cut
+    expected = [row.ids for row in smollm2_oracle.encode_batch(smollm2_texts, add_special_tokens=False)]
+    ids = bpe.encode_batch(smollm2_texts)
+    assert not first_difference(smollm2_texts, ids, expected)
+    assert [bpe.decode(i) for i in ids] == smollm2_texts
+
+
+def test_smollm2_refuses_what_it_has_no_token_for(smollm2):
+    assert smollm2.absent == bytes([4, 6, 19, 20, 22, 29, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)])
+    for text, byte in (("a\x04b", "04"), ("x \U00040000", "f1")):
+        with pytest.raises(ValueError, match=f"no token for the byte 0x{byte}, met in"):
+            smollm2.encode(text)
+    with pytest.raises(ValueError, match="0xff"):
+        smollm2.encode_bytes(b"\xff")
+
+
+def test_smollm2_is_the_same_when_loaded(smollm2, smollm2_texts, tmp_path):
+    smollm2.save(tmp_path / "bpe.json")
+    loaded = ByteBPE.load(tmp_path / "bpe.json")
+    assert loaded.encode_batch(smollm2_texts[:1000]) == smollm2.encode_batch(smollm2_texts[:1000])
+    assert (loaded.absent, loaded.special_tokens) == (smollm2.absent, smollm2.special_tokens)
+    assert loaded.token_bytes(49_151) == smollm2.token_bytes(49_151) == b"ectable"
+
+
+def spell(token: bytes) -> str:
+    character = dict(zip(BYTE_ORDER, sorted(pre_tokenizers.ByteLevel.alphabet()), strict=True))
+    return "".join(character[byte] for byte in token)
+
+
+def write_gguf(path: Path, bpe: ByteBPE, **changes: object) -> Path:
+    """Write a vocabulary as a GGUF file, special tokens first and without the byte 0xff; a change to None leaves out."""
+    special = list(bpe.special_tokens)
+    ordinary = [bpe.token_bytes(i) for i in range(bpe.vocab_size - len(special)) if bpe.token_bytes(i) != b"\xff"]
+    parts = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": special + [spell(token) for token in ordinary],
+        "token_type": [3] * len(special) + [1] * len(ordinary),
+        "merges": [f"{spell(left)} {spell(right)}" for left, right in bpe.merges()],
+    }
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in {**parts, **changes}.items():
+        if value is not None:
+            add = writer.add_array if isinstance(value, list) else writer.add_string
+            add(f"tokenizer.ggml.{name}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("pre", "pattern"), [("gpt-2", GPT2_PATTERN), ("smollm", SMOLLM_PATTERN)])
+def test_a_gguf_file_gives_its_vocabulary_back(tmp_path, pre, pattern):
+    bpe = ByteBPE.train(DOCUMENTS[:20], 400, pattern=pattern, special_tokens=[END, "<pad>"])
+    read = ByteBPE.from_gguf(write_gguf(tmp_path / "model.gguf", bpe, pre=pre))
+    assert (read.pattern, read.special_tokens, read.absent) == (pattern, {END: 0, "<pad>": 1}, b"\xff")
+    assert read.merges() == bpe.merges()
+    tokens = [bpe.token_bytes(i) for i in bpe.encode(DOCUMENTS[30])]
+    assert [read.token_bytes(i) for i in read.encode(DOCUMENTS[30])] == tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(pre="llama-bpe"), "pre is 'llama-bpe'; known patterns are .*'gpt-2', 'smollm'"),
+        (dict(pre=None), "lacks tokenizer.ggml.pre"),
+        (dict(merges=None), "lacks tokenizer.ggml.merges"),
+        (dict(model="llama"), "model is 'llama'"),
+        (dict(merges=["Ġ t"]), "not in the order of its merges"),
+        (dict(token_type=[3] + [1] * 258 + [4]), "a token is of type 4"),
+        (dict(token_type=[3]), "argument 2 is shorter"),
+        (dict(token_type=[1] * 260), "a token holds ' ', which stands for no byte"),
+    ],
+)
+def test_a_gguf_file_that_is_no_byte_level_bpe_is_refused(tmp_path, changes, message):
+    bpe = ByteBPE.train(["low lower lowest"], 261, special_tokens=["a special one"])
+    with pytest.raises(ValueError, match=f"(?s)model.gguf.*{message}"):
+        ByteBPE.from_gguf(write_gguf(tmp_path / "model.gguf", bpe, **changes))
+
+
+def test_without_gguf_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ImportError, match=r'pip install "nextword\[chapters\]"'):
+        ByteBPE.from_gguf(tmp_path / "model.gguf")
+
+
 # -------------------------------------------------------------------------------------------------------- round trip
 
 ANY_CHARACTERS = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])))
@@ -432,6 +684,8 @@ def change(**fields):
         (lambda c: {k: v for k, v in c.items() if k != "pattern"}, r"missing keys \['pattern'\]"),
         (lambda c: [c], "not a JSON object"),
         (change(pattern=None), "pattern must be a string"),
+        (change(absent=None), "absent must be a string"),
+        (change(absent="a"), "absent holds the byte 0x61, which has the id 64"),
         (change(tokens=[1]), "tokens must be a list of strings"),
         (lambda c: change(tokens=[*c["tokens"], "中"])(c), "latin-1"),
         (lambda c: change(tokens=[*c["tokens"], c["tokens"][300]])(c), "each once"),

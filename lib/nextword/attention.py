@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -270,10 +270,11 @@ class MultiHeadAttention(nn.Module):
         return self._join(scaled_dot_product_attention(q, k, v, mask, **settings))  # type: ignore[arg-type]
 
     def _split(self, x: Tensor, n_heads: int) -> Tensor:
-        return rearrange(x, "B T (H D) -> B H T D", H=n_heads)
+        B, T, _ = x.shape
+        return x.view(B, T, n_heads, -1).transpose(1, 2)  # (B, H, T, D)
 
     def _join(self, heads: Tensor) -> Tensor:
-        joined: Tensor = self.out(rearrange(heads, "B H T D -> B T (H D)"))
+        joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, H·D), then (B, T, C)
         return joined
 
 

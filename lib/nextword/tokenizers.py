@@ -22,6 +22,7 @@ from typing import Any
 import regex
 from torch import Tensor
 
+from nextword.data import fetch, source
 from nextword.runtime import progress
 
 Pair = tuple[int, int]
@@ -38,13 +39,25 @@ r"""How GPT-2 cuts a text into pieces (pre-tokens). No token reaches across a cu
 - ``\s+``: the white space that is left: a line break or a tab right before a word.
 """
 
+SMOLLM_PATTERN = r"""\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
+r"""How SmolLM2 cuts a text: every digit stands alone, and what lies between digits is cut as in GPT-2.
+
+So a number is spelt digit by digit, white space before a digit stays whole, and no space ever goes to a digit.
+"""
+
+PATTERNS = {"gpt-2": GPT2_PATTERN, "smollm": SMOLLM_PATTERN}
+"""The patterns that ``from_gguf`` knows, by the name that a GGUF file gives them."""
+
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
 """The byte that each of the ids 0 to 255 stands for. GPT-2 puts the printable Latin-1 characters first: 0 is "!"."""
 _BYTE_ID = bytes(BYTE_ORDER.index(byte) for byte in range(256))  # the inverse: _BYTE_ID[byte] is its id
+_BYTE_OF = dict(zip(map(chr, [*_PRINTABLE, *range(0x100, 0x144)]), BYTE_ORDER, strict=True))
+"""The byte that a character stands for where GPT-2 spells tokens as text: "Ġ" is the space, "Ċ" the line break."""
 
 _FORMAT, _VERSION = "nextword.ByteBPE", 1
 _FIELDS = {"format", "version", "pattern", "special_tokens", "tokens"}
+_OPTIONAL = {"absent"}
 
 
 class ByteBPE:
@@ -52,10 +65,11 @@ class ByteBPE:
 
     Ids are laid out as in GPT-2: 0 to 255 are the single bytes in the order of ``BYTE_ORDER``, then one id for each
     merge in the order in which merges were learnt, then the special tokens. The id of a token is also its rank:
-    encoding merges the neighbours whose union has the lowest id, until none is left.
+    encoding merges the neighbours whose union has the lowest id, until none is left. A vocabulary made elsewhere may
+    begin with its special tokens, as SmolLM2's does: what counts is that ids rise in the order of the merges.
 
     Any bytes survive the round trip, and so does any text that UTF-8 can express. A lone surrogate, which it cannot
-    express, becomes U+FFFD, as in OpenAI's tiktoken.
+    express, becomes U+FFFD, as in OpenAI's tiktoken. Only a vocabulary with ``absent`` bytes refuses some texts.
 
     Used in: 2019_gpt2.
 
@@ -75,20 +89,24 @@ class ByteBPE:
         *,
         pattern: str = GPT2_PATTERN,
         special_tokens: Mapping[str, int] | None = None,
+        absent: bytes = b"",
     ) -> None:
-        """Build a tokenizer from its tokens. ``train``, ``load`` and ``from_tiktoken`` are the usual ways to one.
+        """Build a tokenizer from its tokens. ``train``, ``load``, ``gpt2`` and ``from_gguf`` are the usual ways to one.
 
         Args:
-            ranks: id of each token; all 256 single bytes must be among them.
+            ranks: id of each token; all 256 single bytes but the ``absent`` ones must be among them.
             pattern: regular expression (module ``regex``) that cuts a text into pieces; it may have no capturing group.
             special_tokens: id of each special token, such as ``{"<|endoftext|>": 50256}``.
+            absent: bytes that have no token, so that no text with one of them can be encoded.
 
         Raises:
-            ValueError: a byte is missing, the ids are not 0, 1, 2, … without gaps, or the pattern cannot be used.
+            ValueError: a byte is missing, or has a token although it is ``absent``; the ids are not 0, 1, 2, … without
+                gaps; or the pattern cannot be used.
         """
         self._ranks = dict(ranks)
         self._special = dict(special_tokens or {})
-        _check_vocabulary(self._ranks, self._special)
+        self.absent = bytes(sorted(set(absent)))
+        _check_vocabulary(self._ranks, self._special, self.absent)
         self.pattern = pattern
         self._pattern = _compile(pattern)
         self._token_of = {i: token for token, i in self._ranks.items()}
@@ -159,6 +177,44 @@ class ByteBPE:
         names = _check_names("special_tokens", special_tokens)
         return cls(ranks, pattern=pattern, special_tokens=_number(names, first=len(ranks)))
 
+    @classmethod
+    def gpt2(cls) -> ByteBPE:
+        """Return the tokenizer of GPT-2 and GPT-3 with the 50,257 ids that OpenAI published, fetched on first use.
+
+        Raises:
+            DataError: the file is not in the cache and cannot be had.
+
+        Source: Radford et al. 2019. Used in: 2019_gpt2.
+        """
+        return cls.from_tiktoken(fetch("gpt2_ranks") / source("gpt2_ranks").members[0])
+
+    @classmethod
+    def from_gguf(cls, path: str | Path) -> ByteBPE:
+        """Read the vocabulary of a language model from its GGUF file, such as that of SmolLM2 (Allal et al. 2025).
+
+        Such a file spells each byte of a token as a character, lists the merges, and names the pattern. Its control
+        tokens become the special tokens. Bytes without a token are the ``absent`` ones: SmolLM2 lacks 21, six control
+        characters and bytes that UTF-8 never or hardly ever needs.
+
+        Raises:
+            ImportError: the package ``gguf`` is not installed.
+            ValueError: the file is no GGUF file, lacks a part of the vocabulary, is no byte-level BPE, names a pattern
+                that is not in ``PATTERNS``, or has ids that are not in the order of its merges.
+        """
+        try:
+            tokens, kinds, merges, pattern = _read_gguf(path)
+            kind_of = dict(zip(tokens, kinds, strict=True))
+            special = {token: i for i, token in enumerate(tokens) if kind_of[token] == _CONTROL}
+            spelt = _spelt_bytes(token for token in tokens if token not in special)
+            ranks = {spelt[token]: i for i, token in enumerate(tokens) if token in spelt}
+            absent = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
+            bpe = cls(ranks, pattern=pattern, special_tokens=special, absent=absent)
+            if bpe.merges() != [tuple(map(spelt.get, merge.split(" "))) for merge in merges]:
+                raise ValueError("its ids are not in the order of its merges")
+            return bpe
+        except ValueError as error:
+            raise ValueError(f"path={str(path)!r} holds no ByteBPE: {error}") from error
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""
@@ -203,7 +259,7 @@ class ByteBPE:
 
         Raises:
             TypeError: ``text`` is not a string (for bytes there is ``encode_bytes``).
-            ValueError: ``allow_special`` names a token that does not exist.
+            ValueError: ``allow_special`` names a token that does not exist, or the text holds an ``absent`` byte.
 
         Example:
             >>> bpe = ByteBPE.train(["aaabdaaabac"], 260, special_tokens=["<|end|>"])
@@ -279,6 +335,8 @@ class ByteBPE:
             "special_tokens": self._special,
             "tokens": [token.decode("latin-1") for token in tokens],
         }
+        if self.absent:
+            content["absent"] = self.absent.decode("latin-1")
         _write_whole(Path(path), json.dumps(content, indent=0))
 
     @classmethod
@@ -296,7 +354,8 @@ class ByteBPE:
             if len(free) != len(content["tokens"]):
                 raise ValueError(f"special_tokens={special} has an id twice or beyond the last one")
             ranks = {token.encode("latin-1"): i for token, i in zip(content["tokens"], free, strict=True)}
-            return cls(ranks, pattern=content["pattern"], special_tokens=special)
+            absent = content.get("absent", "").encode("latin-1")
+            return cls(ranks, pattern=content["pattern"], special_tokens=special, absent=absent)
         except ValueError as error:
             raise ValueError(f"path={str(path)!r} holds no ByteBPE: {error}") from error
 
@@ -313,7 +372,11 @@ class _PieceCache(dict[str, tuple[int, ...]]):
     def __missing__(self, piece: str) -> tuple[int, ...]:
         data = piece.encode("utf-8", "surrogateescape")
         rank = self._ranks.get(data)
-        ids = (rank,) if rank is not None else tuple(self._ranks[part] for part in _merge(data, self._ranks))
+        try:
+            ids = (rank,) if rank is not None else tuple(self._ranks[part] for part in _merge(data, self._ranks))
+        except KeyError as error:
+            byte = error.args[0][0]
+            raise ValueError(f"this vocabulary has no token for the byte 0x{byte:02x}, met in {piece[:60]!r}") from None
         if len(piece) <= self.max_length:
             if len(self) >= self.max_pieces:
                 self.clear()
@@ -487,8 +550,10 @@ def _number(names: Iterable[str], *, first: int) -> dict[str, int]:
     return {name: i for i, name in enumerate(names, start=first)}
 
 
-def _check_vocabulary(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
-    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+def _check_vocabulary(ranks: Mapping[bytes, int], special: Mapping[str, int], absent: bytes) -> None:
+    if there := [byte for byte in absent if bytes([byte]) in ranks]:
+        raise ValueError(f"absent holds the byte 0x{there[0]:02x}, which has the id {ranks[bytes(there[:1])]}")
+    missing = [byte for byte in range(256) if byte not in absent and bytes([byte]) not in ranks]
     if missing:
         raise ValueError(f"ranks lacks {len(missing)} of the 256 single bytes, the first being 0x{missing[0]:02x}")
     if b"" in ranks:
@@ -504,17 +569,54 @@ def _read_fields(text: str) -> dict[str, Any]:
         raise ValueError(f'it is not a JSON object with "format": "{_FORMAT}"')
     if content.get("version") != _VERSION:
         raise ValueError(f"its version is {content.get('version')!r}; this library reads version {_VERSION}")
-    if content.keys() != _FIELDS:
-        missing, unknown = sorted(_FIELDS - content.keys()), sorted(content.keys() - _FIELDS)
+    missing, unknown = sorted(_FIELDS - content.keys()), sorted(content.keys() - _FIELDS - _OPTIONAL)
+    if missing or unknown:
         raise ValueError(f"missing keys {missing}, unknown keys {unknown}")
     tokens, special = content["tokens"], content["special_tokens"]
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError("tokens must be a list of strings")
     if not isinstance(content["pattern"], str):
         raise ValueError("pattern must be a string")
+    if not isinstance(content.get("absent", ""), str):
+        raise ValueError("absent must be a string")
     if not isinstance(special, dict) or not all(type(i) is int for i in special.values()):
         raise ValueError("special_tokens must map names to ids")
     return content
+
+
+_NORMAL, _CONTROL = 1, 3  # what ``tokenizer.ggml.token_type`` says of a token
+
+
+def _read_gguf(path: str | Path) -> tuple[list[str], list[int], list[str], str]:
+    """Return what a GGUF file says of its tokenizer: tokens by id, the kind of each, merges, and the pattern."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise ImportError('from_gguf needs the package gguf. Run: pip install "nextword[chapters]"') from error
+    fields = gguf.GGUFReader(path).fields
+
+    def values(name: str) -> list[Any]:
+        if (field := fields.get(f"tokenizer.ggml.{name}")) is None:
+            raise ValueError(f"it lacks tokenizer.ggml.{name}")
+        items = [field.parts[i] for i in field.data]
+        return [item.tobytes().decode("utf-8") if item.dtype == "uint8" else item.item() for item in items]
+
+    (model,), (pre,) = values("model"), values("pre")
+    if model != "gpt2":
+        raise ValueError(f"tokenizer.ggml.model is {model!r}; byte-level BPE is called 'gpt2'")
+    if pre not in PATTERNS:
+        raise ValueError(f"tokenizer.ggml.pre is {pre!r}; known patterns are {sorted(PATTERNS)}")
+    tokens, kinds = values("tokens"), values("token_type")
+    if other := set(kinds) - {_NORMAL, _CONTROL}:
+        raise ValueError(f"a token is of type {min(other)}; known are {_NORMAL}, normal, and {_CONTROL}, control")
+    return tokens, kinds, values("merges"), PATTERNS[pre]
+
+
+def _spelt_bytes(tokens: Iterable[str]) -> dict[str, bytes]:
+    try:
+        return {token: bytes([_BYTE_OF[character] for character in token]) for token in tokens}
+    except KeyError as error:
+        raise ValueError(f"a token holds {error.args[0]!r}, which stands for no byte") from None
 
 
 def _write_whole(path: Path, text: str) -> None:
