@@ -338,3 +338,9 @@ def test_recorded_runs_say_how_they_were_made():
         run = json.loads(path.read_text())
         assert {"name", "function", "date", "versions", "points"} <= set(run), path.name
         assert all({"settings", "seconds", "result"} <= set(point) for point in run["points"]), path.name
+
+
+def test_a_source_of_one_file_gives_its_path():
+    assert data.fetch_file("cmudict").is_file()
+    with pytest.raises(ValueError, match="name='wikitext2' has 3 files"):
+        data.fetch_file("wikitext2")

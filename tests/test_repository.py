@@ -17,7 +17,7 @@ LAYERS = [
     {"runtime", "data", "claims", "plots"},
     {"attention", "sparse_attention", "layers", "tokenizers", "generation", "checkpoints"},
     {"ngram", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
-    {"training", "evaluation", "translation", "scaling_laws", "ppo", "rlhf", "check"},
+    {"training", "evaluation", "overlap", "translation", "scaling_laws", "ppo", "rlhf", "check"},
 ]
 
 
@@ -185,10 +185,16 @@ def test_the_readmes_numbers_are_those_of_the_calibration():
         assert low <= float(text) <= high, f"README.md says {text} for {id}; healthy runs lie in {low:.4g} … {high:.4g}"
 
 
-def test_the_readmes_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    exec(compile(code, "README.md", "exec"), {})
-    assert "[" in capsys.readouterr().out
+def test_the_readmes_examples_run(capsys):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    written = []
+    for code in examples:
+        exec(compile(code, "README.md", "exec"), {})
+        written.append(capsys.readouterr().out)
+    counted, generated = written
+    assert "[" in counted
+    assert len([line for line in examples[1].splitlines() if line]) == 5
+    assert "The capital of France is Paris" in generated
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Schedules, optimiser, the loop against one written out by hand, and runs that are killed and resumed."""
+"""Schedules, optimiser, the loop against one written out by hand and in two processes, and runs killed and resumed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from two_processes import COMPARED
 
 from nextword import training
 from nextword.training import History, TrainConfig, cosine, fit, in_mode, linear, make_optimizer, noam
@@ -622,6 +624,78 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatc
         fit(TinyLM(), make_batches(), TrainConfig(steps=4), checkpoint=tmp_path)
     assert os.listdir(tmp_path) == ["training.pt"]
     assert (tmp_path / "training.pt").read_bytes() == content
+
+
+# --- Two processes ---
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What both processes of one torchrun leave, after all the runs of two_processes.py."""
+    folder = tmp_path_factory.mktemp("pair")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = ["--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+    script = [str(Path(__file__).with_name("two_processes.py")), str(folder)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *address, *script]
+    quiet = {"NEXTWORD_BF16": "0", "NEXTWORD_PRESET": "cpu", "NEXTWORD_PROGRESS": "0", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env={**os.environ, **quiet}, **pipes)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.terminate()  # where it still runs; torchrun then ends both processes
+        process.wait()
+    assert process.returncode == 0, output
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_two_processes_make_the_steps_of_one(name: str, pair: list[dict[str, Any]]) -> None:
+    """Uneven rows and targets, parameters without a gradient here or everywhere, and first weights that differ."""
+    one, (first, second) = COMPARED[name](0), (results[name] for results in pair)
+    for values in ("loss", "grad_norm"):
+        assert first["history"][values] == pytest.approx(one["history"][values], rel=0, abs=1e-12), values
+        assert first["history"][values] == second["history"][values]
+    assert max(one["history"]["grad_norm"]) > 0.7 > min(one["history"]["grad_norm"]), "the clip acts, but not always"
+    for weight, value in one["weights"].items():
+        torch.testing.assert_close(first["weights"][weight], value, rtol=0, atol=1e-12, msg=weight)
+    assert_same(first["weights"], second["weights"])
+    for mine, whole in zip(first["history"]["evaluations"], one["history"]["evaluations"], strict=True):
+        assert mine == pytest.approx(whole, rel=0, abs=1e-12)
+    assert first["history"]["evaluations"] == second["history"]["evaluations"]
+    assert "12/12" in first["shown"] and not second["shown"], "one bar"
+
+
+def test_two_processes_resume_bit_for_bit_and_one_of_them_writes(pair: list[dict[str, Any]]) -> None:
+    for results in pair:
+        whole, resumed = results["whole"], results["resumed"]
+        assert_same(whole["weights"], resumed["weights"])
+        assert len(whole["history"]["loss"]) == 20
+        for values in ("steps", "loss", "grad_norm"):
+            assert whole["history"][values] == resumed["history"][values], values
+    assert_same(pair[0]["resumed"]["weights"], pair[1]["resumed"]["weights"])
+    assert [results["written"] for results in pair] == [13, 0]  # at the starts, every 4 steps, and at the ends
+
+
+def test_two_processes_draw_different_dropout(pair: list[dict[str, Any]]) -> None:
+    assert len(set(pair[0]["masks"] + pair[1]["masks"])) == 6, "each of three steps, on each process"
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("few rows", "ValueError: batches yielded a batch of size 1, too small for 2 processes"),
+        ("a mask", r"ValueError: batches yielded tensors of \[5, 6\] rows in one batch; 2 processes"),
+        ("no labels", "ValueError: batches yielded labels that are no tensor of rows; 2 processes"),
+        ("no number", "FloatingPointError: training stopped at step 2: loss nan and gradient norm nan over 11 targets"),
+        ("no targets", "FloatingPointError: training stopped at step 1: loss 0.0 and gradient norm 0.0 over 0 targets"),
+    ],
+)
+def test_two_processes_raise_together(case: str, message: str, pair: list[dict[str, Any]]) -> None:
+    first, second = (results["errors"][case] for results in pair)
+    assert re.match(message, first)
+    assert first == second
 
 
 # --- A process that is killed ---

@@ -111,6 +111,12 @@ RUNS = {
             )
         ],
     ),
+    "gpt2_start": Run("2019_gpt2", "record", [{"name": "small", "steps": 200, "seed": seed} for seed in range(3, 8)]),
+    "gpt2_sizes": Run(
+        "2019_gpt2",
+        "record",
+        [{"name": name, "steps": 900, "seed": seed} for seed in range(3) for name in ("small", "medium", "large")],
+    ),
 }
 
 

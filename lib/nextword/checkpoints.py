@@ -365,7 +365,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "bias": False,
     }
     weights = {
-        _from_gguf_name(name): torch.from_numpy(gguf.dequantize(t.data, t.tensor_type)) for name, t in packed.items()
+        _from_gguf_name(name): torch.tensor(gguf.dequantize(t.data, t.tensor_type)) for name, t in packed.items()
     }
     return config, weights
 

@@ -214,6 +214,18 @@ def fetch(name: str) -> Path:
     return target
 
 
+def fetch_file(name: str) -> Path:
+    """Return the file of a source that has only one; see :func:`fetch`.
+
+    Raises:
+        ValueError: unknown name, or the source has several files.
+    """
+    members = source(name).members
+    if len(members) > 1:
+        raise ValueError(f"name={name!r} has {len(members)} files; fetch gives the folder that they lie in")
+    return fetch(name) / members[0]
+
+
 def credit(name: str) -> str:
     """Return the line that a chapter prints under its first use of a data set: title, licence, citation."""
     s = source(name)

@@ -25,8 +25,11 @@ PRESETS = ("smoke", "cpu", "gpu")
 
 
 def device() -> torch.device:
-    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU."""
-    return torch.device("cuda" if preset() == "gpu" and torch.cuda.is_available() else "cpu")
+    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU; under torchrun a GPU a process."""
+    if preset() != "gpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    own = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
 
 
 def preset() -> str:

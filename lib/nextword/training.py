@@ -17,7 +17,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from nextword import runtime
 
@@ -279,10 +279,13 @@ def _update(
     """Make one update from the mean loss over all targets of ``batches``; return that loss and the gradient's norm.
 
     Each batch's loss is a mean over its own targets. Weighted by its share of all targets, the sum is the mean over one
-    large batch, also where the counts differ. (The plain mean over batches would favour targets in short ones.)
+    large batch, also where the counts differ. (The plain mean over batches would favour targets in short ones.) All
+    targets are those of all processes, and so are loss and gradient: every process makes the same update.
     """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device
     counts = [_count_targets(batch) for batch in batches]
-    total, loss = sum(counts), 0.0
+    total, loss = _sum(sum(counts), device), 0.0
     optimizer.zero_grad(set_to_none=True)
     for batch, count in zip(batches, counts, strict=True):
         if count:  # without targets the mean is 0/0
@@ -290,10 +293,11 @@ def _update(
                 part = _loss(model, batch) * (count / total)
             part.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             loss += part.item()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    loss = _sum(loss, device)
+    _sum_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
     if not (total and math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(f"loss {loss} and gradient norm {norm} over {total} targets")
+        raise FloatingPointError(f"loss {loss} and gradient norm {norm} over {total:.0f} targets")
     optimizer.step()
     return loss, norm
 
@@ -308,14 +312,17 @@ def _loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _count_targets(batch: Batch) -> int:
     """Count the labels other than -100 in ``labels``, ``targets`` or the last item; the examples where it has none."""
-    if isinstance(batch, Mapping):
-        last = batch.get("labels", batch.get("targets", list(batch.values())[-1]))
-    else:
-        last = batch[-1]
+    last = _labels(batch)
     if not isinstance(last, Tensor):
         return 1
     labels = not last.is_floating_point() and last.dtype != torch.bool
     return int((last != IGNORED).sum()) if labels else (len(last) if last.ndim else 1)
+
+
+def _labels(batch: Batch) -> Any:
+    if isinstance(batch, Mapping):
+        return batch.get("labels", batch.get("targets", list(batch.values())[-1]))
+    return batch[-1]
 
 
 def _to_device(batch: Any, device: torch.device) -> Batch:
@@ -324,11 +331,106 @@ def _to_device(batch: Any, device: torch.device) -> Batch:
     def move(value: Any) -> Any:
         return value.to(device) if isinstance(value, Tensor) else value
 
+    return _map(move, batch)
+
+
+def _map(move: Callable[[Any], Any], batch: Any) -> Batch:
     if isinstance(batch, Mapping) and batch:
         return {name: move(value) for name, value in batch.items()}
     if isinstance(batch, (tuple, list)) and batch:
         return [move(value) for value in batch]
     raise TypeError(f"batches yielded a {type(batch).__name__}; a tuple (ids, targets) or a dictionary fits")
+
+
+# --- Several processes under torchrun, each with its own rows of every batch -----------------------------------------
+
+
+def _processes() -> tuple[int, int]:
+    """Return the rank of this process and how many train together, as torchrun says: 0 and 1 without it."""
+    world = int(os.environ.get("WORLD_SIZE") or 1)
+    return (int(os.environ["RANK"]) if world > 1 else 0), world
+
+
+def _join(device: torch.device) -> None:
+    """Join the group of all processes, for good: a second group could meet at addresses that the first left behind."""
+    if _processes()[1] > 1 and not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+
+
+def _own_rows(batch: Batch) -> Batch:
+    """Return the rows of a batch that belong to this process: with two, every other one."""
+    rank, world = _processes()
+    if world == 1:
+        return batch
+    values = list(batch.values()) if isinstance(batch, Mapping) else batch
+    sizes = sorted({len(value) for value in values if _has_rows(value)})
+    each = f"{world} processes need a row an example in each tensor"
+    _check(len(sizes) == 1, f"batches yielded tensors of {sizes} rows in one batch; {each}")
+    _check(_has_rows(_labels(batch)), f"batches yielded labels that are no tensor of rows; {each}")
+    fix = f"give at least {world} rows, one for each"
+    _check(sizes[0] >= world, f"batches yielded a batch of size {sizes[0]}, too small for {world} processes; {fix}")
+    return _map(lambda value: value[rank::world].contiguous() if _has_rows(value) else value, batch)
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _sum(number: float, device: torch.device) -> float:
+    """Return the sum of the numbers that all processes have here."""
+    if _processes()[1] == 1:
+        return number
+    total = torch.tensor(number, dtype=torch.float64, device=device)
+    distributed.all_reduce(total)
+    return total.item()
+
+
+def _sum_gradients(parameters: list[nn.Parameter]) -> None:
+    """Put the sum over all processes into every gradient; one that a process does not have counts as zero.
+
+    All gradients of one dtype travel in one buffer. Its tail counts who has each of them: what nobody has stays None, so
+    that the optimiser passes over it.
+    """
+    if _processes()[1] == 1:
+        return
+    for dtype in dict.fromkeys(p.dtype for p in parameters):
+        alike = [p for p in parameters if p.dtype == dtype]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
+        owners = gradients[0].new_tensor([float(p.grad is not None) for p in alike])
+        buffer = torch.cat([*(g.flatten() for g in gradients), owners])
+        distributed.all_reduce(buffer)
+        *parts, owners = torch.split(buffer, [*(g.numel() for g in gradients), len(alike)])
+        for p, gradient, part, has in zip(alike, gradients, parts, owners.tolist(), strict=True):
+            p.grad = gradient.copy_(part.view_as(gradient)) if has else None
+
+
+@torch.no_grad()
+def _share_weights(model: nn.Module) -> None:
+    """Give every process the parameters and buffers of the first one."""
+    if _processes()[1] == 1:
+        return
+    for value in [*model.parameters(), *model.buffers()]:
+        copy = value.detach().contiguous()
+        distributed.broadcast(copy, 0)
+        value.copy_(copy)
+
+
+def _exists(file: Path, device: torch.device) -> bool:
+    """Return whether the file is there, for all processes and before the first of them may write it."""
+    seen, world = _sum(int(file.exists()), device), _processes()[1]
+    fix = "give a folder that all of them read"
+    _check(seen in (0, world), f"checkpoint {file} is there for {seen:.0f} of {world} processes; {fix}")
+    return seen > 0
+
+
+def _seed_process(seed: int, step: int) -> None:
+    """Start torch's random numbers of a step at a number of its own for each process, so that their dropout differs.
+
+    Rows of other processes then get other masks, and a resumed run needs the random state of no process but the first.
+    """
+    rank, world = _processes()
+    if world > 1:
+        torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
 
 
 # --- The loop --------------------------------------------------------------------------------------------------------
@@ -345,12 +447,18 @@ def fit(
 ) -> History:
     """Train ``model`` in place for ``config.steps`` updates and return what happened.
 
+    Under ``torchrun --nproc-per-node 2 script.py`` two processes draw the same batches, each works on every second row,
+    and their gradients are added up: losses and weights are those of one process, up to rounding. Only dropout differs,
+    since each process draws random numbers of its own, and layers that mix rows, such as batch normalisation. The
+    processes stay joined in torch's default group; with GPUs, each must first choose its own by ``torch.cuda.set_device``.
+
     Args:
         model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets.
         batches: yields ``(ids, targets)``, the model's own argument tuple, or a dictionary of keyword arguments. Where
             it ends, it is started again. With ``config.accumulate`` a batch weighs as much as it has targets: labels
             other than -100 in its last item, or under the key ``labels`` or ``targets``. Then the update is that of one
-            large batch, provided that the loss is one mean over those targets (a sum of two different means is not).
+            large batch, provided that the loss is one mean over those targets (a sum of two different means is not). The
+            same holds for the rows of several processes; there every tensor of a batch needs one row an example.
         config: the settings. The run is a function of model, batches and config: random numbers start at
             ``config.seed``, and those of the caller go on afterwards as if there had been no training.
         evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary goes into the history.
@@ -363,7 +471,8 @@ def fit(
             rates of the steps already made as they were.
 
     Raises:
-        ValueError: ``batches`` ran out, or the checkpoint belongs to other settings or to another model.
+        ValueError: ``batches`` ran out, a batch has fewer rows than there are processes, or the checkpoint belongs to
+            other settings or to another model.
         TypeError: a batch is no tuple or dictionary, or the model returned no loss.
         FloatingPointError: the loss or the gradient is not finite; the model is as it was before that step.
 
@@ -374,18 +483,21 @@ def fit(
     optimizer = make_optimizer(
         model, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=config.betas
     )
+    device = next(model.parameters()).device
+    _join(device)
     with _random_numbers(config.seed), in_mode(model, training=True):
-        device = next(model.parameters()).device
         stream, history = _draw(batches, device, config), History()
-        if file and resume and file.exists():
+        if file and resume and _exists(file, device):
             history = _load(file, model, optimizer, config, stream)
         elif file:
             _save(file, model, optimizer, config, history)
+        _share_weights(model)
         for step in _steps(history, config):
             start = time.perf_counter()
             rate = config.rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            _seed_process(config.seed, step)
             parts = list(islice(stream, config.accumulate))
             try:
                 loss, norm = _update(model, optimizer, parts, config.clip)
@@ -404,6 +516,9 @@ def _steps(history: History, config: TrainConfig) -> Iterator[int]:
     """Yield the steps still to make, behind a progress bar that shows the mean of the last losses."""
     done = len(history.steps)
     if done == config.steps:
+        return
+    if _processes()[0] > 0:  # one bar is enough
+        yield from range(done + 1, config.steps + 1)
         return
     bar = runtime.progress(range(done + 1, config.steps + 1), total=config.steps - done, desc="training", unit="step")
     for step in bar:
@@ -429,7 +544,7 @@ def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -
         inside = torch.get_rng_state(), random.getstate()
         torch.set_rng_state(outside[0])
         random.setstate(outside[1])
-        yield _to_device(batch, device)
+        yield _own_rows(_to_device(batch, device))
 
 
 def _repeat(batches: Iterable[Batch], needed: int) -> Iterator[Batch]:
@@ -505,15 +620,20 @@ _FIX = "take the same settings, or start anew with resume=False"
 def _save(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, history: History
 ) -> None:
-    state = {
-        "format": _FORMAT,
-        "config": {name: getattr(config, name) for name in _FIXED},
-        "history": json.dumps(history.to_dict()),
-        "model": _raw(model).state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": _random_state(),
-    }
-    _replace(file, lambda target: torch.save(state, target))
+    """Write a checkpoint. Of several processes the first writes, and the others wait for it."""
+    rank, world = _processes()
+    if rank == 0:
+        state = {
+            "format": _FORMAT,
+            "config": {name: getattr(config, name) for name in _FIXED},
+            "history": json.dumps(history.to_dict()),
+            "model": _raw(model).state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": _random_state(),
+        }
+        _replace(file, lambda target: torch.save(state, target))
+    if world > 1:
+        distributed.barrier()
 
 
 def _load(

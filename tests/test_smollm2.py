@@ -1,0 +1,97 @@
+"""The real SmolLM2-135M from its GGUF file, against transformers reading the same file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from gguf import GGUFReader, GGUFWriter
+from parity import assert_close
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from nextword import checkpoints, data
+from nextword.decoder import Decoder, DecoderConfig
+from nextword.tokenizers import ByteBPE
+
+TEXTS = ["The capital of France is", "Once upon a time, in a village by the sea,", "2, 4, 6, 8,"]
+
+
+@pytest.fixture(scope="module")
+def path() -> Path:
+    return data.fetch_file("smollm2")
+
+
+@pytest.fixture(scope="module")
+def ours(path: Path) -> Decoder:
+    return Decoder.from_gguf(path)
+
+
+@pytest.fixture(scope="module")
+def theirs(path: Path) -> PreTrainedModel:
+    model = LlamaForCausalLM(AutoConfig.from_pretrained(path.parent, gguf_file=path.name))
+    weights = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
+    left_out = model.load_state_dict(weights, strict=False)
+    assert (left_out.missing_keys, left_out.unexpected_keys) == (["lm_head.weight"], [])  # which is the embedding
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def bpe(path: Path) -> ByteBPE:
+    return ByteBPE.from_gguf(path)
+
+
+def test_sizes_are_those_of_the_preset(ours: Decoder) -> None:
+    config = dataclasses.replace(ours.config, norm_eps=round(ours.config.norm_eps, 12))
+    assert config == DecoderConfig.preset("smollm2-135m")
+    assert ours.num_parameters() == 134_515_008 and not ours.training
+    assert ours.output.weight is ours.embedding.weight
+
+
+def test_scores_and_greedy_texts_are_those_of_transformers(
+    ours: Decoder, theirs: PreTrainedModel, bpe: ByteBPE
+) -> None:
+    for text in TEXTS:
+        ids = torch.tensor([bpe.encode(text)])
+        with torch.inference_mode():
+            assert_close(ours(ids).logits, theirs(ids).logits, rtol=0, atol=1e-3)
+            written = theirs.generate(ids, max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert ours.generate(ids, 16, temperature=0).tolist() == written.tolist()
+
+
+def test_a_batch_filled_up_on_the_left_is_written_as_one_by_one(ours: Decoder, bpe: ByteBPE) -> None:
+    rows = [bpe.encode(text) for text in TEXTS]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
+    together = ours.generate(ids, 8, mask=mask, temperature=0)
+    for row, text in zip(together, rows, strict=True):
+        alone = ours.generate(torch.tensor([text]), 8, temperature=0)[0]
+        assert row[longest - len(text) :].tolist() == alone.tolist()
+
+
+# --- Files that are refused ---
+
+
+def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"no weights at all, and nothing else either" * 9)
+    for name in ("model.gguf", "missing.gguf"):
+        with pytest.raises(ValueError, match=f"{name}' cannot be read as GGUF"):
+            Decoder.from_gguf(tmp_path / name)
+
+
+@pytest.mark.parametrize(("architecture", "rotated"), [("gemma", 4), ("llama", 2)])
+def test_another_shape_is_refused(architecture: str, rotated: int, tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "other.gguf", architecture)
+    writer.add_embedding_length(8)
+    writer.add_head_count(2)
+    writer.add_rope_dimension_count(rotated)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert len(GGUFReader(tmp_path / "other.gguf").fields) > 3
+    with pytest.raises(ValueError, match="holds a gemma" if architecture == "gemma" else "turns 2 numbers of 4"):
+        checkpoints.read_gguf(tmp_path / "other.gguf")
