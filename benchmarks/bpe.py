@@ -13,22 +13,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse
 import json
-import statistics
-import sys
 import sysconfig
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import tiktoken
 import tokenizers
+from racing import Row, begin, interleave, table
 from tokenizers import models, pre_tokenizers, trainers
 
-from nextword import runtime
 from nextword.tokenizers import BYTE_ORDER, GPT2_PATTERN, ByteBPE
 
-Row = dict[str, Any]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())  # the characters that stand for the bytes, in the order of ids
 CHARACTER = dict(zip(BYTE_ORDER, ALPHABET, strict=True))
 
@@ -61,17 +55,6 @@ def spell(token: bytes) -> str:
 
 def ranks_of(bpe: ByteBPE) -> dict[bytes, int]:
     return {bpe.token_bytes(i): i for i in range(bpe.vocab_size)}
-
-
-def interleave(runners: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each runner; in every round each one runs once."""
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in runtime.progress(range(rounds), total=rounds, desc=" / ".join(runners), unit="round"):
-        for name, run in runners.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def row(name: str, ours: float, peer: str, peer_value: float, bar: float | None) -> Row:
@@ -137,25 +120,13 @@ def races(rounds: int = 5) -> list[Row]:
     return race_training(english(10), rounds=rounds) + race_encoding(english(5), rounds=rounds)
 
 
-def table(rows: list[Row]) -> str:
-    lines = [f"{'race':<46}{'ours':>8}  {'peer':<12}{'its':>8}  unit   ratio   bar"]
-    for r in rows:
-        bar = "-" if r["bar"] is None else f"{r['bar']:.1f}"
-        lines.append(
-            f"{r['name']:<46}{r['ours']:>8.2f}  {r['peer']:<12}{r['peer_value']:>8.2f}  "
-            f"{r['unit']:<5}{r['ratio']:>7.2f}{bar:>6}"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side, at least 5 (the median counts)")
     rounds = parser.parse_args().rounds
     if rounds < 5:
         parser.error(f"--rounds {rounds}: a median of fewer than 5 runs says little")
-    if runtime.busy():
-        sys.exit("The machine is busy, so speeds would mean little. Wait until its load is below the number of cores.")
+    begin()
     print(table(races(rounds)))
 
 

@@ -8,11 +8,10 @@ bfloat16 autocast where the processor has it.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 
 import torch
-from bpe import Row, interleave, table
+from racing import Row, begin, interleaved, rows, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MarianConfig, MarianMTModel
@@ -61,21 +60,6 @@ def step(model: nn.Module, loss: Callable[[], Tensor]) -> None:
     loss().backward()
 
 
-def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, after one round of warming up."""
-    interleave(runs, 1)
-    return interleave(runs, rounds)
-
-
-def rows(name: str, unit: str, amount: float, seconds: dict[str, float]) -> list[Row]:
-    speed = {side: amount / s for side, s in seconds.items()}
-    mine = speed.pop("ours")
-    facts = {"name": name, "ours": round(mine, 2), "unit": unit, "bar": None}
-    return [
-        {**facts, "peer": side, "peer_value": round(s, 2), "ratio": round(mine / s, 3)} for side, s in speed.items()
-    ]
-
-
 def races(rounds: int = 20) -> list[Row]:
     torch.manual_seed(0)
     source, target, labels = (torch.randint(3, V, (SENTENCES, LENGTH)) for _ in range(3))
@@ -108,7 +92,5 @@ def races(rounds: int = 20) -> list[Row]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    if runtime.busy():
-        sys.exit("The machine is busy, so speeds would mean little. Wait until its load is below the number of cores.")
+    begin()
     print(table(races()))

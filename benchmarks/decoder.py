@@ -1,0 +1,122 @@
+"""Race the decoder against transformers' GPT-2: training steps, and writing with a cache.
+
+Run ``python benchmarks/decoder.py``. Both sides have the same weights and get the same batches, on one thread,
+interleaved: in float32, and in training also under bfloat16 autocast where the processor has it. Losses and written
+words must agree before the time counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from racing import Row, begin, ceilings, interleaved, rows, table
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, logging
+
+from nextword import runtime
+from nextword.decoder import Decoder
+from nextword.training import make_optimizer
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+V, PROMPT, NEW = 4096, 8, 100
+
+
+class Size(NamedTuple):
+    layers: int
+    width: int
+    heads: int
+    length: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"GPT {self.layers} × {self.width}"
+
+
+SMALL, LARGE = Size(4, 128, 4, length=128, batch=16), Size(6, 384, 6, length=256, batch=4)
+
+
+def models(size: Size) -> tuple[Decoder, GPT2LMHeadModel]:
+    """Return ours and theirs with the same weights: ours reads their files."""
+    sizes = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads, "n_positions": size.length}
+    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    config = GPT2Config(vocab_size=V, **sizes, **dropouts, bos_token_id=None, eos_token_id=None)
+    theirs = GPT2LMHeadModel(config).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = Decoder.from_pretrained(folder)
+    ids = torch.randint(V, (2, size.length))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits)
+    return ours, theirs
+
+
+def trainer(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    optimizer = make_optimizer(model, learning_rate=1e-4, weight_decay=0.1, betas=(0.9, 0.95))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def training(
+    size: Size, rounds: int, *, bf16: bool = False, bar: float | None = None, gemm: float | None = None
+) -> list[Row]:
+    """Race updates of the weights; with ``gemm``, GFLOP/s of plain matrix products, add our share of it."""
+    ours, theirs = (model.train() for model in models(size))
+    ids = torch.randint(V, (size.batch, size.length))
+    targets = torch.cat([ids[:, 1:], torch.full((size.batch, 1), -100)], 1)  # theirs shifts the ids itself
+
+    def our_loss() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            return ours(ids, targets).loss
+
+    def their_loss() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            return theirs(input_ids=ids, labels=ids, use_cache=False).loss
+
+    torch.testing.assert_close(our_loss(), their_loss(), rtol=1e-2 if bf16 else 1e-5, atol=0.0)
+    sides = {"ours": trainer(ours, our_loss), "transformers": trainer(theirs, their_loss)}
+    seconds = interleaved(sides, rounds)
+    result = rows(f"{size}, training{', bf16' if bf16 else ''}", "steps/s", 1, seconds, bar)
+    if gemm is not None:
+        gflop = 3 * ours.flops_per_token(size.length) * size.batch * size.length / 1e9
+        against = {"ours": seconds["ours"], "GEMM": gflop / gemm}
+        result += rows(f"{size}, training, share of GEMM ceiling", "GFLOP/s", gflop, against, bar=0.8)
+    return result
+
+
+def writing(size: Size, batch: int, rounds: int, bar: float | None = None) -> list[Row]:
+    """Race greedy writing with a cache; one step adds a token to every row."""
+    ours, theirs = models(size)
+    prompt = torch.randint(1, V, (batch, PROMPT))
+    fixed = {"do_sample": False, "max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0}
+    sides = {
+        "ours": lambda: ours.generate(prompt, NEW, temperature=0),
+        "transformers": lambda: theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **fixed),
+    }
+    if not torch.equal(*(write() for write in sides.values())):
+        raise RuntimeError("the two sides write different words")
+    return rows(f"{size}, writing, batch {batch}", "steps/s", NEW, interleaved(sides, rounds), bar)
+
+
+def races(gemm: float, rounds: int = 20) -> list[Row]:
+    """Return all rows of this file; ``gemm`` is the ceiling of matrix products in float32, in GFLOP/s."""
+    torch.manual_seed(0)
+    result = training(SMALL, rounds, bar=1.15) + training(LARGE, rounds, gemm=gemm)
+    if runtime.bf16():
+        result += training(SMALL, rounds, bf16=True, bar=1.15) + training(LARGE, rounds, bf16=True)
+    return result + writing(SMALL, 1, rounds, bar=1.3) + writing(SMALL, 16, rounds)
+
+
+if __name__ == "__main__":
+    begin()
+    print(table(races(ceilings()["gemm_float32_gflops"])))
