@@ -18,6 +18,7 @@ from parity import as_a_reader_sees_it, assert_close, normal, randomised
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -26,8 +27,10 @@ from transformers import (
     OpenAIGPTConfig,
     OpenAIGPTLMHeadModel,
 )
+from transformers.models.llama import modeling_llama
 
 from nextword import checkpoints
+from nextword.attention import record_attention
 from nextword.decoder import PRESETS, Decoder, DecoderConfig
 from nextword.layers import Rotary
 
@@ -155,6 +158,15 @@ def as_llama(ours: dict[str, Tensor], config: DecoderConfig) -> dict[str, Tensor
     return theirs
 
 
+class InDouble:
+    """Stands for the module torch where float32 means float64: transformers' Llama computes in float32, come what may."""
+
+    float32 = float = torch.float64
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 def layers_of(weights: dict[str, Tensor]) -> int:
     return 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
 
@@ -184,9 +196,7 @@ def public_model(kind: str, c: DecoderConfig = TINY) -> Any:
         sizes = {"hidden_size": c.d_model, "intermediate_size": c.d_ff, "num_hidden_layers": c.n_layers}
         sizes |= {"num_attention_heads": c.n_heads, "num_key_value_heads": c.n_kv_heads, "vocab_size": c.vocab_size}
         rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_base}, "rms_norm_eps": c.norm_eps}
-        return LlamaForCausalLM(
-            LlamaConfig(**sizes, **rope, tie_word_embeddings=c.tie_embeddings, attn_implementation="eager")
-        )
+        return LlamaForCausalLM(LlamaConfig(**sizes, **rope, tie_word_embeddings=c.tie_embeddings))
     sizes = {"vocab_size": c.vocab_size, "n_positions": c.context_length, "n_embd": c.d_model, "n_layer": c.n_layers}
     sizes |= {"n_head": c.n_heads, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     if kind == "gpt1":
@@ -196,7 +206,9 @@ def public_model(kind: str, c: DecoderConfig = TINY) -> Any:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["gpt1", "gpt2", "llama"])
-def test_outputs_and_gradients_are_those_of_transformers(kind: str, seed: int) -> None:
+def test_outputs_and_gradients_are_those_of_transformers(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modeling_llama, "torch", InDouble())
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
     config = random_config(kind, seed)
     ours, theirs = randomised(Decoder(config), seed), public_model(kind, config).double()
 
@@ -211,15 +223,13 @@ def test_outputs_and_gradients_are_those_of_transformers(kind: str, seed: int) -
             parameter.copy_(mapped[name])
     text = torch.randint(0, config.vocab_size, (3, config.context_length))
     logits, expected = ours(text).logits, theirs(text).logits
-    # transformers' Llama takes its angles and mean squares in float32, whatever the model's type
-    rtol, atol = (1e-4, 1e-5) if kind == "llama" else (1e-9, 1e-10)
-    assert_close(logits, expected, rtol=rtol, atol=atol)
+    assert_close(logits, expected)
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (logits * weights).sum().backward()
     (expected * weights).sum().backward()
     gradients = translate({name: p.grad for name, p in ours.named_parameters() if p.grad is not None})
     for name, parameter in other.items():
-        assert_close(gradients[name], parameter.grad, rtol=rtol, atol=10 * atol)
+        assert_close(gradients[name], parameter.grad)
         assert parameter.grad.abs().max() > 1e-6, name
 
 
@@ -402,6 +412,26 @@ def test_what_is_saved_comes_back(tie: bool, tmp_path: Path) -> None:
     assert same.config == model.config and not same.training
     assert (same.output.weight is same.embedding.weight) == tie
     assert torch.equal(same(ids()).logits, model.eval()(ids()).logits)
+
+
+def test_save_writes_a_model_that_comes_back(tmp_path: Path) -> None:
+    model = Decoder(TINY)
+    model.save(tmp_path / "model")
+    assert Decoder.from_pretrained(tmp_path / "model").config == TINY
+    assert checkpoints.load(tmp_path / "model").card == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_operations_are_those_that_torch_counts(kind: str) -> None:
+    model, text = make(**KINDS[kind]), ids()
+    with torch.no_grad(), record_attention(model.modules()), FlopCounterMode(display=False) as counter:
+        model(text)
+    B, T, half = (
+        *text.shape,
+        2 * L * text.shape[1] * TINY.d_model,
+    )  # torch counts all T keys of a query, not those up to it
+    assert counter.get_total_flops() == B * T * (model.flops_per_token(T) + half)
+    assert model.flops_per_token() == model.flops_per_token(TINY.context_length)
 
 
 # --- Public files ---

@@ -25,7 +25,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextword.attention import KVCache, causal_mask, padding_mask
-from nextword.layers import Block, FeedForward, check_ids, next_token_loss, sinusoidal_positions
+from nextword.layers import (
+    Block,
+    FeedForward,
+    RMSNorm,
+    Rotary,
+    check_ids,
+    next_token_loss,
+    next_token_loss_in_pieces,
+    sinusoidal_positions,
+)
 
 B, T, S, C, H, D_FF = 2, 5, 7, 12, 4, 20
 
@@ -288,3 +297,68 @@ def test_ids_and_labels_are_int64(dtype: torch.dtype) -> None:
             check_ids("target", ids, 7)
         with pytest.raises(TypeError, match="labels"):
             next_token_loss(torch.zeros(2, 3, 5), ids)
+
+
+# --- What Llama changes ---
+
+
+def test_rms_norm_is_that_of_torch() -> None:
+    ours, theirs = randomised(RMSNorm(C, eps=1e-3)), nn.RMSNorm(C, eps=1e-3, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight)
+    x = normal(B, T, C, grad=True)
+    assert_close(ours(x), theirs(x))
+    assert_close(*(torch.autograd.grad((norm(x) * normal(B, T, C, seed=1)).sum(), x)[0] for norm in (ours, theirs)))
+
+
+def test_swiglu_opens_and_shuts_the_hidden_units() -> None:
+    network, x = randomised(FeedForward(C, D_FF, activation="swiglu", bias=False)), normal(B, T, C)
+    assert network.gate is not None
+    g = x @ network.gate.weight.T
+    expected = (g / (1 + torch.exp(-g)) * (x @ network.up.weight.T)) @ network.down.weight.T
+    assert_close(network(x), expected)
+
+
+def test_an_odd_head_cannot_be_turned() -> None:
+    with pytest.raises(ValueError, match="d_head=5 must be even"):
+        Rotary(5, 10)
+
+
+# --- The loss in pieces ---
+
+
+@pytest.mark.parametrize("rows", [1, 3, 256])
+def test_the_loss_in_pieces_is_the_loss_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextword.layers._LossInPieces.rows", rows)
+    hidden, weight = normal(B, T, C, grad=True), normal(11, C, seed=1, grad=True)
+    labels = torch.randint(11, (B, T), generator=torch.Generator().manual_seed(0))
+    labels[0, 1:4] = -100
+    losses = next_token_loss_in_pieces(hidden, weight, labels), next_token_loss(hidden @ weight.T, labels)
+    assert_close(*losses)
+    assert_close(*(torch.autograd.grad(3 * loss, (hidden, weight)) for loss in losses))
+
+
+def test_gradients_of_the_loss_in_pieces_by_small_steps() -> None:
+    hidden, weight = normal(B, 3, 4, grad=True), normal(5, 4, seed=1, grad=True)
+    labels = torch.tensor([[0, -100, 4], [2, 2, 1]])
+    assert torch.autograd.gradcheck(lambda h, w: next_token_loss_in_pieces(h, w, labels), (hidden, weight))
+
+
+def test_under_autocast_the_loss_in_pieces_stays_close() -> None:
+    hidden, weight = (normal(*shape, seed=i).float().requires_grad_() for i, shape in enumerate([(B, 300, C), (50, C)]))
+    labels = torch.randint(50, (B, 300))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = next_token_loss_in_pieces(hidden, weight, labels)
+    exact = next_token_loss(hidden @ weight.T, labels)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=0.01)
+    for rough, fine in zip(*(torch.autograd.grad(x, (hidden, weight)) for x in (loss, exact)), strict=True):
+        assert (rough - fine).norm() < 0.02 * fine.norm()
+
+
+def test_labels_of_the_loss_in_pieces_are_checked() -> None:
+    hidden, weight = normal(B, T, C), normal(11, C)
+    with pytest.raises(ValueError, match=r"targets holds an id outside 0 … 10; -100 marks"):
+        next_token_loss_in_pieces(hidden, weight, torch.full((B, T), 11), name="targets")
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=r"labels has shape \(2, 4\)"):
+        next_token_loss_in_pieces(hidden, weight, torch.zeros(B, 4, dtype=torch.int64))
+    assert next_token_loss_in_pieces(hidden, weight, torch.full((B, T), -100)).isnan()  # a mean of nothing

@@ -13,6 +13,7 @@ import datetime
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ import torch
 import chapters
 import record
 from nextword import checkpoints, data
+from nextword.decoder import Decoder
 from nextword.tokenizers import ByteBPE
+from nextword.training import History
 
 UNFINISHED = chapters.ROOT / "build" / "checkpoints"
 
@@ -56,15 +59,14 @@ MODELS = {
 
 
 def train(name: str, recipe: Model) -> None:
-    """Train one model and write its folder."""
-    function, settings = record.namespace(recipe.chapter)[recipe.function], dict(recipe.settings)
+    """Train one model, write its folder, and measure what was written."""
+    names, settings = record.namespace(recipe.chapter), dict(recipe.settings)
     if recipe.resumable:
         settings["checkpoint"] = UNFINISHED / name
-    model, history, corpus = function(**settings)
+    model, history, corpus = names[recipe.function](**settings)
     if int(os.environ.get("RANK", "0")):
         return  # under torchrun the first process writes
     sources = [data.source(s) for s in recipe.sources]
-    last = {key: round(value, 3) for key, value in history.evaluations[-1].items() if key != "step"}
     card = {
         "made by": f"{recipe.chapter}: {recipe.function}",
         "settings": recipe.settings,
@@ -72,10 +74,8 @@ def train(name: str, recipe: Model) -> None:
         "licence": "; ".join(dict.fromkeys(f"{s.licence}: {s.cite}" for s in sources)),
         "steps": recipe.settings["steps"],
         "seconds": round(history.seconds[-1]),
-        **last,
-        **measured(corpus),
+        **(measured(names, model, corpus, recipe) if recipe.resumable else translated(history, corpus)),
         "parameters": model.num_parameters(),
-        "bits": recipe.bits,
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
     }
@@ -85,13 +85,25 @@ def train(name: str, recipe: Model) -> None:
     print(name, card, flush=True)
 
 
-def measured(corpus: Any) -> dict[str, str]:
-    """Say what the numbers of the card were measured on."""
-    if isinstance(corpus, ByteBPE):
-        what = "perplexity a token of the first 20,000 tokens of each split, before rounding; ranking in percent"
-        return {"measured on": what}
+def translated(history: History, corpus: Any) -> dict[str, Any]:
+    """Return what a translator's training measured last, and on what."""
     sentences = len(corpus.some_of_test(400))
-    return {"measured on": f"{sentences} test sentences of all lengths, perplexity a target token, greedy BLEU"}
+    return {
+        "perplexity": round(history.evaluations[-1]["perplexity"], 3),
+        "bleu": round(history.evaluations[-1]["bleu"], 2),
+        "measured on": f"{sentences} test sentences of all lengths, perplexity a target token, greedy BLEU",
+    }
+
+
+def measured(names: dict[str, Any], model: Decoder, bpe: ByteBPE, recipe: Model) -> dict[str, Any]:
+    """Return the numbers of a decoder as it is stored."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints.save(model, folder, card={}, bits=recipe.bits)
+        stored = Decoder.from_pretrained(folder)
+    texts = [names["encode"](names["documents"](split), bpe)[:20_000] for split in ("train", "valid")]
+    found = names["evaluation_of"](*texts, bpe)(stored)
+    what = "perplexity a token of the first 20,000 tokens of each split; ranking in percent; of the weights as stored"
+    return {**{key: round(value, 3) for key, value in found.items()}, "bits": recipe.bits, "measured on": what}
 
 
 def main() -> None:
