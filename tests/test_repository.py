@@ -224,10 +224,10 @@ def test_a_recorded_run_is_bound_to_the_cells_up_to_its_function(record, monkeyp
 
 
 def test_recorded_runs_belong_to_the_code_that_the_chapters_show(record):
-    import json
+    from nextword import data
 
     for name, run in record.RUNS.items():
-        stored = json.loads((LIBRARY / "bundled" / "runs" / f"{name}.json").read_text())
+        stored = data.load_run(name)
         assert stored["versions"]["preset"] == "cpu"
         assert stored["fingerprint"] == record.fingerprint(run.chapter, run.function), (
             f"{name}: make it again with make runs NAME={name}"

@@ -141,8 +141,8 @@ def key(name: str) -> str:
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
-    for run in sorted((LIBRARY / "bundled" / "runs").glob("*.json")):
-        if run.stem in code:
+    for run in sorted((LIBRARY / "bundled" / "runs").glob("*.json.gz")):
+        if run.name.removesuffix(".json.gz") in code:
             digest.update(run.read_bytes())
     digest.update(json.dumps(environment(), sort_keys=True).encode())
     return digest.hexdigest()

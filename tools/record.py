@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import gzip
 import hashlib
 import json
 import os
@@ -148,7 +149,7 @@ def namespace(chapter: str) -> dict[str, Any]:
 
 def record(name: str, run: Run, path: Path) -> None:
     """Measure every point of a run that ``path`` does not hold yet."""
-    done = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"points": []}
+    done = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {"points": []}
     made_by = fingerprint(run.chapter, run.function)
     if done["points"] and done["fingerprint"] != made_by:
         raise SystemExit(
@@ -176,7 +177,7 @@ def record(name: str, run: Run, path: Path) -> None:
             "points": done["points"],
         }
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        temporary.write_bytes(gzip.compress(json.dumps(content, indent=1).encode(), mtime=0))
         os.replace(temporary, path)
 
 
@@ -195,7 +196,7 @@ def main() -> None:
     prepare("recorded run", RUNS)
     RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or RUNS:
-        path = RUNS_FOLDER / f"{name}.json"
+        path = RUNS_FOLDER / f"{name}.json.gz"
         if name in sys.argv[1:]:
             path.unlink(missing_ok=True)
         record(name, RUNS[name], path)

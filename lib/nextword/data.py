@@ -582,11 +582,11 @@ def load_run(name: str) -> dict[str, Any]:
     Recorded runs are made by ``make runs`` with the very function that the chapter shows.
     """
     folder = _BUNDLED / "runs"
-    path = folder / f"{name}.json"
+    path = folder / f"{name}.json.gz"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
+        known = ", ".join(sorted(p.name.removesuffix(".json.gz") for p in folder.glob("*.json.gz"))) or "none"
         raise ValueError(f"name={name!r} is no recorded run; known: {known}. `make runs` makes them")
-    run: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    run: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
     return run
 
 
