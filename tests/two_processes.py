@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from nextword.decoder import Decoder, DecoderConfig
 from nextword.training import TrainConfig, fit
 
 V, T = 7, 6
@@ -50,12 +51,19 @@ def uneven_batches() -> list[tuple[Tensor, Tensor]]:
     return list(zip(ids, targets, strict=True))
 
 
-def compare(start: int, wrap: Callable[..., Any] = tuple, **settings: Any) -> dict[str, Any]:
+def decoder(seed: int) -> nn.Module:
+    torch.manual_seed(seed)  # no biases: softmax ignores that of the keys, and Adam would blow up its rounding errors
+    return Decoder(DecoderConfig(V, T, d_model=8, n_layers=2, n_heads=2, bias=False))
+
+
+def compare(
+    start: int, wrap: Callable[..., Any] = tuple, build: Callable[[int], nn.Module] = Bigram, **settings: Any
+) -> dict[str, Any]:
     """Train without dropout, from weights that depend on ``start``."""
-    model = Bigram(start).double()
+    model = build(start).double()
     config = TrainConfig(steps=12, learning_rate=0.05, clip=0.7, batch_size=5, evaluate_every=5, **settings)
     batches = [wrap(batch) for batch in uneven_batches()]
-    evaluate = lambda model: model.out.weight.sum().item() + torch.rand(()).item()  # noqa: E731
+    evaluate = lambda model: next(model.parameters()).sum().item() + torch.rand(()).item()  # noqa: E731
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         history = fit(model, batches, config, evaluate=evaluate)
@@ -69,6 +77,7 @@ def named(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
 COMPARED: dict[str, Callable[[int], dict[str, Any]]] = {
     "tuples, accumulate=2": lambda start: compare(start, accumulate=2),
     "dictionaries, accumulate=1": lambda start: compare(start, named),
+    "a decoder": lambda start: compare(start, build=decoder),
 }
 
 
