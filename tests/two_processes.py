@@ -57,7 +57,11 @@ def decoder(seed: int) -> nn.Module:
 
 
 def compare(
-    start: int, wrap: Callable[..., Any] = tuple, build: Callable[[int], nn.Module] = Bigram, **settings: Any
+    start: int,
+    wrap: Callable[..., Any] = tuple,
+    build: Callable[[int], nn.Module] = Bigram,
+    clip: float = 0.7,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train without dropout, from weights that depend on ``start``."""
     model = build(start).double()
