@@ -406,7 +406,7 @@ def test_gpt2_equals_tiktoken_where_special_tokens_are_allowed(gpt2, gpt2_oracle
 
 @pytest.fixture(scope="module")
 def smollm2_path() -> Path:
-    return data.fetch("smollm2") / data.source("smollm2").members[0]
+    return data.fetch_file("smollm2")
 
 
 @pytest.fixture(scope="module")

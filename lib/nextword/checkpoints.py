@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nextword.tokenizers import ByteBPE
+from nextword.tokenizers import ByteBPE, open_gguf
 
 BUNDLED = Path(__file__).parent / "bundled" / "models"
 """Where the models that come with the library lie; ``make checkpoints`` trains them again."""
@@ -327,11 +327,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         ImportError: the package ``gguf`` is not installed.
     """
     try:
-        gguf = importlib.import_module("gguf")
-    except ModuleNotFoundError as error:
-        raise ImportError('from_gguf needs the package gguf. Run: pip install "nextword[chapters]"') from error
-    try:
-        reader = gguf.GGUFReader(path)
+        reader = open_gguf(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"path={str(path)!r} cannot be read as GGUF: {error}") from error
     facts = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
@@ -340,10 +336,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"path={str(path)!r} holds a {facts.get('general.architecture')}; this reads the shape of Llama"
         )
     packed = {t.name: t for t in reader.tensors}
-    d_head, rotated = (
-        facts["llama.embedding_length"] // facts["llama.attention.head_count"],
-        facts.get("llama.rope.dimension_count"),
-    )
+    d_head = facts["llama.embedding_length"] // facts["llama.attention.head_count"]
+    rotated = facts.get("llama.rope.dimension_count")
     if rotated not in (None, d_head) or any(name.startswith("llama.rope.scaling") for name in facts):
         raise ValueError(
             f"path={str(path)!r} turns {rotated} numbers of {d_head} or scales its positions; this decoder does not"
@@ -364,10 +358,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "tie_embeddings": "output.weight" not in packed,
         "bias": False,
     }
-    weights = {
-        _from_gguf_name(name): torch.tensor(gguf.dequantize(t.data, t.tensor_type)) for name, t in packed.items()
-    }
-    return config, weights
+    unpack = importlib.import_module("gguf").dequantize
+    return config, {_from_gguf_name(name): torch.tensor(unpack(t.data, t.tensor_type)) for name, t in packed.items()}
 
 
 _GGUF = {"token_embd": "embedding", "output_norm": "norm", "output": "output"}

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nextword import checkpoints
 from nextword.attention import KVCache
@@ -275,13 +276,12 @@ class Decoder(nn.Module):
         cache = self.new_cache(room)
 
         def step(text: Tensor) -> Tensor:
-            real = (
-                None if mask is None else torch.cat([mask, mask.new_ones(len(text), text.shape[1] - mask.shape[1])], 1)
+            new = text.shape[1] - ids.shape[1]
+            real = None if mask is None else F.pad(mask, (0, new), value=True)[:, -limit:]
+            fits = text.shape[1] <= limit
+            output = (
+                self(text[:, cache[0].length :], mask=real, cache=cache) if fits else self(text[:, -limit:], mask=real)
             )
-            if text.shape[1] <= limit:
-                output = self(text[:, cache[0].length :], mask=real, cache=cache)
-            else:
-                output = self(text[:, -limit:], mask=None if real is None else real[:, -limit:])
             logits: Tensor = output.logits[:, -1]
             return logits
 

@@ -308,9 +308,8 @@ class _LossInPieces(torch.autograd.Function):
             exp = logits.sub_(best).exp_()
             total = exp.sum(-1, keepdim=True)
             loss += ((total.log() + best - right) * part).sum()
-            d_logits = (
-                exp.mul_(part / total).scatter_add_(-1, label, -part).to(hidden.dtype)
-            )  # (softmax - one-hot) · part
+            d_logits = exp.mul_(part / total).scatter_add_(-1, label, -part)  # (softmax - one-hot) · part
+            d_logits = d_logits.to(hidden.dtype)
             d_hidden[at] = d_logits @ w
             d_weight += d_logits.T @ x
         ctx.save_for_backward(d_hidden, d_weight)

@@ -22,7 +22,7 @@ from typing import Any
 import regex
 from torch import Tensor
 
-from nextword.data import fetch, source
+from nextword.data import fetch_file
 from nextword.runtime import progress
 
 Pair = tuple[int, int]
@@ -186,7 +186,7 @@ class ByteBPE:
 
         Source: Radford et al. 2019. Used in: 2019_gpt2.
         """
-        return cls.from_tiktoken(fetch("gpt2_ranks") / source("gpt2_ranks").members[0])
+        return cls.from_tiktoken(fetch_file("gpt2_ranks"))
 
     @classmethod
     def from_gguf(cls, path: str | Path) -> ByteBPE:
@@ -587,13 +587,22 @@ def _read_fields(text: str) -> dict[str, Any]:
 _NORMAL, _CONTROL = 1, 3  # what ``tokenizer.ggml.token_type`` says of a token
 
 
-def _read_gguf(path: str | Path) -> tuple[list[str], list[int], list[str], str]:
-    """Return what a GGUF file says of its tokenizer: tokens by id, the kind of each, merges, and the pattern."""
+def open_gguf(path: str | Path) -> Any:
+    """Return the package ``gguf``'s reader of a file.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
     try:
         import gguf
     except ImportError as error:
         raise ImportError('from_gguf needs the package gguf. Run: pip install "nextword[chapters]"') from error
-    fields = gguf.GGUFReader(path).fields
+    return gguf.GGUFReader(path)
+
+
+def _read_gguf(path: str | Path) -> tuple[list[str], list[int], list[str], str]:
+    """Return what a GGUF file says of its tokenizer: tokens by id, the kind of each, merges, and the pattern."""
+    fields = open_gguf(path).fields
 
     def values(name: str) -> list[Any]:
         if (field := fields.get(f"tokenizer.ggml.{name}")) is None:
