@@ -610,7 +610,7 @@ def filled(**settings: Any) -> KVCache:
         (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3, 4))), r"^k .*5.* q .*4"),
         (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4))), r"^v has 5 .*k 3"),
         (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (2, 2, 3, 4), (2, 2, 3, 4))), r"^k has shape"),
-        (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (1, 1, 3, 4), (1, 1, 3, 4))), r"^k has shape"),
+        (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (1, 3, 3, 4), (1, 3, 3, 4))), r"^k has shape"),
         (lambda: scaled_dot_product_attention(*tensors((1, 2, 3, 4), (1, 2, 3, 4), (2, 3, 4))), r"^v has shape"),
         (lambda: scaled_dot_product_attention(*tensors((2, 3, 4), (2, 3, 4), (2, 3, 4))), r"\(2, 3, 4\)"),
         (lambda: scaled_dot_product_attention(*qkv(), mask_of(T, S + 1)), r"^mask has shape \(5, 8\).*\(2, 4, 5, 7\)"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 
@@ -20,6 +21,7 @@ SPLIT = [
     data.load_english,
     data.load_cmudict,
     data.load_boolq,
+    data.load_nq_open,
     data.load_quac,
 ]
 
@@ -169,8 +171,9 @@ def test_unknown_names_list_what_there_is():
     for load in SPLIT:
         with pytest.raises(ValueError, match="split='dev': choose 'train', 'valid' or 'test'"):
             load("dev")
-    with pytest.raises(ValueError, match="domain='songs': choose 'movies', 'products', 'tweets', 'editorials'"):
-        data.load_snippets("songs")
+    for load in (data.load_ratings, data.load_snippets):
+        with pytest.raises(ValueError, match="domain='songs': choose 'movies', 'products', 'tweets', 'editorials'"):
+            load("songs")
     with pytest.raises(ValueError, match="recorded run"):
         data.load_run("nothing")
 
@@ -244,6 +247,35 @@ def test_boolq_splits_go_by_the_passage():
     assert first.passage.startswith("Home Run Derby -- Some notable performances")
 
 
+def test_nq_open_splits_go_by_an_answer():
+    splits = {s: data.load_nq_open(s) for s in ("train", "valid", "test")}
+    questions = [q for part in splits.values() for q in part]
+    assert len({q.question for q in questions}) == len(questions) == 3569
+    assert {s: len(part) for s, part in splits.items()} == {"train": 1397, "valid": 373, "test": 1799}
+    keys = {s: {min(q.answers) for q in part} for s, part in splits.items()}
+    assert sum(map(len, keys.values())) == len(set.union(*keys.values())), "no such answer in two splits"
+    assert data.load_nq_open() == splits["train"]
+    answers = {q.question: q.answers for q in questions}
+    assert answers["who sings it's all about the bass lyrics"] == ("Meghan Trainor",)
+    assert answers["who runs the senate when the president of the senate is absent"] == (
+        "president pro tempore",
+        "a president pro tempore",
+    )
+
+
+def test_nq_open_is_tidy():
+    questions = [q for s in ("train", "valid", "test") for q in data.load_nq_open(s)]
+    assert sum(len(q.answers) for q in questions) == 6359
+    for q in questions:
+        assert q.question == q.question.lower() and not q.question.endswith("?")
+        assert q.answers and all(q.answers) and len(set(q.answers)) == len(q.answers), q
+        assert not any(
+            re.search(r"[^\S ]|  |^ | $|\u200b|[\u00c2\u00c3](?!\w)", text) for text in (q.question, *q.answers)
+        ), q
+    answers = {answer for q in questions for answer in q.answers}
+    assert {'M\u00e1ire "Moya" Brennan', "-27.2\u00b0C", "December 6, 1964", "composed by Ram Singh Thakuri"} <= answers
+
+
 def test_quac_gives_each_passage_once():
     splits = {s: data.load_quac(s) for s in ("train", "valid", "test")}
     assert {s: len(passages) for s, passages in splits.items()} == {"train": 960, "valid": 19, "test": 21}
@@ -286,6 +318,85 @@ def test_snippets_are_the_bare_texts():
     assert texts["products"][0] == "troubleshooting ad-2500 and ad-2600 no picture scrolling b/w."
     assert texts["tweets"][1] == "Yay. Another good phone interview."
     assert any("clichés" in text for text in texts["movies"]) and any("<3" in text for text in texts["tweets"])
+
+
+RATED = {
+    "movies": (10_605, 198_810),
+    "products": (3708, 74_160),
+    "tweets": (4200, 159_750),
+    "editorials": (5190, 103_800),
+}
+
+
+@pytest.mark.parametrize("domain", RATED)
+def test_ratings_belong_to_their_texts(domain):
+    """The file of texts gives the mean rating of each; only for 199 tweets does it give another."""
+    rated = data.load_ratings(domain)
+    assert (len(rated), sum(len(r.ratings) for r in rated)) == RATED[domain]
+    assert all(type(n) is int and -4 <= n <= 4 for r in rated for n in r.ratings)
+    assert min(len(r.ratings) for r in rated) == (15 if domain == "movies" else 20)
+    assert [r.text for r in rated] == data.load_snippets(domain)
+    path = data.fetch("ratings") / data._RATED[domain][0]
+    with open(path, encoding="utf8") as file:
+        means = [float(line.split("\t")[1]) for line in file if not line.startswith("id")]
+    away = [abs(sum(r.ratings) / len(r.ratings) - mean) for r, mean in zip(rated, means, strict=True)]
+    assert sum(distance > 1e-6 for distance in away) == (199 if domain == "tweets" else 0)
+    assert max(away) < 1.13
+
+
+@pytest.mark.parametrize("domain", RATED)
+def test_ratings_are_those_whose_mean_and_spread_the_file_gives(domain):
+    path = data.fetch("ratings") / data._RATED[domain][1]
+    with open(path, encoding="utf-8-sig") as file:
+        lines = [line.split("\t") for line in file if line.strip()]
+    ratings = [r.ratings for r in data.load_ratings(domain)]
+    for column, measure in ((1, fmean), (2, pstdev)):
+        given = sorted(float(line[column]) for line in lines)
+        assert sorted(map(measure, ratings)) == pytest.approx(given, abs=6e-6)
+
+
+def test_ratings_of_known_texts():
+    movies, products = data.load_ratings("movies"), data.load_ratings("products")
+    assert movies[2] == ("Effective but too tepid biopic", (-1, 0, -1, 0, -1, -1, -1, -1, 0, -2, 1, 1, -1, -1, -1))
+    assert products[0].ratings == (0, -1, 0, 0, -1, -2, 0, -2, 0, -2, -1, 0, -1, -2, -1, -1, -1, -2, 0, -1)
+    cool = next(r for r in products if r.text == "it is an extremely cool gizmo.")
+    assert fmean(cool.ratings) == 2.95, "which stands elsewhere in the file of ratings"
+
+
+def test_analogies_are_the_published_families():
+    families = data.load_analogies()
+    sizes = [23, 116, 30, 68, 23, 32, 29, 37, 34, 33, 41, 40, 37, 30]
+    assert [len(pairs) for pairs in families.values()] == sizes and sum(sizes) == 573
+    names = list(families)
+    assert names[:5] == ["capital-common-countries", "capital-world", "currency", "city-in-state", "family"]
+    assert [re.match(r"gram\d-", name)[0] for name in names[5:]] == [f"gram{n}-" for n in range(1, 10)]
+    for name, pairs in families.items():
+        assert len(set(pairs)) == len(pairs), name
+        assert all(len(pair) == 2 and pair[0] != pair[1] and "" not in pair for pair in pairs), name
+    assert set(families["capital-common-countries"]) <= set(families["capital-world"])
+    assert families["capital-common-countries"][:2] == [("Athens", "Greece"), ("Baghdad", "Iraq")]
+    assert ("king", "queen") in families["family"] and ("bad", "worse") in families["gram3-comparative"]
+
+
+def test_each_question_of_the_analogy_test_sets_two_listed_pairs_side_by_side():
+    """Mikolov et al. 2013, section 4.1: 8,869 semantic and 10,675 syntactic questions, in five and nine families."""
+    families, asked = data.load_analogies(), []
+    for section in data._read("analogies").split(": ")[1:]:
+        name, *lines = section.splitlines()
+        for a, b, c, d in map(str.split, lines):
+            assert {(a, b), (c, d)} <= set(families[name])
+        asked.append(len(lines))
+    assert (sum(asked[:5]), sum(asked[5:])) == (8869, 10_675)
+
+
+def test_occupations_are_not_gendered_by_definition():
+    names = data.load_occupations()
+    assert len(set(names)) == len(names) == 280 and names == sorted(names)
+    assert names[:3] == ["accountant", "acquaintance", "adjunct professor"]
+    assert {"nurse", "plumber", "taxi driver", "singer songwriter"} <= set(names)
+    gendered = {"actor", "actress", "businesswoman", "dad", "headmaster", "maid", "monk", "nun", "steward", "waiter"}
+    assert not gendered & set(names) and not {"confesses", "soft spoken"} & set(names)
+    assert not [name for name in names if re.search(r"_|man$|woman$|[^a-z ]", name)]
 
 
 @pytest.mark.parametrize("language", ["english", "japanese"])

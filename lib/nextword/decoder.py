@@ -198,8 +198,8 @@ class Decoder(nn.Module):
             ids: the text, at most ``context_length`` tokens.
             targets: the token that follows each of ``ids``; -100 where none is to be learned. While the model is in
                 training mode, its logits are not kept then: they are the largest tensor of a step and slow it down.
-            mask: True at real tokens; False at filling before or behind them, which nobody attends to and which takes
-                no position. With a cache it covers what is cached too, S = cached + T.
+            mask: True at real tokens; False at filling, which nobody attends to and which takes no position. With a
+                cache it covers what is cached too, S = cached + T.
             cache: from :meth:`new_cache`; then ``ids`` are only what is new.
 
         Raises:
@@ -246,12 +246,28 @@ class Decoder(nn.Module):
         return [KVCache(max_length) for _ in range(self.config.n_layers)]
 
     @torch.inference_mode()
+    def encode(self, prefix: Int64[Tensor, " P"], *, rows: int = 1, max_length: int | None = None) -> Cache:
+        """Return a cache in which ``prefix`` stands before every row: read once, where each row would have read it.
+
+        Args:
+            prefix: at least one token.
+            rows: how many texts shall follow it.
+            max_length: positions to reserve, those of the prefix included; it grows as needed without.
+
+        Used in: 2020_gpt3.
+        """
+        cache = self.new_cache(len(prefix))
+        self.hidden(prefix[None], cache=cache)
+        return [layer.repeated(rows, max_length) for layer in cache]
+
+    @torch.inference_mode()
     def generate(
         self,
         ids: Int64[Tensor, "B T"],
         max_new_tokens: int,
         *,
         mask: Bool[Tensor, "B T"] | None = None,
+        prefix: Int64[Tensor, " P"] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -261,33 +277,42 @@ class Decoder(nn.Module):
         """Return ``ids`` with what the model writes after them; see :func:`~nextword.generation.sample`.
 
         Beginnings of different lengths are filled up on the left, with any id, and ``mask`` is False there: each row
-        is then continued as if it were alone.
+        is then continued as if it were alone. Tokens that stand before every row, such as the examples of a few-shot
+        prompt, can be given once as ``prefix``: they are read once, and do not come back.
 
         Past ``context_length`` the model sees the newest tokens. Their positions have changed then, and with them all keys
         and values, so the window is read anew for each token.
 
         Raises:
-            ValueError: an argument is out of range, or ``mask`` is not False on the left and True on the right.
+            ValueError: an argument is out of range, ``mask`` is not False on the left and True on the right, or the text
+                after a ``prefix`` would not fit the context.
         """
         if mask is not None:
             _check_left_filled(mask, ids)
-        limit = self.config.context_length
-        room = min(limit, ids.shape[1] + max_new_tokens)
-        cache = self.new_cache(room)
-
-        def step(text: Tensor) -> Tensor:
-            new = text.shape[1] - ids.shape[1]
-            real = None if mask is None else F.pad(mask, (0, new), value=True)[:, -limit:]
-            fits = text.shape[1] <= limit
-            output = (
-                self(text[:, cache[0].length :], mask=real, cache=cache) if fits else self(text[:, -limit:], mask=real)
-            )
-            logits: Tensor = output.logits[:, -1]
-            return logits
-
+        before, limit = 0 if prefix is None else len(prefix), self.config.context_length
+        whole = before + ids.shape[1] + max_new_tokens
+        if before and whole > limit:
+            parts = f"prefix of {before}, ids of {ids.shape[1]}, and max_new_tokens={max_new_tokens}"
+            raise ValueError(f"{parts} make {whole} tokens; context_length={limit}")
         training = self.training
         self.eval()
         try:
+            if prefix is None:
+                cache = self.new_cache(min(limit, whole))
+            else:
+                cache = self.encode(prefix, rows=len(ids), max_length=whole)
+
+            def step(text: Tensor) -> Tensor:
+                real = None
+                if mask is not None:
+                    real = F.pad(mask, (before, text.shape[1] - ids.shape[1]), value=True)[:, -limit:]
+                if before + text.shape[1] <= limit:
+                    hidden = self.hidden(text[:, cache[0].length - before :], mask=real, cache=cache)
+                else:
+                    hidden = self.hidden(text[:, -limit:], mask=real)
+                logits: Tensor = self.output(hidden[:, -1])
+                return logits
+
             settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
             return sample(step, ids, max_new_tokens, generator=generator, **settings)
         finally:

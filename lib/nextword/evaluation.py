@@ -14,9 +14,12 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextword.attention import padding_mask
+from nextword.decoder import Decoder
 from nextword.training import in_mode
 
 _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 entries are 0.4 GB in float32
+_WORTH_SHARING = 64  # tokens: below that, reading a shared beginning apart costs more than it saves
 
 
 @runtime_checkable
@@ -97,7 +100,12 @@ class Likelihood(NamedTuple):
 
 
 def loglikelihood(
-    model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, start: int | None = None
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    start: int | None = None,
+    share_prefix: bool = True,
 ) -> list[Likelihood]:
     """Return how likely a model finds each continuation after its context.
 
@@ -105,11 +113,16 @@ def loglikelihood(
     to the continuation, since in byte-level vocabularies they begin its first word. A text that is longer than the
     model's context loses its beginning.
 
+    What all contexts begin with, such as the examples of a few-shot prompt, is read once. So is a context that has
+    several continuations of one token.
+
     Args:
-        model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length.
+        model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length. A beginning is shared
+            only where it is a :class:`~nextword.decoder.Decoder`.
         tokenizer: has ``encode(text)``.
         pairs: (context, continuation); the continuation has at least one token.
         start: an id to put before each text, such as that of the end-of-text token. Without it a context may not be empty.
+        share_prefix: False to read every context from its beginning, which gives the same numbers later.
 
     Raises:
         ValueError: a continuation is empty, or so is a context without ``start``.
@@ -118,21 +131,24 @@ def loglikelihood(
     """
     limit = _limit(model, "context_length")
     rows = [_tokenised(tokenizer, *pair, start=start, limit=limit) for pair in pairs]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # rows of like lengths share a batch
+    asking: dict[tuple[int, ...], list[int]] = {}  # what is read, and the rows that ask about it
+    for i, (ids, _) in enumerate(rows):
+        asking.setdefault(tuple(ids[:-1]), []).append(i)
+    shared = _shared_prefix([ids[:-n] for ids, n in rows]) if share_prefix and isinstance(model, Decoder) else []
     found: dict[int, Likelihood] = {}
-    device = next(model.parameters()).device
     with torch.inference_mode(), in_mode(model, training=False):
-        for some in _batches(order, [len(ids) for ids, _ in rows]):
-            longest = max(len(rows[i][0]) for i in some)
-            ids = torch.tensor([rows[i][0] + [0] * (longest - len(rows[i][0])) for i in some], device=device)
-            real = torch.tensor([[True] * len(rows[i][0]) + [False] * (longest - len(rows[i][0])) for i in some])
-            logits = model(ids[:, :-1], mask=real[:, :-1].to(device)).logits
-            logits = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)  # (B, T, V)
-            chosen = logits.gather(-1, ids[:, 1:, None])[..., 0]  # (B, T), of each token that came
-            first = logits.argmax(-1) == ids[:, 1:]
-            for row, i in enumerate(some):
-                at = slice(len(rows[i][0]) - 1 - rows[i][1], len(rows[i][0]) - 1)
-                found[i] = Likelihood(chosen[row, at].double().sum().item(), bool(first[row, at].all()))
+        for some in _batches(list(asking), len(shared)):
+            inputs, mask = _filled([list(ids[len(shared) :]) for ids in some], model, left=False)
+            asked = [(row, i) for row, ids in enumerate(some) for i in asking[ids]]
+            ends = {i: len(some[row]) - len(shared) for row, i in asked}
+            places = [(row, t) for row, i in asked for t in range(ends[i] - rows[i][1], ends[i])]
+            logits = _logits_at(model, inputs, mask, places, shared)  # (places, V)
+            targets = torch.tensor([t for _, i in asked for t in rows[i][0][-rows[i][1] :]], device=logits.device)
+            chosen = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0].double()
+            first = logits.argmax(-1) == targets
+            lengths = [rows[i][1] for _, i in asked]
+            each = zip(asked, torch.split(chosen, lengths), torch.split(first, lengths), strict=True)
+            found |= {i: Likelihood(c.sum().item(), bool(f.all())) for (_, i), c, f in each}
     return [found[i] for i in range(len(rows))]
 
 
@@ -154,16 +170,49 @@ def _tokenised(
     return (whole if limit is None else whole[-(limit + 1) :]), n
 
 
-def _batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """Cut rows, the shortest first, into batches of a bounded number of tokens."""
-    some: list[int] = []
-    for i in order:
-        if some and (len(some) + 1) * lengths[i] > _TOKENS_AT_ONCE:
+def _shared_prefix(contexts: list[list[int]]) -> list[int]:
+    """Return what all contexts begin with, their last tokens apart; nothing where that saves too little to be worth it."""
+    first, last = min(contexts, default=[]), max(contexts, default=[])  # in the order of a dictionary
+    n = next((t for t, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    n = min(n, min(map(len, contexts), default=0) - 1)
+    return first[:n] if n * (len(contexts) - 1) > _WORTH_SHARING else []
+
+
+def _batches(texts: list[tuple[int, ...]], shared: int) -> Iterator[list[tuple[int, ...]]]:
+    """Cut texts into batches of like lengths and of a bounded number of tokens; a shared beginning counts an eighth."""
+    some: list[tuple[int, ...]] = []
+    for text in sorted(texts, key=len):
+        if some and (len(some) + 1) * max(len(text) - shared, shared / 8) > _TOKENS_AT_ONCE:
             yield some
             some = []
-        some.append(i)
+        some.append(text)
     if some:
         yield some
+
+
+def _filled(texts: list[list[int]], model: nn.Module, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Return ids (B, T) filled up to one length, and True where they are real."""
+    device = next(model.parameters()).device
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = padding_mask(lengths, int(lengths.max()))
+    mask = mask.flip(1) if left else mask
+    ids = torch.zeros(mask.shape, dtype=torch.int64)
+    ids[mask] = torch.tensor([i for text in texts for i in text])
+    return ids.to(device), mask.to(device)
+
+
+def _logits_at(model: nn.Module, ids: Tensor, mask: Tensor, places: list[tuple[int, int]], shared: list[int]) -> Tensor:
+    """Return the logits at some places (row, t), in float32 at least; a decoder computes no others."""
+    rows, times = (torch.tensor(x, device=ids.device) for x in zip(*places, strict=True))
+    if isinstance(model, Decoder):
+        cache = None
+        if shared:
+            cache = model.encode(torch.tensor(shared, device=ids.device), rows=len(ids))
+            mask = F.pad(mask, (len(shared), 0), value=True)
+        logits: Tensor = model.output(model.hidden(ids, mask=mask, cache=cache)[rows, times])
+    else:
+        logits = model(ids, mask=mask).logits[rows, times]
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:

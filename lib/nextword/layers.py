@@ -79,13 +79,14 @@ class Rotary:
         angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (length, D/2)
         self._turns = torch.polar(torch.ones_like(angles), angles)
 
-    def __call__(self, x: Float[Tensor, "B H T D"], start: int = 0) -> Float[Tensor, "B H T D"]:
-        """Turn ``x``, whose first position is ``start``: a pair is a complex number, and turning it a product."""
+    def __call__(self, x: Float[Tensor, "B H T D"], places: int | Int64[Tensor, "B T"] = 0) -> Float[Tensor, "B H T D"]:
+        """Turn ``x``, whose positions are ``places`` or begin there: a pair is a complex number, turning it a product."""
         exact = x if x.dtype == torch.float64 else x.float()
         pairs = torch.view_as_complex(exact.reshape(*x.shape[:-1], -1, 2))  # (B, H, T, D/2)
         if (self._turns.device, self._turns.dtype) != (pairs.device, pairs.dtype):
             self._turns = self._turns.to(pairs.device, pairs.dtype)
-        turned = pairs * self._turns[start : start + x.shape[2]]
+        turns = self._turns[places : places + x.shape[2]] if isinstance(places, int) else self._turns[places][:, None]
+        turned = pairs * turns  # (B, H, T, D/2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
@@ -103,7 +104,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         """Normalise every vector; the mean square is taken in float32 at least."""
         exact = x if x.dtype == torch.float64 else x.float()
-        return exact * (exact.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
+        return (exact * (exact.square().mean(-1, keepdim=True) + self.eps).rsqrt()).to(x.dtype) * self.weight
 
 
 def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | RMSNorm:
