@@ -32,6 +32,7 @@ from nextword.attention import (
     record_attention,
     scaled_dot_product_attention,
 )
+from nextword.layers import Rotary
 
 B, H, T, S, D, C = 2, 4, 5, 7, 3, 12
 
@@ -242,6 +243,66 @@ def test_large_scores_do_not_overflow() -> None:
         scaled_dot_product_attention(q, k, v, return_weights=True)[0],
     ):
         assert result.isfinite().all()
+
+
+# --- Heads that share keys ---
+
+
+def sharing(G: int, T: int, S: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return queries of H heads with keys and values of G, and the same with a copy of them for each query head."""
+    shapes = ((H, T, D), (G, S, D), (G, S, D + 2))
+    q, k, v = (normal(B, *shape, seed=i, grad=True) for i, shape in enumerate(shapes))
+    return [q, k, v], [q, k.repeat_interleave(H // G, 1), v.repeat_interleave(H // G, 1)]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("axes", [None, "", "S", "TS", "B11S", "1H1S", "11TS", "B1TS", "BHTS", "BHT1"])
+def test_heads_that_share_keys_equal_heads_with_copies_of_them(axes: str | None, causal: bool) -> None:
+    generator, settings = torch.Generator().manual_seed(1), {"causal": causal, "scale": 0.7}
+    for (T, S), G in itertools.product([(5, 7), (6, 6), (1, 7), (5, 3)], [1, 2]):
+        named = {"B": B, "H": H, "T": T, "S": S, "1": 1}
+        # some queries see nothing
+        mask = None if axes is None else torch.rand([named[axis] for axis in axes], generator=generator) < 0.6
+        inputs, copies = sharing(G, T, S)
+        expected = scaled_dot_product_attention(*copies, mask, return_weights=True, **settings)
+        found = scaled_dot_product_attention(*inputs, mask, return_weights=True, **settings)
+        assert_close(found, expected)
+        both = [gradients(torch.cat(pair, -1), inputs) for pair in (found, expected)]
+        assert_close(*both)
+        fused = [scaled_dot_product_attention(*x, mask, **settings) for x in (inputs, copies)]
+        assert_close(fused[0], expected[0])
+        both = [gradients(heads, inputs) for heads in fused]
+        assert_close(*both)
+
+
+@pytest.mark.parametrize("return_weights", [False, True])
+def test_dropout_also_where_keys_are_shared(return_weights: bool) -> None:
+    """With values that are a unit matrix, what comes out is the weights themselves."""
+    q, k, v = normal(1, H, 1000, 4), normal(1, 2, 8, 4, seed=1), torch.eye(8, dtype=torch.float64).expand(1, 2, 8, 8)
+    full = scaled_dot_product_attention(q, k, v)
+    result = scaled_dot_product_attention(q, k, v, dropout_p=0.25, return_weights=return_weights)
+    output = result[0] if return_weights else result
+    dropped = output == 0
+    assert 0.22 < dropped.double().mean() < 0.28
+    assert_close(output[~dropped], (full / 0.75)[~dropped])
+
+
+@pytest.mark.parametrize("n_queries", [1, 5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_where_keys_are_shared_the_fused_kernel_may_lay_out_its_result_as_it_likes(
+    masked: bool, n_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where some kernels write (B, T, H, D) and return it transposed."""
+    kernel = F.scaled_dot_product_attention
+    inputs, copies = sharing(2, n_queries, S)
+    mask = random_mask(B, 1, n_queries, S) if masked else None
+    expected = kernel(*copies, attn_mask=mask)
+
+    def transposed(*args: Any, **settings: Any) -> Tensor:
+        return kernel(*args, **settings).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", transposed)
+    assert_close(scaled_dot_product_attention(*inputs, mask), expected)
 
 
 # --- Masks ---
@@ -578,6 +639,76 @@ def test_a_cache_is_a_list_of_positions(steps: list[tuple[str, int]]) -> None:
             assert torch.equal(cache.keys, k) and torch.equal(cache.values, v)
 
 
+@pytest.mark.parametrize("n_rows", [1, 3])
+@pytest.mark.parametrize("max_length", [None, 3, 8])
+def test_a_cache_repeated_for_several_rows_leaves_each_of_them_alone(max_length: int | None, n_rows: int) -> None:
+    k, v = normal(1, 2, 3, 4), normal(1, 2, 3, 5, seed=1)
+    cache = KVCache(max_length)
+    cache.append(k, v)
+    copy, other = cache.repeated(n_rows), cache.repeated(n_rows, 5)
+    assert copy.length == other.length == 3
+    rows, values = k.expand(n_rows, -1, -1, -1), v.expand(n_rows, -1, -1, -1)
+    for same in (copy, other):
+        assert torch.equal(same.keys, rows) and torch.equal(same.values, values)
+    for n in (1, 2, 4):  # each row goes on in its own way
+        new = normal(n_rows, 2, n, 4, seed=n), normal(n_rows, 2, n, 5, seed=n + 10)
+        rows, values = torch.cat([rows, new[0]], 2), torch.cat([values, new[1]], 2)
+        found = copy.append(*new)
+        assert torch.equal(found[0], rows) and torch.equal(found[1], values)
+        assert torch.equal(copy.keys, rows) and torch.equal(copy.values, values)
+    assert (copy.length, other.length, cache.length) == (10, 3, 3)
+    assert torch.equal(cache.keys, k) and torch.equal(other.keys, k.expand(n_rows, -1, -1, -1))
+    assert torch.equal(cache.values, v) and torch.equal(other.values, v.expand(n_rows, -1, -1, -1))
+    other.append(*(normal(n_rows, 2, 2, width, seed=3) for width in (4, 5)))
+    assert torch.equal(copy.keys, rows) and torch.equal(cache.keys, k)
+    with pytest.raises(ValueError, match="k brings the cache to 6 positions, and max_length=5"):
+        other.append(*(normal(n_rows, 2, 1, width) for width in (4, 5)))
+
+
+@pytest.mark.parametrize("n_rows", [1, 3])
+@pytest.mark.parametrize("cropped", ["original", "copy"])
+def test_a_cache_and_its_copy_may_be_cropped_and_filled_anew(cropped: str, n_rows: int) -> None:
+    cache = KVCache()
+    k = normal(1, 2, 3, 4)
+    cache.append(k, k)
+    copy = cache.repeated(n_rows)
+    changed, same = (cache, copy) if cropped == "original" else (copy, cache)
+    changed.crop(1)
+    n = changed.keys.shape[0]
+    new = normal(n, 2, 1, 4, seed=1)
+    changed.append(new, new)
+    assert torch.equal(changed.keys, torch.cat([k[:, :, :1].expand(n, -1, -1, -1), new], 2))
+    assert torch.equal(same.keys, k.expand(same.keys.shape[0], -1, -1, -1))
+    assert torch.equal(same.values, same.keys)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, H])
+def test_rows_behind_a_repeated_cache_are_attended_as_whole_texts(n_kv_heads: int) -> None:
+    attend, before, x = module(n_kv_heads=n_kv_heads), normal(1, 4, C, seed=1), normal(3, T, C)
+    cache = KVCache()
+    attend(before, causal=True, cache=cache)
+    whole = attend(torch.cat([before.expand(3, -1, -1), x], 1), causal=True)[:, 4:]
+    for _ in range(2):  # the second copy finds the original untouched
+        copy = cache.repeated(3)
+        parts = [attend(part, causal=True, cache=copy) for part in x.split([1, 3, 1], 1)]
+        assert_close(torch.cat(parts, 1), whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("split", [None, 3])
+def test_with_rotary_positions_what_a_mask_hides_takes_no_place(split: int | None) -> None:
+    """Filling on the left, in the middle and on the right; with a cache the mask covers what it holds too."""
+    attend, x = randomised(MultiHeadAttention(16, 4, n_kv_heads=2, rotary=Rotary(4, 9, 30.0))), normal(3, 6, 16)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 0, 1], [1, 1, 1, 1, 0, 0]], dtype=torch.bool)
+    if split is None:
+        output = attend(x, mask=mask, causal=True)
+    else:
+        cache = KVCache()
+        first = attend(x[:, :split], mask=mask[:, :split], causal=True, cache=cache)
+        output = torch.cat([first, attend(x[:, split:], mask=mask, causal=True, cache=cache)], 1)
+    for row, real, found in zip(x, mask, output, strict=True):
+        assert_close(found[real], attend(row[real][None], causal=True)[0], atol=1e-12)
+
+
 def test_a_reserved_cache_stays_where_it_is_and_a_growing_one_moves_rarely() -> None:
     k = v = torch.zeros(1, 1, 1, 2)
     for max_length, moves in ((64, 1), (None, 7)):
@@ -632,6 +763,8 @@ def filled(**settings: Any) -> KVCache:
         (lambda: filled().append(*tensors((3, 1, 2, 2), (3, 1, 2, 2))), "^k is a batch of 3.*2"),
         (lambda: filled().crop(4), "^n=4 .*3"),
         (lambda: filled().crop(-1), "^n=-1"),
+        (lambda: filled().repeated(3), "^the cache holds a batch of 2; only a single row can be repeated"),
+        (lambda: KVCache().repeated(3), "^the cache holds a batch of 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(call: Callable[[], Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -64,6 +65,10 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def ids(B: int = 3, T: int = 7, seed: int = 0) -> Tensor:
     return torch.randint(0, V, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def make(seed: int = 0, **changes: Any) -> Decoder:
@@ -252,6 +257,23 @@ def test_rotary_positions_turn_each_pair_by_its_angle_and_keep_relative_places()
     assert_close(turn(normal(2, 3, 5, 6), 4)[:, :, 2:3], turn(normal(2, 3, 5, 6)[:, :, 2:3], 6))
 
 
+def test_rotary_positions_may_be_given_one_by_one() -> None:
+    turn, x = Rotary(6, 20, base=50.0), normal(2, 3, 5, 6)
+    assert_close(turn(x, torch.arange(4, 9).expand(2, 5)), turn(x, 4))
+    places = torch.tensor([[0, 0, 1, 2, 3], [7, 3, 3, 11, 19]])
+    turned = turn(x, places)
+    for b, t in itertools.product(range(2), range(5)):
+        assert_close(turned[b, :, t], turn(x[b : b + 1, :, t : t + 1], int(places[b, t]))[0, :, 0])
+
+
+def test_rotary_positions_stay_exact_whatever_they_turned_before() -> None:
+    turn, x = Rotary(6, 20, base=50.0), normal(2, 3, 5, 6)
+    expected = turn(x, 3)
+    for dtype in (torch.bfloat16, torch.float32):
+        assert turn(x.to(dtype), 3).dtype == dtype
+    assert_close(turn(x, 3), expected)
+
+
 def test_training_gives_the_same_loss_and_gradients_without_keeping_the_logits() -> None:
     model, targets = make(), ids(seed=1)
     targets[0, 3:] = -100
@@ -320,6 +342,140 @@ def test_beginnings_of_different_lengths_are_continued_as_if_alone(kind: str) ->
         alone = model.generate(begins[None, 5 - n :], 9, temperature=0)[0]
         assert torch.equal(row[5 - n :], alone)
     assert torch.equal(together[:, :5], text)
+
+
+HOLES = torch.tensor([[0, 0, 0, 1, 1, 1], [1, 0, 0, 1, 0, 1], [1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_filling_anywhere_changes_nothing(kind: str) -> None:
+    """Left, in the middle, right, and all three; with a cache the same filling may come in parts."""
+    model, text = make(**KINDS[kind]), ids(4, 6)
+    with torch.no_grad():
+        logits = model(text, mask=HOLES).logits
+        other = model(torch.where(HOLES, text, (text + 5) % V), mask=HOLES).logits
+        assert_close(other[HOLES], logits[HOLES])
+        cache = model.new_cache()
+        parts = [model(text[:, a:b], mask=HOLES[:, :b], cache=cache).logits for a, b in ((0, 2), (2, 3), (3, 6))]
+        assert_close(torch.cat(parts, 1)[HOLES], logits[HOLES])
+        for row, real, found in zip(text, HOLES, logits, strict=True):
+            assert_close(found[real], model(row[real][None]).logits[0])
+
+
+# --- A beginning that all rows share ---
+
+
+LONGER: dict[str, dict[str, Any]] = {kind: {**KINDS[kind], "context_length": 16} for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_prefix_read_once_the_scores_are_those_of_the_whole_texts(kind: str) -> None:
+    model, prefix, text = make(**LONGER[kind]), ids(1, 5, seed=1)[0], ids(4, 6)
+    with torch.no_grad():
+        cache = model.encode(prefix, rows=4)
+        assert [layer.length for layer in cache] == [5] * L
+        for start, end in ((0, 4), (4, 6)):  # a first part, and what comes after it
+            real = HOLES[:, start:end]
+            mask = F.pad(HOLES[:, :end], (5, 0), value=True)
+            logits = model(text[:, start:end], mask=mask, cache=cache).logits
+            for row, keep, known, found in zip(text, HOLES, real, logits, strict=True):
+                whole = model(torch.cat([prefix, row[keep]])[None]).logits[0]
+                before = 5 + int(keep[:start].sum())
+                assert_close(found[known], whole[before : before + int(known.sum())])
+        plain = model.encode(prefix, rows=4, max_length=11)  # without filling no mask is needed
+        whole = model(torch.cat([prefix.expand(4, 5), text], 1)).logits
+        assert_close(model(text, cache=plain).logits, whole[:, 5:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_after_a_prefix_are_continued_as_if_each_began_with_it(kind: str) -> None:
+    model, lengths, prefix, text = make(**LONGER[kind]), (4, 1, 3), ids(1, 5, seed=1)[0], ids(3, 4)
+    mask = torch.stack([torch.arange(4) >= 4 - n for n in lengths])
+    together = model.generate(text, 7, mask=mask, prefix=prefix, temperature=0)  # 5 + 4 + 7 fill the context
+    assert together.shape == (3, 11) and torch.equal(together[:, :4], text)
+    for row, n, begins in zip(together, lengths, text, strict=True):
+        whole = torch.cat([prefix, begins[4 - n :]])[None]
+        assert torch.equal(torch.cat([prefix, row[4 - n :]]), model.generate(whole, 7, temperature=0)[0])
+    assert not torch.equal(together, model.generate(text, 7, mask=mask, temperature=0))
+    same = [torch.cat([prefix, model.generate(text[:1], 5, prefix=prefix, generator=seeded(2))[0]])]
+    same.append(model.generate(torch.cat([prefix, text[0]])[None], 5, generator=seeded(2))[0])
+    assert torch.equal(*same)
+
+
+def test_a_stop_ends_rows_after_a_prefix_too() -> None:
+    model, prefix, text = make(**LONGER["llama"]), ids(1, 5, seed=1)[0], ids(2, 3)
+    free = model.generate(text, 6, prefix=prefix, temperature=0)
+    stop = int(free[0, 4])
+    stopped = model.generate(text, 6, prefix=prefix, temperature=0, stop=stop)
+    for row, other in zip(stopped, free, strict=True):
+        written = other[3:].tolist()
+        n = written.index(stop) + 1 if stop in written else 6
+        assert row[3:].tolist() == (written[:n] + [stop] * 6)[: stopped.shape[1] - 3]
+
+
+def test_a_prefix_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = make(**LONGER["gpt2"]), []
+    hidden = Decoder.hidden
+
+    def spy(self: Decoder, ids: Tensor, **settings: Any) -> Tensor:
+        read.append(tuple(ids.shape))
+        return hidden(self, ids, **settings)
+
+    monkeypatch.setattr(Decoder, "hidden", spy)
+    model.generate(ids(3, 4), 3, prefix=ids(1, 5)[0], temperature=0)
+    assert read == [(1, 5), (3, 4), (3, 1), (3, 1)]
+
+
+def test_a_prefix_that_leaves_no_room_is_refused() -> None:
+    model = make(**LONGER["llama"])
+    message = "prefix of 5, ids of 4, and max_new_tokens=8 make 17 tokens; context_length=16"
+    with pytest.raises(ValueError, match=message):
+        model.generate(ids(2, 4), 8, prefix=ids(1, 5)[0])
+    assert model.generate(ids(2, 4), 7, prefix=ids(1, 5)[0]).shape == (2, 11)
+    with pytest.raises(ValueError, match="fill up on the left"):
+        model.generate(ids(4, 6), 1, prefix=ids(1, 5)[0], mask=HOLES)
+
+
+def test_writing_drops_nothing_and_leaves_the_mode_as_it_was() -> None:
+    model, text, prefix = make(**LONGER["llama"], dropout=0.5), ids(2, 4), ids(1, 5)[0]
+    expected = model.eval().generate(text, 7, prefix=prefix, temperature=0)
+    assert not model.training
+    model.train()
+    assert torch.equal(model.generate(text, 7, prefix=prefix, temperature=0), expected) and model.training
+    with pytest.raises(ValueError, match="ids holds ids from"):
+        model.generate(torch.full((1, 2), V), 1, prefix=prefix)
+    assert all(part.training for part in model.modules())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_has_written_is_trained_like_a_fresh_one(dtype: torch.dtype, kind: str) -> None:
+    """What inference mode leaves behind, such as a table of positions, must not disturb the backward pass."""
+    used, fresh = (make(**LONGER[kind]).to(dtype) for _ in range(2))
+    used.generate(ids(2, 4), 2, prefix=ids(1, 5)[0])
+    for model in (used, fresh):
+        model.train()(ids(), ids(seed=1)).loss.backward()
+    for mine, other in zip(used.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+
+
+# --- In half the bits ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_model_in_bfloat16_comes_near(kind: str) -> None:
+    model, text = make(**KINDS[kind]).float(), ids(4, 6)
+    with torch.no_grad():
+        exact, masked = model(text).logits, model(text, mask=HOLES).logits
+        model.bfloat16()
+        for found, wanted in ((model(text).logits, exact), (model(text, mask=HOLES).logits[HOLES], masked[HOLES])):
+            assert found.dtype == torch.bfloat16
+            assert 0 < (found.float() - wanted).abs().max() < 0.05 * wanted.abs().max()
+        cache = model.encode(text[0, :3], rows=2)
+        whole = model(text[:1]).logits[:, 3:].expand(2, -1, -1)
+        again = model(text[:1, 3:].expand(2, -1), cache=cache).logits
+        assert (again - whole).abs().max() < 0.05 * whole.abs().max()
+    assert model.generate(text[:, :3], 3, prefix=text[0, :2], temperature=0).shape == (4, 6)
 
 
 @pytest.mark.parametrize(

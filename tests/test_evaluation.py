@@ -1,9 +1,12 @@
-"""Perplexity and bits per byte against values worked out by hand and against a plain loop."""
+"""Perplexity, bits per byte, likelihoods and answers against values worked out by hand and against plain loops."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import re
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +15,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import randomised
 from torch import Tensor, nn
 
 from nextword import evaluation
-from nextword.evaluation import bits_per_byte, bootstrap_interval, perplexity
+from nextword.decoder import Decoder, DecoderConfig
+from nextword.evaluation import (
+    Choice,
+    bits_per_byte,
+    bootstrap_interval,
+    complete,
+    few_shot_prompt,
+    multiple_choice,
+    perplexity,
+)
+from nextword.tokenizers import ByteBPE
 
 
 class Bigram(nn.Module):
@@ -325,3 +339,444 @@ def test_a_text_too_long_loses_its_beginning_and_batches_change_nothing() -> Non
 def test_nothing_to_score_is_refused(pair: tuple[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluation.loglikelihood(Chain(), Letters(), [pair])
+
+
+# --- What all contexts begin with ---
+
+
+SIZES: dict[str, Any] = {"d_model": 12, "n_layers": 2, "n_heads": 3}
+LLAMA: dict[str, Any] = {"norm": "rms", "activation": "swiglu", "positions": "rotary", "bias": False, "n_kv_heads": 1}
+EXAMPLES = "the cat sat on a mat and the dog lay in the sun all day long"  # 45 letters
+SHARED = {
+    "queries": [(f"{EXAMPLES} {query}", answer) for query, answer in (("owl", " hoots"), ("hen", " a"), ("ox", " b"))],
+    "one context": [(EXAMPLES, " a"), (EXAMPLES, " bb"), (EXAMPLES, " c"), (EXAMPLES + " ", "c")],
+    "one context begins the other": [(EXAMPLES, " ox"), (f"{EXAMPLES} ox", " eats"), (f"{EXAMPLES} ox eats", " hay")],
+    "too long": [(EXAMPLES * 3, " at"), (EXAMPLES * 3, " it"), (EXAMPLES * 3, " on")],
+    "some too long": [("ab" * 20, "ca"), ("ab" * 45 + "a", "cb"), ("ab" * 30, "cc")],  # what is left begins alike
+    "one goes another way": [("a" * 40 + end, "z") for end in ("bbbbbc", "xxxxxxxxx", "bbbbbd")],
+    "twice the same": [(EXAMPLES, " ox")] * 3,
+}
+
+
+def tiny(context_length: int = 80, vocab_size: int = 54, **changes: Any) -> Decoder:
+    return randomised(Decoder(DecoderConfig(vocab_size, context_length, **SIZES, **changes)))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of ids in each batch that a decoder reads."""
+    read, hidden = [], Decoder.hidden
+
+    def spy(self: Decoder, ids: Tensor, **settings: Any) -> Tensor:
+        read.append(ids.numel())
+        return hidden(self, ids, **settings)
+
+    monkeypatch.setattr(Decoder, "hidden", spy)
+    return read
+
+
+def in_one_piece(model: Decoder, context: str, continuation: str) -> tuple[float, bool]:
+    """Score a single text by a plain forward pass; the space at the end of a context goes with the continuation."""
+    known = Letters().encode(context.rstrip(" "))
+    ids = Letters().encode(context + continuation)
+    n = len(ids) - len(known)
+    ids = ids[-(model.config.context_length + 1) :]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids[:-1]])).logits[0, -n:]
+    chosen = logits.log_softmax(-1)[torch.arange(n), ids[-n:]]
+    return chosen.sum().item(), logits.argmax(-1).tolist() == ids[-n:]
+
+
+@pytest.mark.parametrize("changes", [{}, LLAMA, {"positions": "sinusoidal"}], ids=["gpt2", "llama", "sinusoidal"])
+@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("at_once", [2048, 20])
+def test_a_shared_beginning_is_read_once_and_changes_no_score(
+    kind: str, changes: dict[str, Any], at_once: int, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_TOKENS_AT_ONCE", at_once)  # 20: a text in each batch
+    model, pairs = tiny(**changes), SHARED[kind]
+    found = evaluation.loglikelihood(model, Letters(), pairs)
+    together, _ = sum(read), read.clear()
+    whole = evaluation.loglikelihood(model, Letters(), pairs, share_prefix=False)
+    assert together < sum(read) or kind == "twice the same" or at_once == 20
+    for a, b, pair in zip(found, whole, pairs, strict=True):
+        log_prob, is_greedy = in_one_piece(model, *pair)
+        assert a.log_prob == pytest.approx(log_prob, abs=1e-10) and a.is_greedy == is_greedy
+        assert b.log_prob == pytest.approx(log_prob, abs=1e-10) and b.is_greedy == is_greedy
+
+
+def test_the_likeliest_continuation_is_greedy_also_after_a_shared_beginning() -> None:
+    model, spelt = (
+        tiny(vocab_size=52),
+        [f" {a}" if space else a for a in "abcdefghijklmnopqrstuvwxyz" for space in (0, 1)],
+    )
+    contexts = [f"{EXAMPLES} {query}" for query in ("owl", "hen", "ox")]
+    pairs = [(context, a) for context in contexts for a in spelt]
+    found = evaluation.loglikelihood(model, Letters(), pairs)
+    for i in range(3):
+        some = found[52 * i : 52 * i + 52]
+        with torch.no_grad():
+            best = int(model(torch.tensor([Letters().encode(contexts[i])])).logits[0, -1].argmax())
+        assert max(range(52), key=lambda j: some[j].log_prob) == best
+        assert [s.is_greedy for s in some] == [j == best for j in range(52)]
+
+
+def test_what_is_read_is_the_beginning_once_and_the_rest_of_each_text(read: list[int]) -> None:
+    pairs = [("a" * 40 + letter, "z") for letter in "bcdefg"]  # 41 letters each, of which 40 are the same
+    evaluation.loglikelihood(tiny(), Letters(), pairs)
+    assert read == [40, 6]
+    read.clear()
+    evaluation.loglikelihood(tiny(), Letters(), pairs, share_prefix=False)
+    assert read == [6 * 41]
+    read.clear()
+    evaluation.loglikelihood(tiny(), Letters(), [("abc", letter) for letter in "defgh"])  # one question, five answers
+    assert read == [3]
+    read.clear()
+    evaluation.loglikelihood(tiny(), Letters(), [("abc", "d"), ("abd", "d")])  # so little is not read apart
+    assert read == [6]
+
+
+def test_scoring_drops_nothing_and_leaves_the_mode_as_it_was() -> None:
+    model = tiny(dropout=0.5)
+    expected = evaluation.loglikelihood(model.eval(), Letters(), SHARED["queries"])
+    model.train()
+    assert evaluation.loglikelihood(model, Letters(), SHARED["queries"]) == expected and model.training
+
+
+def test_a_start_token_is_part_of_what_is_shared(read: list[int]) -> None:
+    pairs = [("", "a"), ("b", "a"), ("bc", "a")]
+    found = evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    for score, ids in zip(found, ([53], [53, 2], [53, 2, 4]), strict=True):
+        with torch.no_grad():
+            assert score.log_prob == pytest.approx(
+                tiny()(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[0].item(), abs=1e-10
+            )
+    read.clear()
+    pairs = [(EXAMPLES + letter, "z") for letter in "abcd"]
+    evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    assert read == [1 + 45, 4]
+
+
+# --- Prompts with examples ---
+
+
+PLURALS = [("dog", "dogs"), ("ox", "oxen"), ("hen", "hens"), ("mouse", "mice")]
+
+
+def test_prompts_written_by_hand() -> None:
+    assert few_shot_prompt(PLURALS, 0, query="cat") == "cat ->"
+    assert few_shot_prompt([], 0, query="cat", instruction="Give the plural.") == "Give the plural.\ncat ->"
+    assert few_shot_prompt(PLURALS[:1], 1, query="cat") == "dog -> dogs\ncat ->"
+    questions = {"template": "Q: {query}\nA: {answer}", "separator": "\n\n", "instruction": "Plurals:"}
+    expected = "Plurals:\n\nQ: dog\nA: dogs\n\nQ: cat\nA:"
+    assert few_shot_prompt(PLURALS[:1], 1, query="cat", **questions) == expected
+    assert few_shot_prompt(PLURALS[:1], 1, query="cat", template="{query}={answer}") == "dog=dogs\ncat="
+    below = few_shot_prompt(PLURALS[:1], 1, query="cat", template="{query}:\n{answer}")
+    assert below == "dog:\ndogs\ncat:\n"
+    twice = few_shot_prompt(PLURALS[:1], 1, query="cat", template="{query}, {query}: {answer}")
+    assert twice == "dog, dog: dogs\ncat, cat:"
+    braces = few_shot_prompt([("{query}", "{answer} {0}")], 1, query="{x}")
+    assert braces == "{query} -> {answer} {0}\n{x} ->"
+    both = {f"{a} -> {x}\n{b} -> {y}\ncat ->" for (a, x), (b, y) in itertools.permutations(PLURALS[:2])}
+    assert few_shot_prompt(PLURALS[:2], 2, query="cat") in both
+
+
+def test_one_seed_draws_the_same_examples_for_every_query_and_others_others() -> None:
+    pool = [(f"q{i}", f"a{i}") for i in range(20)]
+
+    def shown(query: str, seed: int, k: int = 5) -> list[str]:
+        prompt = few_shot_prompt(pool, k, query=query, generator=torch.Generator().manual_seed(seed))
+        lines = prompt.split("\n")
+        assert lines.pop() == f"{query} ->" and len(lines) == k
+        return lines
+
+    assert len({tuple(shown(query, seed=3)) for query in ("cat", "dog", "ox")}) == 1
+    assert len({tuple(shown("cat", seed)) for seed in range(20)}) == 20
+    assert len({frozenset(shown("cat", seed)) for seed in range(20)}) > 15  # and not only in another order
+    torch.manual_seed(4)
+    first = few_shot_prompt(pool, 5, query="cat")
+    assert few_shot_prompt(pool, 5, query="cat") != first  # torch's own numbers go on
+    torch.manual_seed(4)
+    assert few_shot_prompt(pool, 5, query="cat") == first
+
+
+def test_examples_differ_and_each_is_as_likely_to_come_first() -> None:
+    generator, firsts = torch.Generator().manual_seed(0), Counter()
+    for _ in range(400):
+        *shown, _ = few_shot_prompt(PLURALS, 3, query="cat", generator=generator).split("\n")
+        assert len(set(shown)) == 3 and set(shown) < {f"{q} -> {a}" for q, a in PLURALS}
+        firsts[shown[0]] += 1
+    assert len(firsts) == 4 and all(70 <= n <= 130 for n in firsts.values())  # 100 ± 3.5 standard deviations
+
+
+def test_the_query_is_never_among_its_own_examples() -> None:
+    pool = [*PLURALS, ("ox", "oxes")]  # with another answer it would still be the query
+    for seed, (query, _) in itertools.product(range(10), PLURALS):
+        generator = torch.Generator().manual_seed(seed)
+        k = sum(q != query for q, _ in pool)
+        *shown, last = few_shot_prompt(pool, k, query=query, generator=generator).split("\n")
+        assert last == f"{query} ->"
+        assert sorted(shown) == sorted(f"{q} -> {a}" for q, a in pool if q != query)
+
+
+def test_a_query_of_the_pool_gives_up_its_place_and_moves_no_other_example() -> None:
+    pool = [(f"q{i}", f"a{i}") for i in range(12)]
+    *order, _ = few_shot_prompt(pool, 12, query="cat", generator=torch.Generator().manual_seed(0)).split("\n")
+    for query, answer in pool:
+        *shown, _ = few_shot_prompt(pool, 4, query=query, generator=torch.Generator().manual_seed(0)).split("\n")
+        assert shown == [line for line in order if line != f"{query} -> {answer}"][:4]
+
+
+@pytest.mark.parametrize(
+    ("k", "settings", "message"),
+    [
+        (-1, {}, "k=-1 is outside 0 … 4, the examples other than the query"),
+        (5, {}, "k=5 is outside 0 … 4"),
+        (4, {"query": "ox"}, "k=4 is outside 0 … 3"),
+        (1, {"template": "answer: {answer}"}, r"template='answer: \{answer\}': it needs \{query\}"),
+        (1, {"template": "{query} -> {answer}."}, r"and \{answer\} at its end"),
+        (1, {"template": "{answer} <- {query}"}, r"and \{answer\} at its end"),
+    ],
+)
+def test_impossible_prompts_are_refused(k: int, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        few_shot_prompt(PLURALS, k, **{"query": "cat", **settings})
+
+
+# --- Answers to choose from ---
+
+
+class Words:
+    """One token a word, with the space before it."""
+
+    vocab_size = 54
+
+    def __init__(self, *words: str) -> None:
+        self.ids = {word: i for i, word in enumerate(words)}
+
+    def encode(self, text: str) -> list[int]:
+        return [self.ids[word] for word in re.findall(" *[^ ]+", text)]
+
+
+def table_of(words: Words, probabilities: dict[str, dict[str, float]]) -> Chain:
+    """Return a model that gives these words these probabilities after a word; the other words share the rest."""
+    model = Chain()
+    with torch.no_grad():
+        for word, after in probabilities.items():
+            row = model.table[words.ids[word]]
+            row.fill_((1 - sum(after.values())) / (54 - len(after)))
+            for other, p in after.items():
+                row[words.ids[other]] = p
+            row.log_()
+    return model
+
+
+WORDS = Words("Q", "A", " é", " four", " c", " four four", "S")
+RULES = table_of(
+    WORDS,
+    {
+        "Q": {" é": 0.5, " four": 0.1, " c": 0.25},
+        # after the question é is the likeliest: 0.5. By letters it is four: ln 0.1 / 4 = -0.576, against ln 0.5 = -0.693
+        # and ln 0.25 = -1.386. (With the space counted: -0.461 against -0.347; by bytes, é being two of them: -0.347.)
+        # Without the question c is the rarest: 0.5 / 0.8, 0.1 / 0.1 and 0.25 / 0.05 are 0.625, 1 and 5.
+        "A": {" é": 0.8, " four": 0.1, " c": 0.05},
+        "S": {" é": 0.2, " four": 0.1, " c": 0.6},
+    },
+)
+QUESTION = Choice("Q", (" é", " four", " c"), 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(0, (1.0, 0.0, 0.0)), (1, (0.0, 1.0, 0.0)), (2, (0.0, 0.0, 1.0))], ids=["é", "four", "c"]
+)
+def test_three_rules_choose_three_answers(answer: int, expected: tuple[float, ...]) -> None:
+    items = [QUESTION._replace(answer=answer)] * 2
+    found = multiple_choice(RULES, WORDS, items, answer_context="A")
+    assert found[:3] == expected and found.right == (bool(expected[0]),) * 2 and found.stderr == 0
+    assert multiple_choice(RULES, WORDS, items)[:3] == (*expected[:2], None)
+
+
+def test_the_share_and_its_standard_error_by_hand() -> None:
+    # of 1 1 0 1 the mean is 3/4, the sample variance (3 · 1/16 + 9/16) / 3 = 1/4, and √(1/4) / √4 = 1/4
+    answers = (0, 0, 2, 0)
+    found = multiple_choice(RULES, WORDS, [QUESTION._replace(answer=a) for a in answers], answer_context="A")
+    assert found.acc == 0.75 and found.right == (True, True, False, True)
+    assert found.stderr == pytest.approx(0.25, abs=1e-15)
+    assert (found.acc_per_char, found.acc_answer_context) == (0.0, 0.25)
+
+
+def test_questions_may_have_different_numbers_of_choices() -> None:
+    items = [
+        Choice("Q", (" four", " c"), 1),
+        Choice("Q", (" four",), 0),
+        Choice("S", (" é", " four", " c"), 2),
+        Choice("Q", (" c", " four", " é"), 0),
+    ]
+    assert multiple_choice(RULES, WORDS, items).right == (True, True, True, False)
+
+
+def test_of_equals_the_first_is_chosen() -> None:
+    model = table_of(WORDS, {word: {" é": 0.3, " c": 0.3, " four": 0.1} for word in ("Q", "A")})
+    first, last = Choice("Q", (" four", " é", " c"), 1), Choice("Q", (" four", " c", " é"), 2)
+    found = multiple_choice(model, WORDS, [first, last, last, last], answer_context="A")
+    assert found.right == (True, False, False, False) and found.acc == 0.25
+    same = Choice("Q", (" c", " c"), 1)
+    assert multiple_choice(model, WORDS, [same, same._replace(answer=0)], answer_context="A")[:3] == (0.5, 0.5, 0.5)
+
+
+def test_a_start_token_stands_before_questions_and_answers() -> None:
+    items, start = [QUESTION._replace(context="", answer=a) for a in (0, 2)], WORDS.ids["S"]
+    found = multiple_choice(RULES, WORDS, items, start=start, answer_context="")
+    # after S c is the likeliest, by letters too (-0.511 against -0.576); without a question nothing changes: all are equal
+    assert found.right == (False, True) and found.acc_per_char == 0.5 and found.acc_answer_context == 0.5
+    with pytest.raises(ValueError, match="empty context; give start="):
+        multiple_choice(RULES, WORDS, items)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "items holds 0; at least 2 are needed for a standard error"),
+        ([QUESTION], "items holds 1; at least 2"),
+        ([QUESTION, QUESTION._replace(answer=3)], r"items holds the answer 3 to 3 choices: Choice\(context='Q'"),
+        ([QUESTION._replace(answer=-1), QUESTION], "items holds the answer -1 to 3 choices"),
+        ([QUESTION, Choice("Q", (), 0)], "items holds the answer 0 to 0 choices"),
+    ],
+)
+def test_questions_without_an_answer_are_refused(items: list[Choice], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        multiple_choice(RULES, WORDS, items)
+
+
+class Spaced(Letters):
+    """A space at the end of a text is a token too, as it is for bytes."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text) + [52] * text.endswith(" ")
+
+
+def test_an_answer_of_nothing_but_a_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="items"):
+        multiple_choice(Chain(), Spaced(), [Choice("a", (" b", " "), 0)] * 2)
+
+
+# --- Completions ---
+
+
+ALPHABET = b"abcdefghijklmnopqrstuvwxyz ->!\n"
+MERGED = (b" x", b"!\n", b"aa")
+
+
+def letters_and_end() -> ByteBPE:
+    """Return a vocabulary of a few bytes, three longer tokens and two special ones."""
+    tokens = [bytes([byte]) for byte in ALPHABET] + list(MERGED)
+    special = {"<|end|>": len(tokens), "<|pad|>": len(tokens) + 1}
+    absent = bytes(set(range(256)) - set(ALPHABET))
+    ranks = {token: i for i, token in enumerate(tokens)}
+    return ByteBPE(ranks, special_tokens=special, absent=absent, pattern=r"[^!]|!\n?| x")
+
+
+def writer_of(bpe: ByteBPE, *chains: list[str]) -> Decoder:
+    """Return a decoder that looks at the last token alone, and writes what follows it in one of these chains."""
+    size = bpe.vocab_size
+    model = Decoder(DecoderConfig(size, 40, d_model=size, n_layers=1, n_heads=1, d_ff=1, tie_embeddings=False)).double()
+    known = {bpe.token_bytes(i): i for i in range(size)}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.norm.weight.fill_(1.0)
+        model.embedding.weight.copy_(torch.eye(size))
+        for chain in chains:
+            for token, after in itertools.pairwise(chain):
+                model.output.weight[known[after.encode()], known[token.encode()]] = 1.0
+    return model
+
+
+def test_an_answer_ends_before_a_stop_and_before_a_special_token() -> None:
+    bpe = letters_and_end()
+    chains = {
+        "a": ["a", " ", "c", "d", "\n", "e", "e"],
+        "f": ["f", "g", "!\n", "h", "h"],  # the stop is the end of a longer token
+        "i": ["i", " x", "j", "<|end|>", "k"],
+        "l": ["l", "m", "n", "l"],  # never ends
+        "o": ["o", "<|pad|>", "p"],
+        "q": ["q", "\n"],
+    }
+    model = writer_of(bpe, *chains.values())
+    together = complete(model, bpe, list(chains), max_new_tokens=7)
+    assert together == ["cd", "g!", "xj", "mnlmnlm", "", ""]
+    assert [complete(model, bpe, [prompt], max_new_tokens=7)[0] for prompt in chains] == together
+    assert complete(model, bpe, ["l", "a"], max_new_tokens=2) == ["mn", "c"]
+    assert complete(model, bpe, ["l", "a", "f"], max_new_tokens=5, stop="n") == ["m", "cd\ne", "g!\nhhh"]
+    assert complete(model, bpe, ["l", "a"], max_new_tokens=7, stop="lm") == ["mn", "cd\neee"]  # a stop of two tokens
+    assert complete(model, bpe, []) == []
+
+
+def test_nothing_is_written_past_the_last_stop(read: list[int]) -> None:
+    bpe = letters_and_end()
+    model = writer_of(bpe, ["f", "g", "!\n", "h"], ["i", "<|end|>"], ["q", "\n"])
+    for prompts, expected in ((["f"], [1, 1]), (["i"], [1]), (["q"], [1]), (["i", "q"], [2]), (["i", "f"], [2, 2])):
+        read.clear()
+        complete(model, bpe, prompts, max_new_tokens=7)
+        assert read == expected
+
+
+def test_spaces_around_an_answer_are_cut_and_those_after_a_prompt_left_out(read: list[int]) -> None:
+    bpe = letters_and_end()
+    model = writer_of(bpe, ["a", " ", "c", " ", "\n"], ["b", "d", "\n"])
+    model.output.weight.data[bpe.encode("e")[0], bpe.encode(" ")[0]] = 0.5  # c is likelier after a space
+    assert complete(model, bpe, ["b", "b   ", "ba "], max_new_tokens=3) == ["d", "d", "c"]
+    assert read[0] == 4  # b and ba, filled up
+    model = writer_of(bpe, ["a", " ", "<|end|>"])
+    assert complete(model, bpe, ["a"]) == [""]
+
+
+def test_an_empty_prompt_needs_a_start_token() -> None:
+    bpe = letters_and_end()
+    model = writer_of(bpe, ["<|end|>", "a", "b", "\n"])
+    for prompt in ("", "  "):
+        with pytest.raises(ValueError, match="prompts holds an empty text; give start="):
+            complete(model, bpe, ["a", prompt])
+    assert complete(model, bpe, ["", "a"], start=bpe.special_tokens["<|end|>"]) == ["ab", "b"]
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [["ab" * 19], ["a", "ab" * 19], ["ab" * 18 + end for end in "cdef"]],
+    ids=["one", "one of two", "with a shared beginning"],
+)
+def test_prompt_and_answer_must_fit_the_context(prompts: list[str]) -> None:
+    bpe = letters_and_end()
+    model = writer_of(bpe, ["a", "b"], ["b", "a"])
+    assert complete(model, bpe, ["ab" * 18], max_new_tokens=4) == ["abab"]  # 36 + 4 fill it
+    with pytest.raises(ValueError, match="context_length=40"):
+        complete(model, bpe, prompts, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("changes", [{}, LLAMA, {"positions": "sinusoidal"}], ids=["gpt2", "llama", "sinusoidal"])
+@pytest.mark.parametrize("shared", ["", EXAMPLES.replace(" ", "")])
+@pytest.mark.parametrize("at_once", [2048, 60])
+def test_prompts_are_completed_as_if_each_were_alone(
+    changes: dict[str, Any], shared: str, at_once: int, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_TOKENS_AT_ONCE", at_once)  # 60: several batches
+    bpe = letters_and_end()
+    model, special = tiny(vocab_size=bpe.vocab_size, **changes), set(bpe.special_tokens.values())
+    prompts = [shared + end for end in ("ox ->", "a hen ->", "b", "the quick fox ->", "dog ->", "ox ->", "c x !")]
+    answers = complete(model, bpe, prompts, max_new_tokens=8)
+    first, together, _ = read[0], sum(read), read.clear()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = bpe.encode(prompt)
+        written = model.generate(torch.tensor([ids]), 8, temperature=0)[0, len(ids) :].tolist()
+        ordinary = itertools.takewhile(lambda i: i not in special, written)
+        assert answer == bpe.decode(ordinary).split("\n")[0].strip(" ")
+    assert answers[0] == answers[5] and len(set(answers)) > 2
+    if shared:
+        assert first == len(shared) and (together < sum(read) / 2 or at_once < 2048)
+
+
+def test_writing_answers_leaves_the_mode_as_it_was() -> None:
+    bpe = letters_and_end()
+    model = tiny(vocab_size=bpe.vocab_size, dropout=0.5)
+    expected = complete(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
+    assert complete(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training

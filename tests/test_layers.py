@@ -311,6 +311,15 @@ def test_rms_norm_is_that_of_torch() -> None:
     assert_close(*(torch.autograd.grad((norm(x) * normal(B, T, C, seed=1)).sum(), x)[0] for norm in (ours, theirs)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rms_norm_squares_in_float32_and_gives_back_the_type_that_came(dtype: torch.dtype) -> None:
+    norm = RMSNorm(4).to(dtype)  # the square of 300 has no float16
+    assert torch.equal(norm(torch.full((2, 4), 300.0, dtype=dtype)), torch.ones(2, 4, dtype=dtype))
+    # 3 4 0 0 has a mean square of 25/4: it is divided by 2.5
+    found = norm(torch.tensor([3.0, 4.0, 0.0, 0.0], dtype=dtype))
+    assert found.dtype == dtype and torch.equal(found, torch.tensor([1.2, 1.6, 0.0, 0.0], dtype=dtype))
+
+
 def test_swiglu_opens_and_shuts_the_hidden_units() -> None:
     network, x = randomised(FeedForward(C, D_FF, activation="swiglu", bias=False)), normal(B, T, C)
     assert network.gate is not None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
 from parity import assert_close
+from torch import Tensor
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from nextword import checkpoints, data
 from nextword.decoder import Decoder, DecoderConfig
+from nextword.evaluation import complete, few_shot_prompt, loglikelihood
 from nextword.tokenizers import ByteBPE
 
 TEXTS = ["The capital of France is", "Once upon a time, in a village by the sea,", "2, 4, 6, 8,"]
@@ -70,6 +73,36 @@ def test_a_batch_filled_up_on_the_left_is_written_as_one_by_one(ours: Decoder, b
     for row, text in zip(together, rows, strict=True):
         alone = ours.generate(torch.tensor([text]), 8, temperature=0)[0]
         assert row[longest - len(text) :].tolist() == alone.tolist()
+
+
+def test_an_answer_is_greedy_where_it_is_what_the_model_writes(
+    ours: Decoder, bpe: ByteBPE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid")]
+    capitals = {"Germany": "Berlin", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima", "Norway": "Oslo"}
+    settings = {"instruction": "The capital of each country, one on a line, as a child learns them at school:"}
+    prompts = [
+        few_shot_prompt(examples, 3, query=country, generator=torch.Generator().manual_seed(0), **settings)
+        for country in capitals
+    ]
+    written = complete(ours, bpe, prompts, max_new_tokens=6)
+    pairs = [(prompt, f" {city}\n") for prompt, city in zip(prompts, capitals.values(), strict=True)]
+    read: list[int] = []
+    hidden = Decoder.hidden
+
+    def spy(self: Decoder, ids: Tensor, **settings: Any) -> Tensor:
+        read.append(ids.numel())
+        return hidden(self, ids, **settings)
+
+    monkeypatch.setattr(Decoder, "hidden", spy)
+    shared, together = loglikelihood(ours, bpe, pairs), sum(read)
+    whole = loglikelihood(ours, bpe, pairs, share_prefix=False)
+    assert len(read) == 3 and together < (sum(read) - together) / 2
+    right = [answer == city for answer, city in zip(written, capitals.values(), strict=True)]
+    assert [score.is_greedy for score in shared] == [score.is_greedy for score in whole] == right
+    assert 0 < sum(right) < 5
+    for a, b in zip(shared, whole, strict=True):
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-3)
 
 
 # --- Files that are refused ---

@@ -130,6 +130,7 @@ class KVCache:
         self.length = 0
         self.max_length = max_length
         self._keys = self._values = torch.empty(0, 0, 0, 0)
+        self._shared = False  # with another cache, until something is appended
 
     @property
     def keys(self) -> Float[Tensor, "B H S D"]:
@@ -154,11 +155,10 @@ class KVCache:
             raise ValueError(f"k brings the cache to {end} positions, and max_length={self.max_length} were reserved")
         if self.length and k.shape[0] != self._keys.shape[0]:
             raise ValueError(f"k is a batch of {k.shape[0]}, and the cache holds one of {self._keys.shape[0]}")
-        if (
-            not self.length or end > self._keys.shape[-2]
-        ):  # as is always so after ``repeated``, whose rows share a store
+        if not self.length or end > self._keys.shape[-2] or self._shared:
             room = self.max_length or max(end, 2 * self.length)
             self._keys, self._values = _grown(self.keys, k, room), _grown(self.values, v, room)
+            self._shared = False
         self._keys[..., self.length : end, :] = k
         self._values[..., self.length : end, :] = v
         self.length = end
@@ -179,7 +179,7 @@ class KVCache:
             raise ValueError(f"the cache holds a batch of {len(self._keys)}; only a single row can be repeated")
         copy = KVCache(max_length)
         copy._keys, copy._values = (store.expand(n, -1, -1, -1) for store in (self.keys, self.values))
-        copy.length = self.length
+        copy.length, copy._shared, self._shared = self.length, True, True
         return copy
 
     def crop(self, n: int) -> None:
@@ -336,9 +336,9 @@ def _grouped(
         mask = mask.expand(-1, -1, H // G, T, S).flatten(2, 3)  # (B, G, H/G·T, S)
     together = q.reshape(B, G, H // G * T, D)
     if not return_weights:
-        return scaled_dot_product_attention(together, k, v, mask, **settings).view(B, H, T, -1)  # type: ignore[union-attr]
+        return scaled_dot_product_attention(together, k, v, mask, **settings).reshape(B, H, T, -1)  # type: ignore[union-attr]
     heads, weights = scaled_dot_product_attention(together, k, v, mask, return_weights=True, **settings)
-    return heads.view(B, H, T, -1), weights.view(B, H, T, S)
+    return heads.reshape(B, H, T, -1), weights.reshape(B, H, T, S)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:

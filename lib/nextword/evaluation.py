@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from nextword.attention import padding_mask
 from nextword.decoder import Decoder
+from nextword.tokenizers import ByteBPE
 from nextword.training import in_mode
 
 _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 entries are 0.4 GB in float32
@@ -213,6 +215,180 @@ def _logits_at(model: nn.Module, ids: Tensor, mask: Tensor, places: list[tuple[i
     else:
         logits = model(ids, mask=mask).logits[rows, times]
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+# --- Tasks given in the prompt ---------------------------------------------------------------------------------------
+
+
+def few_shot_prompt(
+    examples: Sequence[tuple[str, str]],
+    k: int,
+    *,
+    query: str,
+    template: str = "{query} -> {answer}",
+    separator: str = "\n",
+    instruction: str = "",
+    generator: torch.Generator | None = None,
+) -> str:
+    """Return a prompt: perhaps an instruction, ``k`` examples with their answers, and a query that waits for its own.
+
+    The examples are drawn at random, each at most once; those whose query is ``query`` are left out. Generators of one
+    seed draw the same ones for every query (a query that is left out apart), and :func:`loglikelihood` and
+    :func:`complete` then read them once.
+
+    Args:
+        examples: (query, answer) of the same task.
+        k: 0 is zero-shot, 1 one-shot, more few-shot.
+        query: what the model shall answer.
+        template: one example; ``{answer}`` ends it.
+        separator: stands between the parts.
+        instruction: the first part; an empty one is left out.
+        generator: source of the random numbers; None for torch's own.
+
+    Raises:
+        ValueError: ``k`` is negative or above the examples that are left, or the template lacks a slot.
+
+    Source: Brown et al. 2020, figure 2.1 and section 2.4. Used in: 2020_gpt3.
+
+    Example:
+        >>> few_shot_prompt([("dog", "dogs")], 1, query="cat")
+        'dog -> dogs\\ncat ->'
+    """
+    if "{query}" not in template or not template.endswith("{answer}"):
+        raise ValueError(f"template={template!r}: it needs {{query}}, and {{answer}} at its end")
+    drawn = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
+    others = [example for example in drawn if example[0] != query]
+    if not 0 <= k <= len(others):
+        raise ValueError(f"k={k} is outside 0 … {len(others)}, the examples other than the query")
+    shown = [template.format(query=q, answer=a) for q, a in others[:k]]
+    asked = template.format(query=query, answer="").rstrip(" ")  # the space belongs to the answer's first token
+    return separator.join([instruction] * bool(instruction) + shown + [asked])
+
+
+class Choice(NamedTuple):
+    """A question with several answers to choose from."""
+
+    context: str
+    choices: tuple[str, ...]
+    """Each as it would stand right behind the context, mostly with a space first."""
+    answer: int
+    """Which of them is right, counted from 0."""
+
+
+class Accuracy(NamedTuple):
+    """The share of questions answered rightly, by three ways to compare answers of different lengths."""
+
+    acc: float
+    """The answer with the highest probability is chosen."""
+    acc_per_char: float
+    """The log-probability is divided by the answer's characters first, the space before it not counted."""
+    acc_answer_context: float | None
+    """The probability is divided by that of the same answer after ``answer_context``, where one was given."""
+    stderr: float
+    """Standard error of ``acc``."""
+    right: tuple[bool, ...]
+    """Which questions ``acc`` counts."""
+
+
+def multiple_choice(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    items: Sequence[Choice],
+    *,
+    answer_context: str | None = None,
+    start: int | None = None,
+) -> Accuracy:
+    """Return how often the model finds the right answer the likeliest; of equals the first counts.
+
+    Args:
+        model, tokenizer, start: as for :func:`loglikelihood`.
+        items: at least two questions.
+        answer_context: such as ``"Answer:"``. It says how likely an answer is without its question, so that common
+            words do not win for being common.
+
+    Raises:
+        ValueError: fewer than two items, or one whose answer is not among its choices, or whose choice is empty.
+
+    Source: Brown et al. 2020, section 2.4; by characters: EleutherAI's evaluation harness. Used in: 2020_gpt3.
+    """
+    if len(items) < 2:
+        raise ValueError(f"items holds {len(items)}; at least 2 are needed for a standard error")
+    for item in items:
+        if not 0 <= item.answer < len(item.choices):
+            raise ValueError(f"items holds the answer {item.answer} to {len(item.choices)} choices: {item!r:.80}")
+        if not all(choice.strip(" ") for choice in item.choices):
+            raise ValueError(f"items holds an empty choice: {item!r:.80}")
+
+    def scores(contexts: Sequence[str]) -> list[list[float]]:
+        pairs = [(c, choice) for c, item in zip(contexts, items, strict=True) for choice in item.choices]
+        found = iter(loglikelihood(model, tokenizer, pairs, start=start))
+        return [[next(found).log_prob for _ in item.choices] for item in items]
+
+    def right(rows: Sequence[Sequence[float]]) -> list[bool]:
+        return [row.index(max(row)) == item.answer for row, item in zip(rows, items, strict=True)]
+
+    plain = scores([item.context for item in items])
+    lengths = [[len(choice.lstrip(" ")) for choice in item.choices] for item in items]
+    by_length = [[s / n for s, n in zip(*rows, strict=True)] for rows in zip(plain, lengths, strict=True)]
+    relative = None
+    if answer_context is not None:
+        alone = scores([answer_context] * len(items))
+        relative = [[s - a for s, a in zip(*rows, strict=True)] for rows in zip(plain, alone, strict=True)]
+    best = right(plain)
+    return Accuracy(
+        acc=float(np.mean(best)),
+        acc_per_char=float(np.mean(right(by_length))),
+        acc_answer_context=None if relative is None else float(np.mean(right(relative))),
+        stderr=float(np.std(best, ddof=1) / math.sqrt(len(best))),
+        right=tuple(best),
+    )
+
+
+def complete(
+    model: Decoder,
+    tokenizer: ByteBPE,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 16,
+    stop: str = "\n",
+    start: int | None = None,
+) -> list[str]:
+    """Return what the model writes after each prompt, the likeliest token each time, up to ``stop``.
+
+    What all prompts begin with is read once; the rest of them is filled up on the left and written in batches.
+
+    Args:
+        model: a decoder; its context must hold prompt and answer.
+        prompts: texts; spaces at their end are cut off, since they belong to the first token of the answer.
+        max_new_tokens: the longest answer.
+        stop: ends an answer, as a special token does, and is not part of it.
+        start: an id to put before each prompt, if the model was trained with one.
+
+    Raises:
+        ValueError: a prompt is empty and there is no ``start``, or prompt and answer do not fit the context.
+
+    Used in: 2020_gpt3.
+    """
+    texts = [([] if start is None else [start]) + tokenizer.encode(prompt.rstrip(" ")) for prompt in prompts]
+    if not all(texts):
+        raise ValueError("prompts holds an empty text; give start=, the id that texts begin with")
+    longest, limit = max(map(len, texts), default=0), model.config.context_length
+    if longest + max_new_tokens > limit:
+        raise ValueError(
+            f"prompts holds {longest} tokens; with max_new_tokens={max_new_tokens}, context_length={limit}"
+        )
+    special = set(tokenizer.special_tokens.values())
+    stops = [i for i in range(tokenizer.vocab_size) if i in special or stop.encode() in tokenizer.token_bytes(i)]
+    shared = _shared_prefix(texts)
+    prefix = torch.tensor(shared, device=next(model.parameters()).device) if shared else None
+    answers: dict[tuple[int, ...], str] = {}
+    for some in _batches(list(dict.fromkeys(map(tuple, texts))), len(shared)):
+        ids, mask = _filled([list(text[len(shared) :]) for text in some], model, left=True)
+        written = model.generate(ids, max_new_tokens, mask=mask, prefix=prefix, temperature=0, stop=stops)
+        for text, row in zip(some, written[:, ids.shape[1] :].tolist(), strict=True):
+            ordinary = itertools.takewhile(lambda i: i not in special, row)
+            answers[text] = tokenizer.decode(ordinary).split(stop)[0].strip(" ")
+    return [answers[tuple(text)] for text in texts]
 
 
 def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:

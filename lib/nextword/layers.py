@@ -77,15 +77,19 @@ class Rotary:
             raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
         frequencies = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)  # (D/2,), radians a position
         angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (length, D/2)
-        self._turns = torch.polar(torch.ones_like(angles), angles)
+        exact = torch.polar(torch.ones_like(angles), angles)
+        self._turns = {(exact.device, exact.dtype): exact}
 
     def __call__(self, x: Float[Tensor, "B H T D"], places: int | Int64[Tensor, "B T"] = 0) -> Float[Tensor, "B H T D"]:
         """Turn ``x``, whose positions are ``places`` or begin there: a pair is a complex number, turning it a product."""
         exact = x if x.dtype == torch.float64 else x.float()
         pairs = torch.view_as_complex(exact.reshape(*x.shape[:-1], -1, 2))  # (B, H, T, D/2)
-        if (self._turns.device, self._turns.dtype) != (pairs.device, pairs.dtype):
-            self._turns = self._turns.to(pairs.device, pairs.dtype)
-        turns = self._turns[places : places + x.shape[2]] if isinstance(places, int) else self._turns[places][:, None]
+        kind = (pairs.device, pairs.dtype)
+        if kind not in self._turns:
+            with torch.inference_mode(False):  # training may use it later
+                self._turns[kind] = next(iter(self._turns.values())).to(*kind)
+        turns = self._turns[kind]
+        turns = turns[places : places + x.shape[2]] if isinstance(places, int) else turns[places][:, None]
         turned = pairs * turns  # (B, H, T, D/2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
