@@ -706,3 +706,77 @@ def test_without_a_network_the_hub_gives_one_clear_error(monkeypatch: pytest.Mon
         Decoder.from_pretrained("gpt2")
     with pytest.raises(ValueError, match="path='gtp2' holds no model"):
         Decoder.from_pretrained("gtp2")  # a plain unknown name never asks the hub
+
+
+# Sparse layers
+
+
+SPARSE = {
+    "alternating": {"attention": ("dense", "local"), "window": 3},
+    "strided": {"attention": ("strided",), "stride": 3},
+    "fixed, heads split": {"attention": ("fixed",), "stride": 4, "summary": 2, "sparse_heads": "split"},
+}
+
+
+@pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_sparse_layers_write_with_a_cache_what_they_write_without(settings, positions):
+    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, positions=positions, **settings))).eval()
+    ids = torch.randint(50, (2, 17))
+    whole, cache = model(ids).logits, model.new_cache()
+    parts = [model(part, cache=cache).logits for part in torch.split(ids, [9, 1, 4, 1, 1, 1], 1)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
+def test_sparse_layers_equal_dense_ones_with_the_same_mask(settings):
+    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, **settings))).eval()
+    ids = torch.randint(50, (2, 17))
+    found = model(ids).logits
+    with record_attention(model.modules()) as weights:  # this path computes all pairs
+        torch.testing.assert_close(model(ids).logits, found, atol=1e-10, rtol=0)
+    for pattern, seen in zip(model.config.patterns(), weights, strict=True):
+        for head in range(2):
+            allowed = torch.ones(17, 17).tril().bool() if pattern is None else pattern.mask(17, head)
+            assert torch.equal(seen[:, head] > 0, allowed.expand(2, 17, 17))
+
+
+@pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
+def test_filling_on_the_left_changes_nothing_in_sparse_layers(settings):
+    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, **settings))).eval()
+    ids = torch.randint(50, (1, 11))
+    filled = torch.cat([torch.zeros(1, 5, dtype=torch.int64), ids], 1)
+    mask = torch.arange(16)[None] >= 5
+    torch.testing.assert_close(model(filled, mask=mask).logits[:, 5:], model(ids).logits, atol=1e-10, rtol=0)
+    written = model.generate(ids, 6, temperature=0)
+    assert torch.equal(model.generate(filled, 6, temperature=0, mask=mask)[:, 5:], written)
+
+
+def test_a_model_with_sparse_layers_comes_back_from_its_folder(tmp_path):
+    model = Decoder(DecoderConfig(50, 24, 8, 2, 2, attention=("dense", "local"), window=3)).eval()
+    model.save(tmp_path)
+    restored = Decoder.from_pretrained(tmp_path)
+    assert restored.config == model.config
+    ids = torch.randint(50, (1, 9))
+    torch.testing.assert_close(restored(ids).logits, model(ids).logits, atol=1e-3, rtol=0)  # files hold 16 bits
+
+
+def test_sparse_layers_compute_less():
+    dense, sparse = (
+        Decoder(DecoderConfig(50, 1024, 8, 2, 2, attention=kinds, window=32))
+        for kinds in (("dense",), ("dense", "local"))
+    )
+    assert dense.flops_per_token() - sparse.flops_per_token() == pytest.approx(4 * 8 * (1024 / 2 - 32), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": ()}, r"attention=\(\): name one or more of dense, local"),
+        ({"attention": ("dense", "banded")}, "banded'.*: name one or more of"),
+        ({"attention": ("local",)}, "window=None: kind='local' needs"),
+    ],
+)
+def test_a_kind_of_attention_that_cannot_be_is_named(settings, message):
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        DecoderConfig(50, 24, 8, 2, 2, **settings)

@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextword.sparse_attention import SparsePattern, sparse_attention
+
 Rotary = Callable[[Tensor, int | Tensor], Tensor]
 """Turns queries or keys (B, H, T, D) by their positions: those from a first one on, or (B, T)."""
 
@@ -205,9 +207,11 @@ class MultiHeadAttention(nn.Module):
         dropout: share of the weights dropped in training.
         rotary: turns queries and keys by their position, where positions are not added to the input. What a mask
             (B, S) hides takes no position.
+        pattern: which earlier positions each position sees; None for all of them. For causal attention to ``x`` itself.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``d_model``, or ``n_kv_heads`` does not divide ``n_heads``.
+        ValueError: ``n_heads`` does not divide ``d_model``, ``n_kv_heads`` does not divide ``n_heads``, or ``pattern`` is
+            given with dropout.
     """
 
     def __init__(
@@ -220,6 +224,7 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         rotary: Rotary | None = None,
+        pattern: SparsePattern | None = None,
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -232,7 +237,9 @@ class MultiHeadAttention(nn.Module):
         for name, size in {"d_model": d_model, "d_key": d_key}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name}={size} is below 1")
-        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        if pattern is not None and dropout:
+            raise ValueError(f"dropout={dropout}: weights of a sparse pattern cannot be dropped; dropout=0 fits")
+        self.n_heads, self.n_kv_heads, self.pattern = n_heads, n_kv_heads, pattern
         d_value = d_model // n_heads
         d_key = d_value if d_key is None else d_key
         self.dropout, self.rotary = dropout, rotary
@@ -278,6 +285,8 @@ class MultiHeadAttention(nn.Module):
             q, k = self.rotary(q, places), self.rotary(k, places)
         if cache is not None and (context is None or not start):
             k, v = cache.append(k, v)
+        if self.pattern is not None:
+            return self._sparse(q, k, v, mask, causal=causal and context is None, return_weights=return_weights)
         dropout_p = self.dropout if self.training else 0.0
         mask = None if mask is None else _broadcastable(mask)
         settings = {"causal": causal, "dropout_p": dropout_p, "scale": self.scale}
@@ -285,6 +294,23 @@ class MultiHeadAttention(nn.Module):
             heads, weights = scaled_dot_product_attention(q, k, v, mask, return_weights=True, **settings)  # type: ignore[arg-type]
             return self._join(heads), weights
         return self._join(scaled_dot_product_attention(q, k, v, mask, **settings))  # type: ignore[arg-type]
+
+    def _sparse(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool, return_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend where the pattern allows. With ``return_weights`` it is a mask, and all pairs are computed."""
+        assert self.pattern is not None
+        if not causal or (mask is not None and mask.ndim != 2):
+            raise ValueError("pattern: give causal=True, no context, and a mask of shape (B, S), if any")
+        if self.n_kv_heads < self.n_heads:
+            k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
+        if return_weights:
+            shape = q.shape[2], k.shape[2]
+            pairs = torch.stack([self.pattern.pairs(*shape, head, mask) for head in range(self.n_heads)], 1)
+            settings = {"scale": self.scale, "return_weights": True}
+            heads, weights = scaled_dot_product_attention(q, k, v, pairs.to(q.device), **settings)  # type: ignore[arg-type]
+            return self._join(heads), weights
+        return self._join(sparse_attention(q, k, v, self.pattern, mask=mask, scale=self.scale))
 
     def _split(self, x: Tensor, n_heads: int) -> Tensor:
         B, T, _ = x.shape

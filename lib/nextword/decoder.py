@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -41,6 +41,7 @@ from nextword.layers import (
     next_token_loss_in_pieces,
     sinusoidal_positions,
 )
+from nextword.sparse_attention import Heads, Kind, SparsePattern
 from nextword.tokenizers import ByteBPE
 
 __all__ = ["PRESETS", "Decoder", "DecoderConfig", "DecoderOutput"]
@@ -119,6 +120,14 @@ class DecoderConfig:
     """Biases of attention and feed-forward networks."""
     dropout: float = 0.0
     """Share dropped from each sublayer's output and from the sum of embedding and position."""
+    attention: tuple[Kind, ...] = ("dense",)
+    """What the layers see, in turn: ``("dense", "local")`` alternates, as GPT-3 does (Brown et al. 2020, section 2.1)."""
+    window: int | None = None
+    """Positions that a ``local`` layer sees. GPT-3's was not published."""
+    stride: int | None = None
+    """For ``strided`` and ``fixed`` layers; see :class:`~nextword.sparse_attention.SparsePattern`, as for what follows."""
+    summary: int = 1
+    sparse_heads: Heads = "merged"
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
@@ -127,12 +136,26 @@ class DecoderConfig:
         check_heads(self)
         check_choices(self, norm=Norm, norm_position=NormPosition, activation=Activation, positions=Positions)
         check_shares(self, "dropout")
+        if not self.attention or set(self.attention) - set(get_args(Kind)):
+            raise ValueError(f"attention={self.attention!r}: name one or more of {', '.join(get_args(Kind))}, in turn")
+        self.patterns()
         if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads={self.n_heads} is not divisible by n_kv_heads={self.n_kv_heads}")
         if self.positions == "rotary" and self.d_model // self.n_heads % 2:
             raise ValueError(f"d_model={self.d_model} over n_heads={self.n_heads} is odd; rotary positions turn pairs")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd; sinusoidal positions come in pairs")
+
+    def patterns(self) -> list[SparsePattern | None]:
+        """Return the pattern of each layer, None where it sees everything.
+
+        Raises:
+            ValueError: a length that a kind of attention needs is missing.
+        """
+        strided: dict[str, Any] = {"stride": self.stride, "heads": self.sparse_heads}
+        needs = {"local": {"window": self.window}, "strided": strided, "fixed": {**strided, "summary": self.summary}}
+        kinds = [None if kind == "dense" else SparsePattern(kind, **needs[kind]) for kind in self.attention]
+        return [kinds[layer % len(kinds)] for layer in range(self.n_layers)]
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> DecoderConfig:
@@ -177,7 +200,8 @@ class Decoder(nn.Module):
         settings |= {"activation": c.activation, "dropout": c.dropout, "bias": c.bias, "attention_bias": c.bias}
         settings |= {"n_kv_heads": c.n_kv_heads, "rotary": rotary}
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
-        self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, d_ff, **settings) for _ in range(c.n_layers))
+        blocks = (Block(c.d_model, c.n_heads, d_ff, pattern=pattern, **settings) for pattern in c.patterns())
+        self.blocks = nn.ModuleList(blocks)
         self.norm = make_norm(c.norm, c.d_model, c.norm_eps) if c.norm_position == "pre" else nn.Identity()
         self.output = nn.Linear(c.d_model, c.vocab_size, bias=False)
         if c.tie_embeddings:
@@ -243,7 +267,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, max_length: int | None = None) -> Cache:
         """Return an empty cache for :meth:`forward`, one entry a layer, with room for ``max_length`` positions."""
-        return [KVCache(max_length) for _ in range(self.config.n_layers)]
+        return [KVCache(max_length) for _ in self.blocks]
 
     @torch.inference_mode()
     def encode(self, prefix: Int64[Tensor, " P"], *, rows: int = 1, max_length: int | None = None) -> Cache:
@@ -325,12 +349,14 @@ class Decoder(nn.Module):
     def flops_per_token(self, T: int | None = None) -> int:
         """Return the additions and multiplications to score one token of a text of ``T``; training takes three times as many.
 
-        Each weight of a matrix multiplies once and adds once. Attention compares a query with T/2 keys on average and
-        adds as many values: 2·L·T·C in all. (Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.)
+        Each weight of a matrix multiplies once and adds once. Dense attention compares a query with T/2 keys on average
+        and adds as many values: 2·L·T·C in all. (Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.)
+        Sparse layers compare with those that they see.
         """
         matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2] + [self.output.weight]
         length = self.config.context_length if T is None else T
-        return 2 * sum(p.numel() for p in matrices) + 2 * self.config.n_layers * length * self.config.d_model
+        keys = [length / 2 if p is None else p.scores(length) / length for p in self.config.patterns()]
+        return 2 * sum(p.numel() for p in matrices) + round(4 * sum(keys) * self.config.d_model)
 
     def save(
         self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, tokenizer: ByteBPE | None = None

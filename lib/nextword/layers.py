@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextword.attention import KVCache, MultiHeadAttention
+from nextword.sparse_attention import SparsePattern
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
 Norm = Literal["layer", "rms"]
@@ -164,7 +165,8 @@ class Block(nn.Module):
         activation: see :class:`FeedForward`.
         bias, attention_bias: biases of the feed-forward network and of the attention's projections.
         dropout: share of a sublayer's output dropped in training, before it is added (section 5.4).
-        d_key, n_kv_heads, rotary: see :class:`~nextword.attention.MultiHeadAttention`; for attention to ``x`` itself.
+        d_key, n_kv_heads, rotary, pattern: see :class:`~nextword.attention.MultiHeadAttention`; for attention to ``x``
+            itself.
     """
 
     def __init__(
@@ -184,13 +186,15 @@ class Block(nn.Module):
         d_key: int | None = None,
         n_kv_heads: int | None = None,
         rotary: Rotary | None = None,
+        pattern: SparsePattern | None = None,
     ) -> None:
         super().__init__()
         if norm_position not in get_args(NormPosition):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
         shape: dict[str, Any] = {"d_key": d_key, "bias": attention_bias}
-        self.attention = MultiHeadAttention(d_model, n_heads, n_kv_heads=n_kv_heads, rotary=rotary, **shape)
+        own: dict[str, Any] = {"n_kv_heads": n_kv_heads, "rotary": rotary, "pattern": pattern}
+        self.attention = MultiHeadAttention(d_model, n_heads, **own, **shape)
         self.attention_norm = make_norm(norm, d_model, norm_eps)
         self.cross_attention: MultiHeadAttention | None = None
         if cross_attention:
