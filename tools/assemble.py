@@ -5,13 +5,17 @@ the table of contents leaves no trace. In each executed notebook two marks are f
 
 ``<!-- stamp -->``  what the run cost: seconds against the budget, date, device, preset, versions
 ``<!-- hero -->``   the figure of the cell tagged ``hero``, copied up so that a chapter opens with its result
+
+A page in Markdown may show a chapter's result, too: ``<!-- hero 2020_gpt3 -->`` becomes that figure and a link to where it is made.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -160,20 +164,24 @@ def fill_hero(notebook: NotebookNode) -> None:
 
 def hero_cell(tagged: NotebookNode) -> NotebookNode:
     """Return a cell that bears the last picture which the ``tagged`` cell put out, and nothing else."""
+    picture, alt = hero_picture(tagged)
+    cell = nbformat.v4.new_code_cell("# The result of this chapter. The cell that draws it stands further down.")
+    cell.id = "hero-picture"
+    cell.metadata.update(tags=["remove-input"], mystnb={"image": {"alt": alt, "classes": "nw-hero"}})
+    cell.outputs = [nbformat.v4.new_output("display_data", data=picture)]
+    return cell
+
+
+def hero_picture(tagged: NotebookNode) -> tuple[dict[str, str], str]:
+    """Return the last picture which the ``tagged`` cell put out, by kind, and its alternative text."""
     alt = tagged.metadata.get("mystnb", {}).get("image", {}).get("alt")
     if not alt:
         raise AssemblyError("the cell tagged 'hero' has no alternative text: set mystnb.image.alt in its metadata")
     for output in reversed(tagged.outputs):
         picture = {kind: data for kind, data in output.get("data", {}).items() if kind.startswith("image/")}
         if picture:
-            break
-    else:
-        raise AssemblyError("the cell tagged 'hero' put out no picture; draw its figure in that cell")
-    cell = nbformat.v4.new_code_cell("# The result of this chapter. The cell that draws it stands further down.")
-    cell.id = "hero-picture"
-    cell.metadata.update(tags=["remove-input"], mystnb={"image": {"alt": alt, "classes": "nw-hero"}})
-    cell.outputs = [nbformat.v4.new_output("display_data", data=picture)]
-    return cell
+            return picture, alt
+    raise AssemblyError("the cell tagged 'hero' put out no picture; draw its figure in that cell")
 
 
 def _markdown(source: str, cell_id: str) -> NotebookNode:
@@ -206,6 +214,33 @@ def assemble_notebook(source: Path, executed: Path, target: Path) -> None:
     nbformat.write(notebook, target)
 
 
+def assemble_page(source: Path, executed: Path, target: Path) -> None:
+    """Write the Markdown page ``source`` to ``target``, each ``<!-- hero NAME -->`` filled in with that chapter's figure."""
+
+    def figure(mark: re.Match[str]) -> str:
+        name = mark[1]
+        notebook, _ = read_executed(source.with_name(f"{name}.ipynb"), executed)
+        tagged = [cell for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
+        if len(tagged) != 1:
+            raise AssemblyError(f"{name}.ipynb has {len(tagged)} cells tagged 'hero'; the mark {mark[0]} takes one")
+        picture, alt = hero_picture(tagged[0])
+        file = target.parent / "_heroes" / f"{name}.png"
+        if "image/png" not in picture:
+            raise AssemblyError(
+                f"{name}.ipynb draws its result as {', '.join(picture)}; the mark {mark[0]} takes a PNG"
+            )
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(base64.b64decode(picture["image/png"]))
+        options = f":alt: {alt}\n:class: nw-hero\n:target: {name}.html"
+        return f"```{{image}} _heroes/{file.name}\n{options}\n```"
+
+    try:
+        text = re.sub(r"<!-- hero (\w+) -->", figure, source.read_text(encoding="utf-8"))
+    except AssemblyError as error:
+        raise AssemblyError(f"{source.name}: {error}") from None
+    target.write_text(text, encoding="utf-8")
+
+
 def vendor_mathjax(extracted: Path, licence: Path, target: Path) -> None:
     """Copy MathJax's one file, with its licence, to where ``html_extra_path`` picks it up."""
     found = [extracted] if extracted.is_file() else sorted(extracted.rglob(MATHJAX_FILE))
@@ -236,10 +271,8 @@ def assemble(root: Path, mathjax: Path) -> Path:
         try:
             source = source_of(page, root)
             copy = work / source.relative_to(root)
-            if source.suffix == ".ipynb":
-                assemble_notebook(source, root / "build" / "executed" / "chapters", copy)
-            else:
-                shutil.copyfile(source, copy)
+            write = assemble_notebook if source.suffix == ".ipynb" else assemble_page
+            write(source, root / "build" / "executed" / "chapters", copy)
         except AssemblyError as error:
             faults.append(str(error))
     if faults:

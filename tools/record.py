@@ -118,6 +118,16 @@ RUNS = {
         "record",
         [{"name": name, "steps": 900, "seed": seed} for seed in range(3) for name in ("small", "medium", "large")],
     ),
+    "gpt3_sizes": Run(
+        "2020_gpt3",
+        "record",
+        [
+            {"name": f"{size} thousand", "seed": seed}
+            for seeds, sizes in ((range(3), (13, 50, 200, 800)), (range(3, 8), (50,)))
+            for seed in seeds
+            for size in sizes
+        ],
+    ),
 }
 
 

@@ -8,6 +8,7 @@ deletes it. Nothing of the package is imported or installed.
 from __future__ import annotations
 
 import ast
+import functools
 import gzip
 import hashlib
 import html
@@ -473,16 +474,21 @@ def load_cmudict(split: str = "train") -> list[Pronunciation]:
     Raises:
         ValueError: there is no such split.
 
-    Source: Carnegie Mellon University, BSD-2-Clause. Used in: 2016_gnmt.
+    Source: Carnegie Mellon University, BSD-2-Clause. Used in: 2016_gnmt, 2020_gpt3.
     """
     _check_split(split)
+    return [word for word in _pronunciations(_read("cmudict")) if split_of(word.spelling) == split]
+
+
+@functools.lru_cache(maxsize=1)
+def _pronunciations(text: str) -> tuple[Pronunciation, ...]:
     listed: dict[str, dict[tuple[str, ...], None]] = {}  # a dict for its keys, which keep their order
-    for line in _read("cmudict").splitlines():  # such as "aalborg(2) AA1 L B AO0 R G # place, danish"
+    for line in text.splitlines():  # such as "aalborg(2) AA1 L B AO0 R G # place, danish"
         word, *sounds = line.split("#")[0].split()
         spelling = re.sub(r"\(\d+\)$", "", word)
         if re.fullmatch("[a-z]+", spelling):
             listed.setdefault(spelling, {})[tuple(sound.rstrip("012") for sound in sounds)] = None
-    return [Pronunciation(word, tuple(ways)) for word, ways in listed.items() if split_of(word) == split]
+    return tuple(Pronunciation(word, tuple(ways)) for word, ways in listed.items())
 
 
 class Question(NamedTuple):

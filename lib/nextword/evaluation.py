@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -377,8 +378,7 @@ def complete(
         raise ValueError(
             f"prompts holds {longest} tokens; with max_new_tokens={max_new_tokens}, context_length={limit}"
         )
-    special = set(tokenizer.special_tokens.values())
-    stops = [i for i in range(tokenizer.vocab_size) if i in special or stop.encode() in tokenizer.token_bytes(i)]
+    special, stops = set(tokenizer.special_tokens.values()), _stops(tokenizer, stop)
     shared = _shared_prefix(texts)
     prefix = torch.tensor(shared, device=next(model.parameters()).device) if shared else None
     answers: dict[tuple[int, ...], str] = {}
@@ -389,6 +389,13 @@ def complete(
             ordinary = itertools.takewhile(lambda i: i not in special, row)
             answers[text] = tokenizer.decode(ordinary).split(stop)[0].strip(" ")
     return [answers[tuple(text)] for text in texts]
+
+
+@functools.lru_cache(maxsize=4)
+def _stops(tokenizer: ByteBPE, stop: str) -> list[int]:
+    """Return the ids that end an answer: special ones, and those whose text holds ``stop``."""
+    special = set(tokenizer.special_tokens.values())
+    return [i for i in range(tokenizer.vocab_size) if i in special or stop.encode() in tokenizer.token_bytes(i)]
 
 
 def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:

@@ -246,6 +246,15 @@ def test_chapter_opens_with_its_result(name: str, soups: dict[Path, BeautifulSou
         assert alts[0] == heroes[0]["alt"], f"{name}: the first picture is not its result"
 
 
+def test_the_first_page_shows_a_result_and_leads_to_it(soups: dict[Path, BeautifulSoup]) -> None:
+    shown = re.findall(r"<!-- hero (\w+) -->", (ROOT / "chapters/index.md").read_text(encoding="utf-8"))
+    heroes = soups[BOOK / "chapters/index.html"].select("img.nw-hero")
+    assert len(heroes) == len(shown) > 0
+    for name, picture in zip(shown, heroes, strict=True):
+        assert picture.find_parent("a")["href"] == f"{name}.html"
+        assert soups[BOOK / f"chapters/{name}.html"].select_one("img.nw-hero")["alt"] == picture["alt"]
+
+
 def test_each_claim_has_a_card(soups: dict[Path, BeautifulSoup]) -> None:
     recorded = claims()
     assert recorded, "build/claims.json holds no claim"
