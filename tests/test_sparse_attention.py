@@ -166,6 +166,20 @@ def test_the_last_queries_alone_find_what_they_find_among_all(pattern, new):
     torch.testing.assert_close(sparse_attention(q[:, :, -new:], k, v, pattern), whole[:, :, -new:], atol=1e-10, rtol=0)
 
 
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("pattern", PATTERNS, ids=ids)
+def test_half_precision_in_and_out_single_within(pattern):
+    q, k, v = inputs(20, dtype=torch.float32)
+    low = [x.detach().bfloat16().requires_grad_() for x in (q, k, v)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sparse_attention(low[0].float(), low[1], low[2], pattern)
+    assert found.dtype == torch.bfloat16
+    expected = sparse_attention(*(x.detach().float() for x in low), pattern)
+    torch.testing.assert_close(found, expected.bfloat16())
+    found.sum().backward()
+    assert all(x.grad is not None and x.grad.dtype == torch.bfloat16 for x in low)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS[1:], ids=ids)
 def test_a_later_token_changes_nothing_before(pattern):
     torch.manual_seed(0)

@@ -272,6 +272,9 @@ def sparse_attention(
     Source: Child et al. 2019, section 4.
     """
     _check(q, k, v, mask)
+    if any(x.dtype in (torch.bfloat16, torch.float16) for x in (q, k, v)):  # sums of exponentials need more digits
+        with torch.autocast(q.device.type, enabled=False):
+            return sparse_attention(q.float(), k.float(), v.float(), pattern, mask=mask, scale=scale).to(v.dtype)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if pattern.heads == "split" and q.shape[1] > 1:
         out = q.new_empty(*q.shape[:-1], v.shape[-1])
