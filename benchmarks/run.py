@@ -15,6 +15,7 @@ from typing import Any
 import bpe
 import decoder
 import few_shot
+import sparse
 import translation
 from racing import begin, ceilings, table
 
@@ -29,7 +30,7 @@ def main() -> None:
     machine: dict[str, Any] = {**runtime.describe(), "cores": os.cpu_count(), "processor": platform.machine()}
     limits = ceilings()
     rows = bpe.races() + translation.races() + decoder.races(limits["gemm_float32_gflops"])
-    rows += few_shot.races()
+    rows += few_shot.races() + sparse.races()
     report = {"date": datetime.date.today().isoformat(), "machine": machine, "ceilings": limits, "races": rows}
     path = ROOT / "build" / "benchmarks.json"
     path.parent.mkdir(exist_ok=True)
