@@ -145,7 +145,7 @@ def fill_hero(notebook: NotebookNode) -> None:
     figure's alternative text, but neither its number nor its name: those stay where the figure is made.
     """
     marked = _marked(notebook, HERO)
-    tagged = [cell for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
+    tagged = _tagged(notebook)
     if not marked and not tagged:
         return
     if len(marked) != 1 or len(tagged) != 1:
@@ -190,6 +190,10 @@ def _markdown(source: str, cell_id: str) -> NotebookNode:
     return cell
 
 
+def _tagged(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
+
+
 def _marked(notebook: NotebookNode, mark: str) -> list[int]:
     return [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and mark in cell.source]
 
@@ -220,7 +224,7 @@ def assemble_page(source: Path, executed: Path, target: Path) -> None:
     def figure(mark: re.Match[str]) -> str:
         name = mark[1]
         notebook, _ = read_executed(source.with_name(f"{name}.ipynb"), executed)
-        tagged = [cell for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
+        tagged = _tagged(notebook)
         if len(tagged) != 1:
             raise AssemblyError(f"{name}.ipynb has {len(tagged)} cells tagged 'hero'; the mark {mark[0]} takes one")
         picture, alt = hero_picture(tagged[0])

@@ -286,7 +286,14 @@ class MultiHeadAttention(nn.Module):
         if cache is not None and (context is None or not start):
             k, v = cache.append(k, v)
         if self.pattern is not None:
-            return self._sparse(q, k, v, mask, causal=causal and context is None, return_weights=return_weights)
+            if not causal or context is not None or (mask is not None and mask.ndim != 2):
+                raise ValueError("pattern: give causal=True, no context, and a mask of shape (B, S), if any")
+            if not return_weights:
+                if self.n_kv_heads < self.n_heads:
+                    k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
+                return self._join(sparse_attention(q, k, v, self.pattern, mask=mask, scale=self.scale))
+            seen = [self.pattern.pairs(q.shape[2], k.shape[2], head, mask) for head in range(self.n_heads)]
+            mask = torch.stack(seen, 1).to(q.device)  # as a mask, to see all weights
         dropout_p = self.dropout if self.training else 0.0
         mask = None if mask is None else _broadcastable(mask)
         settings = {"causal": causal, "dropout_p": dropout_p, "scale": self.scale}
@@ -294,23 +301,6 @@ class MultiHeadAttention(nn.Module):
             heads, weights = scaled_dot_product_attention(q, k, v, mask, return_weights=True, **settings)  # type: ignore[arg-type]
             return self._join(heads), weights
         return self._join(scaled_dot_product_attention(q, k, v, mask, **settings))  # type: ignore[arg-type]
-
-    def _sparse(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool, return_weights: bool
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Attend where the pattern allows. With ``return_weights`` it is a mask, and all pairs are computed."""
-        assert self.pattern is not None
-        if not causal or (mask is not None and mask.ndim != 2):
-            raise ValueError("pattern: give causal=True, no context, and a mask of shape (B, S), if any")
-        if self.n_kv_heads < self.n_heads:
-            k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
-        if return_weights:
-            shape = q.shape[2], k.shape[2]
-            pairs = torch.stack([self.pattern.pairs(*shape, head, mask) for head in range(self.n_heads)], 1)
-            settings = {"scale": self.scale, "return_weights": True}
-            heads, weights = scaled_dot_product_attention(q, k, v, pairs.to(q.device), **settings)  # type: ignore[arg-type]
-            return self._join(heads), weights
-        return self._join(sparse_attention(q, k, v, self.pattern, mask=mask, scale=self.scale))
 
     def _split(self, x: Tensor, n_heads: int) -> Tensor:
         B, T, _ = x.shape

@@ -123,10 +123,8 @@ def restore(model: type[T], config: type[Any], path: str | os.PathLike[str]) -> 
         ValueError: there is no such model, or it is of another class.
     """
     checkpoint = load(path)
-    sizes = checkpoint.config_of(model.__name__)
-    sizes = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()
-    }  # JSON has no tuples
+    stored = checkpoint.config_of(model.__name__).items()
+    sizes = {name: tuple(x) if isinstance(x, list) else x for name, x in stored}  # JSON has no tuples
     restored = model(config(**sizes))
     load_into(restored, checkpoint)
     return restored.eval()

@@ -12,7 +12,7 @@ Used in: 2019_sparse_transformer, 2020_gpt3.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, get_args
@@ -28,6 +28,8 @@ Kind = Literal["dense", "local", "strided", "fixed"]
 Heads = Literal["merged", "split"]
 Table = tuple[Tensor, Tensor]
 """Positions of queries and of keys, both (N, M); the m-th query of a row sees the first m keys of that row."""
+Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""Plain causal attention: from queries, keys, values and the factor of the scores to outputs and their log-sum-exp."""
 
 
 def local_mask(T: int, window: int) -> Bool[Tensor, "T T"]:
@@ -302,8 +304,7 @@ def _one_kind(
     filling = -T % pattern.block
     q, k, v = (F.pad(x, (0, 0, 0, filling)) for x in (q, k, v)) if filling else (q, k, v)
     tables = [(a.to(q.device), b.to(q.device)) for a, b in pattern.tables(T + filling, head) if a.numel()]
-    join = _Fused.apply if _has_fused(q) else _joined
-    joined: Tensor = join(q, k, v, tables, scale)
+    joined: Tensor = _Fused.apply(q, k, v, tables, scale) if _has_fused(q) else _joined(q, k, v, tables, scale)[0]  # type: ignore[no-untyped-call]
     return joined[:, :, :T]
 
 
@@ -352,16 +353,23 @@ def _join(out: Tensor, total: Tensor, places: Tensor, part: Tensor, part_total: 
     return out.index_copy(2, where, found), total.index_copy(2, where, both)
 
 
-def _joined(q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float) -> Tensor:
-    """Attend table by table and join; in plain operations, so that autograd knows the rest."""
+def _joined(
+    q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float, attend: Attend = _attend
+) -> tuple[Tensor, Tensor]:
+    """Attend table by table and join. By ``_attend`` it is all plain operations, so that autograd knows the rest."""
     out, total = q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], -torch.inf)
     for queries, keys in tables:
-        part, part_total = _attend(_take(q, queries), _take(k, keys), _take(v, keys), scale)
-        out, total = _join(out, total, queries, part, part_total)
-    return out
+        part = attend(_take(q, queries), _take(k, keys), _take(v, keys), scale)
+        out, total = _join(out, total, queries, *part)
+    return out, total
 
 
 _FUSED = "_scaled_dot_product_flash_attention_for_cpu"
+
+
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = getattr(torch.ops.aten, _FUSED)(q, k, v, 0.0, True, scale=scale)
+    return found
 
 
 def _has_fused(q: Tensor) -> bool:
@@ -377,11 +385,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float) -> Tensor:
-        out, total = q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], -torch.inf)
-        attend = getattr(torch.ops.aten, _FUSED)
-        for queries, keys in tables:
-            taken = _take(q, queries), _take(k, keys), _take(v, keys)
-            out, total = _join(out, total, queries, *attend(*taken, 0.0, True, scale=scale))
+        out, total = _joined(q, k, v, tables, scale, _attend_fused)
         ctx.save_for_backward(q, k, v, out, total)
         ctx.tables, ctx.scale = tables, scale
         return out
