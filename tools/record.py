@@ -128,6 +128,40 @@ RUNS = {
             for size in sizes
         ],
     ),
+    "scaling_sizes": Run(
+        "2020_scaling_laws",
+        "record",
+        [
+            {"layers": layers, "width": width, "steps": steps, "seed": seed}
+            for steps, seeds in ((4800, (0,)), (600, (0, 1, 2)), (2400, (0,)), (1200, (0,)), (300, (0,)), (4800, (1,)))
+            for seed in seeds
+            for layers, width in ((1, 8), (1, 16), (2, 16), (2, 32), (2, 64), (3, 96), (4, 128))
+        ],
+    ),
+    "scaling_data": Run(
+        "2020_scaling_laws",
+        "record",
+        [
+            {"layers": layers, "width": width, "steps": max(1200, limit // 2), "seed": seed, "limit": limit}
+            for layers, width, seed in ((3, 96, 0), (2, 32, 0), (2, 64, 0), (3, 96, 1))
+            for limit in (320, 640, 1280, 2560, 5120, 10_240, 20_480)
+        ],
+    ),
+    "scaling_shapes": Run(
+        "2020_scaling_laws",
+        "record",
+        [
+            {"layers": layers, "width": width, "steps": 1200, "seed": seed, "heads": heads}
+            for seed in range(3)
+            for layers, width, heads in ((1, 128, 4), (2, 90, 3), (4, 64, 2), (8, 44, 2), (16, 32, 1))
+        ],
+    ),
+    "scaling_bet": Run("2020_scaling_laws", "record", [{"layers": 6, "width": 192, "steps": 4800, "seed": 0}]),
+    "scaling_context": Run(
+        "2020_scaling_laws",
+        "record_context",
+        [{"net": net, "seed": seed} for seed in range(2) for net in ("Transformer", "LSTM")],
+    ),
 }
 
 

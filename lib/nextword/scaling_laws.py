@@ -1,0 +1,340 @@
+"""How the loss of a language model falls with its size, its data and its compute: Kaplan's laws, Chinchilla's, and fits.
+
+N counts the parameters between the tables (12·L·C² for L layers of width C), D the tokens that were read, C = 6·N·D the
+operations of training. A loss is in nats a token, or a byte where the tokens are bytes; the exponents do not mind.
+
+Used in: 2020_scaling_laws.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+__all__ = [
+    "PF_DAY",
+    "Chinchilla",
+    "Kaplan",
+    "PowerLaw",
+    "fit_chinchilla",
+    "fit_kaplan",
+    "fit_power_law",
+    "kaplan_loss",
+    "training_flops",
+]
+
+Array: TypeAlias = np.ndarray
+
+PF_DAY = 8.64e19
+"""Operations of a machine that makes 10^15 a second for a day: Kaplan's unit of compute."""
+
+
+def training_flops(N: ArrayLike, D: ArrayLike) -> Array:
+    """Return 6·N·D: two operations a parameter and token forward, four backward (Kaplan et al. 2020, section 2.1).
+
+    Attention's own products and the output matrix are left out, as the paper does.
+
+    Example:
+        >>> float(training_flops(175e9, 300e9))  # GPT-3
+        3.15e+23
+    """
+    return np.asarray(6.0 * np.asarray(N, dtype=float) * np.asarray(D, dtype=float))
+
+
+# --- The laws --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """L(x) = floor + (scale / x)^exponent: a straight line on logarithmic axes, where the floor is 0.
+
+    Example:
+        >>> law = PowerLaw(exponent=0.5, scale=400.0)
+        >>> float(law(100))
+        2.0
+    """
+
+    exponent: float
+    scale: float
+    """Where the part above the floor would be 1."""
+    floor: float = 0.0
+    """What no x gets below. Kaplan's laws have none; the GPT-4 report's has one."""
+    r2: float = float("nan")
+    """Share of the variance of log(loss) that the fit explains."""
+    interval: tuple[float, float] = (float("nan"), float("nan"))
+    """Where the exponent lies with 95 % confidence, if the points scatter about the line normally."""
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return the loss at ``x``."""
+        return np.asarray(self.floor + (self.scale / np.asarray(x, dtype=float)) ** self.exponent)
+
+
+@dataclass(frozen=True)
+class Kaplan:
+    """L(N, D) = [(N_c/N)^(α_N/α_D) + D_c/D]^α_D (Kaplan et al. 2020, equation 1.5)."""
+
+    alpha_N: float
+    alpha_D: float
+    N_c: float
+    D_c: float
+
+    def __call__(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """Return the loss of N parameters trained on D tokens until the loss on new text stops falling."""
+        N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
+        return np.asarray(((self.N_c / N) ** (self.alpha_N / self.alpha_D) + self.D_c / D) ** self.alpha_D)
+
+
+@dataclass(frozen=True)
+class Chinchilla:
+    """L(N, D) = E + A/N^α + B/D^β (Hoffmann et al. 2022, equation 2)."""
+
+    E: float
+    """The loss that neither size nor data gets below: the entropy of text itself, if the law held for ever."""
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    objective: float = float("nan")
+    """The sum of Huber losses at the end of the fit."""
+
+    def __call__(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """Return the loss of N parameters after D tokens, each read once."""
+        N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
+        return np.asarray(self.E + self.A / N**self.alpha + self.B / D**self.beta)
+
+    def optimum(self, C: ArrayLike) -> tuple[Array, Array]:
+        """Return the N and D that give the lowest loss for C = 6·N·D operations (Hoffmann et al. 2022, equation 4).
+
+        Example:
+            >>> printed = Chinchilla(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
+            >>> N, D = printed.optimum(5.76e23)  # Gopher's budget, for which they trained 70 billion parameters
+            >>> round(float(N) / 1e9), round(float(D) / 1e12, 1)
+            (32, 3.0)
+        """
+        both, tokens = self.alpha + self.beta, np.asarray(C, dtype=float) / 6
+        G = (self.alpha * self.A / (self.beta * self.B)) ** (1 / both)
+        return np.asarray(G * tokens ** (self.beta / both)), np.asarray(tokens ** (self.alpha / both) / G)
+
+    @property
+    def exponent(self) -> float:
+        """Return how the best size grows with compute: N ∝ C^exponent, here β/(α + β)."""
+        return self.beta / (self.alpha + self.beta)
+
+
+ALONE = {
+    "N": PowerLaw(0.076, 8.8e13),
+    "D": PowerLaw(0.095, 5.4e13),
+    "C": PowerLaw(0.050, 3.1e8 * PF_DAY),
+}
+"""Each with the others in abundance; compute spent in the best way (Kaplan et al. 2020, equations 1.1 to 1.3, table 4)."""
+
+TOGETHER = Kaplan(0.076, 0.103, 6.4e13, 1.8e13)
+"""Equation 1.5 with the constants of its own fit (table 2). Those of the single laws do not belong here."""
+
+
+def kaplan_loss(*, N: float | None = None, D: float | None = None, C: float | None = None) -> float:
+    """Return the loss in nats a token that Kaplan et al. expect on WebText2 (tokens of GPT-2, 1,024 at a time).
+
+    Args:
+        N: parameters between the tables; alone: with enough data, trained to the end.
+        D: tokens of text; alone: with a model that is large enough. Together with N: equation 1.5.
+        C: operations of training, spent in the best way on size and data; alone.
+
+    Raises:
+        ValueError: nothing was given, C together with another, or a number that is not above 0.
+
+    Source: Kaplan et al. 2020, section 1.2, tables 2 and 4.
+
+    Example:
+        >>> round(kaplan_loss(N=1e8, D=1e10), 3)
+        2.788
+        >>> round(kaplan_loss(N=1.5e9), 2), round(kaplan_loss(C=PF_DAY), 2)
+        (2.3, 2.66)
+    """
+    given = {name: x for name, x in {"N": N, "D": D, "C": C}.items() if x is not None}
+    for name, x in given.items():
+        if not 0 < x < np.inf:
+            raise ValueError(f"{name}={x} must be above 0 and finite")
+    if N is not None and D is not None and C is None:
+        return float(TOGETHER(N, D))
+    if len(given) != 1:
+        raise ValueError(f"given: {', '.join(given) or 'nothing'}; give N, D or C alone, or N and D")
+    (name, x), *_ = given.items()
+    return float(ALONE[name](x))
+
+
+# --- Fits, all in logarithms: the losses of small and large models then count alike ------------------------------------
+
+
+def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, floor: bool = False) -> PowerLaw:
+    """Return the power law nearest to the points, by least squares of log(loss).
+
+    Args:
+        x: sizes, tokens or operations.
+        loss: one for each.
+        floor: whether the law may level off; it takes one more point. The confidence interval leaves the doubt about the
+            floor out.
+
+    Raises:
+        ValueError: fewer than three different points (four with a floor), or numbers that are not above 0.
+
+    Example:
+        >>> law = fit_power_law([1, 10, 100], [4.0, 2.0, 1.0])
+        >>> round(law.exponent, 3), round(law.scale), round(law.r2, 3)  # log10 of 2
+        (0.301, 100, 1.0)
+    """
+    x, loss = _positive(x=x, loss=loss)
+    _enough(x, least=4 if floor else 3)
+    lowest = _best_floor(x, loss) if floor else 0.0
+    line = stats.linregress(np.log(x), np.log(loss - lowest))
+    law = _as_law(line.slope, line.intercept, lowest)
+    left = np.var(np.log(loss / law(x))) / np.var(np.log(loss))
+    half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)
+    return PowerLaw(law.exponent, law.scale, lowest, float(1 - left), (law.exponent - half, law.exponent + half))
+
+
+def _best_floor(x: Array, loss: Array) -> float:
+    """Return the floor from 0 up to the lowest loss that leaves the least squares; for each, the rest is a line."""
+
+    def floor(above: float) -> float:
+        return float(loss.min() * (1 - math.exp(-above)))
+
+    def misfit(above: float) -> float:
+        line = stats.linregress(np.log(x), np.log(loss - floor(above)))
+        return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
+
+    tried = np.linspace(0, 14, 300)
+    best = int(np.argmin([misfit(above) for above in tried]))
+    around = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
+    found = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-12})
+    return floor(found.x) if found.fun < misfit(0.0) else 0.0
+
+
+def _as_law(slope: float, intercept: float, floor: float) -> PowerLaw:
+    """Return the law of a line log(L - floor) = intercept + slope · log(x)."""
+    return PowerLaw(-float(slope), float(np.exp(-intercept / slope)), floor)
+
+
+def fit_kaplan(N: Sequence[float] | Array, D: Sequence[float] | Array, loss: Sequence[float] | Array) -> Kaplan:
+    """Return the joint law of size and data nearest to the points, by least squares of log(loss).
+
+    Raises:
+        ValueError: fewer than four points, one size or one amount of data only, or numbers that are not above 0.
+
+    Source: Kaplan et al. 2020, equation 1.5.
+    """
+    N, D, loss = _positive(N=N, D=D, loss=loss)
+    _enough(loss, least=4)
+    _varied(N=N, D=D)
+    n, d, wanted = np.log(N), np.log(D), np.log(loss)
+
+    def misfit(p: Array) -> Array:
+        alpha_N, alpha_D, n_c, d_c = p
+        joint: Array = alpha_D * np.logaddexp(alpha_N / alpha_D * (n_c - n), d_c - d) - wanted
+        return joint
+
+    starts = itertools.product((0.05, 0.2), (0.05, 0.2), (n.mean() + 10,), (d.mean(), d.mean() + 10))
+    lowest, highest = [1e-4, 1e-4, -np.inf, -np.inf], np.inf
+    fits = [optimize.least_squares(misfit, p, bounds=(lowest, highest), x_scale="jac") for p in starts]
+    alpha_N, alpha_D, n_c, d_c = min(fits, key=lambda fit: fit.cost).x
+    return Kaplan(float(alpha_N), float(alpha_D), float(np.exp(n_c)), float(np.exp(d_c)))
+
+
+REFINED = 40
+"""How many of the 4,500 starts are followed to their end: those with the lowest objective."""
+
+
+def fit_chinchilla(
+    N: Sequence[float] | Array,
+    D: Sequence[float] | Array,
+    loss: Sequence[float] | Array,
+    *,
+    delta: float = 1e-3,
+    start: Chinchilla | None = None,
+) -> Chinchilla:
+    """Return the sum of powers nearest to the points: the least *sum* of Huber losses of log(loss).
+
+    A Huber loss is a square up to ``delta`` and a straight line beyond, so that a few bad runs do not pull the fit. The
+    objective has many bad minima. As in the paper, the fit is begun on a grid of 4,500 starts; the best of them are followed
+    to the end.
+
+    Args:
+        N: parameters of each run.
+        D: tokens of each run, read once.
+        loss: the loss of each run.
+        delta: where the Huber loss becomes straight.
+        start: begin here instead, as for the resamples of a bootstrap.
+
+    Raises:
+        ValueError: fewer than five points, one size or one amount of data only, or numbers that are not above 0.
+
+    Source: Hoffmann et al. 2022, section 3.3. That the *mean* in place of the sum stops an optimiser too early, and gave the
+    printed constants, was found by Besiroglu et al. 2024.
+    """
+    N, D, loss = _positive(N=N, D=D, loss=loss)
+    _enough(loss, least=5)
+    _varied(N=N, D=D)
+    _positive(delta=[delta])
+    n, d, wanted = np.log(N), np.log(D), np.log(loss)
+
+    def terms(p: Array) -> Array:
+        """Return the three logarithms whose exponentials add up to the loss; ``p`` is (5,) or (starts, 5)."""
+        a, b, e, alpha, beta = (p[..., i, None] for i in range(5))
+        return np.stack([a - alpha * n, b - beta * d, e + 0 * n])  # (3, …, points)
+
+    def misfit(p: Array) -> Array:
+        gap: Array = np.logaddexp.reduce(terms(p)) - wanted
+        return gap
+
+    def slopes(p: Array) -> Array:
+        size, data, rest = np.exp(terms(p) - np.logaddexp.reduce(terms(p)))
+        return np.stack([size, data, rest, -size * n, -data * d], axis=1)  # (points, 5)
+
+    if start is None:
+        steps = (np.arange(0, 26, 5), np.arange(0, 26, 5), np.arange(-1, 1.1, 0.5), *[np.arange(0, 2.1, 0.5)] * 2)
+        grid = np.array(list(itertools.product(*steps)))  # (4500, 5): a, b, e, alpha, beta
+        grid = grid[np.argsort(_huber(misfit(grid), delta))[:REFINED]]
+    else:
+        grid = np.array([[*np.log([start.A, start.B, start.E]), start.alpha, start.beta]])
+    follow = {"jac": slopes, "loss": "huber", "f_scale": delta, "x_scale": "jac", "max_nfev": 2000}
+    fits = [optimize.least_squares(misfit, p, **follow, xtol=1e-15, ftol=1e-15, gtol=1e-15) for p in grid]
+    best = min(fits, key=lambda fit: fit.cost)
+    A, B, E = np.exp(best.x[:3])
+    return Chinchilla(float(E), float(A), float(B), float(best.x[3]), float(best.x[4]), float(best.cost))
+
+
+def _huber(gap: Array, delta: float) -> Array:
+    """Return the sum over the last axis of squares halved, straight lines beyond ``delta``."""
+    size = np.abs(gap)
+    total: Array = np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)).sum(-1)
+    return total
+
+
+def _positive(**given: Sequence[float] | Array) -> list[Array]:
+    """Return the columns as arrays, or raise an error that names the one that does not fit."""
+    columns = {name: np.asarray(column, dtype=float) for name, column in given.items()}
+    length = len(next(iter(columns.values())))
+    for name, column in columns.items():
+        if column.shape != (length,):
+            raise ValueError(f"{name} has shape {column.shape}; ({length},) fits, one number a run")
+        if not (np.isfinite(column) & (column > 0)).all():
+            raise ValueError(f"{name} holds {column.min()}; every number must be above 0 and finite")
+    return list(columns.values())
+
+
+def _enough(x: Array, least: int) -> None:
+    if len(np.unique(x)) < least:
+        raise ValueError(f"{len(np.unique(x))} different points are too few for this law: give {least} or more")
+
+
+def _varied(**columns: Array) -> None:
+    for name, column in columns.items():
+        if len(np.unique(column)) < 2:
+            raise ValueError(f"{name} is {column[0]:g} in every run; the law needs at least two different ones")
