@@ -186,6 +186,8 @@ def test_numbers_must_be_finite(ledger, value):
         ({"colour": '"red"'}, "colour"),
         ({"statement": None}, "statement"),
         ({"expected": '"yes"'}, "expected='yes'"),
+        ({"expected": '"by machine"', "reason": '"so it is"'}, "is for speeds, with the reason"),
+        ({"expected": '"by machine"', "kind": '"timing"'}, "is for speeds, with the reason"),
     ],
 )
 def test_faults_in_the_ledger_are_named(ledger, changes, says):

@@ -13,6 +13,7 @@ from nextword.scaling_laws import (
     Chinchilla,
     Kaplan,
     PowerLaw,
+    best_size,
     fit_chinchilla,
     fit_kaplan,
     fit_power_law,
@@ -204,3 +205,30 @@ def test_a_huber_width_must_be_positive() -> None:
 def test_a_floor_needs_four_points() -> None:
     with pytest.raises(ValueError, match="give 4 or more"):
         fit_power_law([1, 2, 3], [3, 2, 1.5], floor=True)
+
+
+# --- Valleys ---------------------------------------------------------------------------------------------------------
+
+
+def test_valleys_of_a_known_law_lie_where_its_optimum_is() -> None:
+    for C in (1e20, 1e22):
+        size, _ = EPOCH.optimum(C)
+        around = float(size) * np.geomspace(0.3, 3, 7)
+        found = best_size(around, EPOCH(around, C / 6 / around))
+        assert found == pytest.approx(float(size), rel=0.03)  # a valley is no exact parabola
+
+
+def test_a_parabola_goes_through_the_runs_next_to_the_best() -> None:
+    x = np.arange(9.0)
+    loss = 2 + 0.1 * (x - 3) ** 2
+    loss[8] = 100  # far from the valley
+    assert best_size(np.exp(x), loss) == pytest.approx(np.exp(3))
+    assert best_size(np.exp(x), loss, near=9) != pytest.approx(np.exp(3))
+
+
+@pytest.mark.parametrize(
+    "loss", [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [1.0, 2.0, 1.0]], ids=["falling", "rising", "a hill"]
+)
+def test_no_valley_no_size(loss: list[float]) -> None:
+    assert best_size([1.0, 10.0, 100.0], loss) is None
+    assert best_size([1.0, 10.0, 10.0], loss) is None

@@ -75,11 +75,13 @@ def test_masks_are_the_sets_of_the_paper(T, length, summary):
 def test_tables_hold_every_pair_of_the_mask_once(pattern, head):
     T = 4 * pattern.block
     seen = torch.zeros(T, T, dtype=torch.int)
-    for queries, keys in pattern.tables(T, head):
+    places = torch.arange(T)[None, None]
+    for table in pattern.tables(head):
+        queries, keys = table.queries(places)[0, 0], table.keys(places)[0, 0]
         assert queries.shape == keys.shape
         for query_row, key_row in zip(queries.tolist(), keys.tolist(), strict=True):
             for m, i in enumerate(query_row):
-                for j in key_row[: m + 1]:
+                for j in key_row[m:] if table.backwards else key_row[: m + 1]:
                     seen[i, j] += 1
     assert torch.equal(seen, pattern.mask(T, head).int())
 

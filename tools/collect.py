@@ -54,7 +54,7 @@ def check_verdicts(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, C
                 f"{chapter}: claim {claim.id} has no `expected` yet. Run `make calibrate NAME={chapter}` and write in "
                 "claims.toml what it found."
             )
-        elif row["verdict"] not in (expected, "not judged"):
+        elif expected != claims.BY_MACHINE and row["verdict"] not in (expected, "not judged"):
             faults.append(
                 f"{chapter}: claim {claim.id} was expected to be '{expected}' and is '{row['verdict']}' "
                 f"(measured {claims.number(row['measured'])}; criterion: {claim.criterion}). Either the library or the "

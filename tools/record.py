@@ -138,6 +138,27 @@ RUNS = {
             for layers, width in ((1, 8), (1, 16), (2, 16), (2, 32), (2, 64), (3, 96), (4, 128))
         ],
     ),
+    "scaling_start": Run(
+        "2020_scaling_laws",
+        "record",
+        [{"layers": 2, "width": 32, "steps": 600, "seed": seed} for seed in range(3, 8)],
+    ),
+    "scaling_valleys": Run(  # with those of scaling_sizes, four budgets of four to six sizes each
+        "2020_scaling_laws",
+        "record",
+        [
+            {"layers": layers, "width": width, "steps": steps, "seed": 0}
+            for layers, width, many in (
+                (4, 16, (1200, 4800)),
+                (4, 32, (300, 1200, 4800)),
+                (2, 64, (150,)),
+                (4, 64, (300, 1200, 4800)),
+                (2, 128, (150, 600, 2400)),
+                (8, 128, (600,)),
+            )
+            for steps in many
+        ],
+    ),
     "scaling_data": Run(
         "2020_scaling_laws",
         "record",

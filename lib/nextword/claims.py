@@ -27,6 +27,8 @@ MIME = "application/vnd.nextword.claim+json"
 
 KINDS = ("measurement", "timing", "exact", "report")
 VERDICTS = ("holds", "fails", "unresolved", "not judged", "reported")
+BY_MACHINE = "by machine"
+"""What ``expected`` says of a speed that meets its bar on one processor and misses it on another, with the reason."""
 _POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
     ">": lambda x, t: x > t,
     ">=": lambda x, t: x >= t,
@@ -69,8 +71,11 @@ class Claim:
             raise ValueError(f"claim {self.id}: kind={self.kind!r} is none of {', '.join(KINDS)}")
         if self.predicted not in ("holds", "fails", "unsure"):
             raise ValueError(f"claim {self.id}: predicted={self.predicted!r} is none of holds, fails, unsure")
-        if self.expected not in ("", *VERDICTS):
-            raise ValueError(f"claim {self.id}: expected={self.expected!r} is none of {', '.join(VERDICTS)}")
+        if self.expected not in ("", BY_MACHINE, *VERDICTS):
+            choices = ", ".join((*VERDICTS, BY_MACHINE))
+            raise ValueError(f"claim {self.id}: expected={self.expected!r} is none of {choices}")
+        if self.expected == BY_MACHINE and not (self.kind == "timing" and self.reason):
+            raise ValueError(f"claim {self.id}: expected={self.expected!r} is for speeds, with the reason beside it")
         if (self.kind == "report") != (self.op == "") or (self.op == "") != (self.threshold is None):
             raise ValueError(f"claim {self.id}: a report has no op and no threshold, every other kind has both")
         if self.op and self.op not in (*_POINT_OPS, *_INTERVAL_OPS):

@@ -23,6 +23,7 @@ __all__ = [
     "Chinchilla",
     "Kaplan",
     "PowerLaw",
+    "best_size",
     "fit_chinchilla",
     "fit_kaplan",
     "fit_power_law",
@@ -308,6 +309,37 @@ def fit_chinchilla(
     best = min(fits, key=lambda fit: fit.cost)
     A, B, E = np.exp(best.x[:3])
     return Chinchilla(float(E), float(A), float(B), float(best.x[3]), float(best.x[4]), float(best.cost))
+
+
+def best_size(N: Sequence[float] | Array, loss: Sequence[float] | Array, *, near: int = 5) -> float | None:
+    """Return the size where a parabola through loss by log(N) is lowest, for runs of equal compute.
+
+    Args:
+        N: parameters of each run.
+        loss: the loss of each run.
+        near: how many runs next to the best one (in log N) the parabola goes through.
+
+    Returns:
+        None where there is no lowest point among the sizes: fewer than three of them, a parabola that opens downwards, or
+        one that is lowest beyond the smallest or the largest size.
+
+    Source: Hoffmann et al. 2022, section 3.2.
+
+    Example:
+        >>> round(best_size([1e5, 1e6, 1e7], [2.1, 2.0, 2.1]))
+        1000000
+        >>> best_size([1e5, 1e6, 1e7], [2.3, 2.1, 2.0]) is None
+        True
+    """
+    N, loss = _positive(N=N, loss=loss)
+    x = np.log(N)
+    chosen = np.argsort(np.abs(x - x[loss.argmin()]), kind="stable")[:near]
+    if len(np.unique(x[chosen])) < 3:
+        return None
+    bend, slope, _ = np.polyfit(x[chosen], loss[chosen], 2)
+    if bend <= 0 or not x.min() <= -slope / (2 * bend) <= x.max():
+        return None
+    return float(np.exp(-slope / (2 * bend)))
 
 
 def _huber(gap: Array, delta: float) -> Array:

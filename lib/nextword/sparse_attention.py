@@ -3,8 +3,8 @@
 Dense attention computes T² scores for T positions. Here each position looks at about √T others, chosen so that two layers
 still connect any position with any later one. A pattern is computed from a few tables of positions. A table has rows of
 queries and rows of keys, and in each row the m-th query sees the first m keys: plain causal attention, many small ones at
-once. Where a query occurs in several tables their results are joined by their log-sum-exps, as if it had been one softmax.
-No tensor of T × T numbers is made.
+once. A table is a way to look at the text, so nothing is copied into it. Where a query occurs in several tables their
+results are joined by their log-sum-exps, as if it had been one softmax. No tensor of T × T numbers is made.
 
 Used in: 2019_sparse_transformer, 2020_gpt3.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, Literal, get_args
+from functools import partial, reduce
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,10 +26,26 @@ __all__ = ["SparsePattern", "density", "fixed_mask", "local_mask", "reachable", 
 
 Kind = Literal["dense", "local", "strided", "fixed"]
 Heads = Literal["merged", "split"]
-Table = tuple[Tensor, Tensor]
-"""Positions of queries and of keys, both (N, M); the m-th query of a row sees the first m keys of that row."""
-Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-"""Plain causal attention: from queries, keys, values and the factor of the scores to outputs and their log-sum-exp."""
+View = Callable[[Tensor], Tensor]
+"""From (B, H, T, …) to rows (B, H, N, M, …) of the same numbers, without a copy."""
+Attend = Callable[[Tensor, Tensor, Tensor, float, bool], tuple[Tensor, Tensor]]
+"""Causal attention in each row: from queries, keys, values, the factor of the scores and whether backwards, to outputs
+(B, H, N, M, E) and their log-sum-exp (B, H, N, M)."""
+
+
+class Table(NamedTuple):
+    """Rows of queries beside rows of keys. The m-th query of a row sees the first m keys of that row.
+
+    Example:
+        >>> table = next(SparsePattern("fixed", stride=3).tables())
+        >>> table.queries(torch.arange(6)[None, None])[0, 0].tolist()
+        [[0, 1, 2], [3, 4, 5]]
+    """
+
+    queries: View
+    keys: View
+    backwards: bool = False
+    """Whether it sees the m-th key and those after it instead."""
 
 
 def local_mask(T: int, window: int) -> Bool[Tensor, "T T"]:
@@ -200,51 +216,66 @@ class SparsePattern:
         """
         if self.kind == "dense":
             return T * (T + 1) / 2
-        filled = T + -T % self.block
-        rows = [queries.shape for head in (0, 1) for queries, _ in self.tables(filled, head)]
+        places = torch.empty(1, 1, T + -T % self.block, device="meta")  # a shape without numbers
+        rows = [table.queries(places).shape[2:] for head in (0, 1) for table in self.tables(head)]
         return sum(n * m * (m + 1) / 2 for n, m in rows) / 2
 
-    def tables(self, T: int, head: int = 0) -> Iterator[Table]:
-        """Yield tables that hold every pair of the pattern once, for T positions, a multiple of :attr:`block`."""
-        both = self.heads == "merged"
+    def tables(self, head: int = 0) -> Iterator[Table]:
+        """Yield tables that hold every pair of the pattern once, for texts whose length is a multiple of :attr:`block`."""
+        both, length = self.heads == "merged", self.block
         if both or head % 2 == 0:
-            yield from _own_block(T, self.block)
+            yield _own_block(length)
             if self.kind != "fixed":
-                yield from _block_before(T, self.block)
+                yield _block_before(length)
         if self.kind == "strided" and (both or head % 2):
-            yield from _residues(T, self.block, itself=not both)  # the local part holds each position itself already
+            yield _residues(length, itself=not both)  # the local part holds each position itself already
         if self.kind == "fixed" and (both or head % 2):
-            yield from _summaries(T, self.block, self.summary, own=not both)
+            yield from _summaries(length, self.summary, own=not both)
 
 
-def _own_block(T: int, length: int) -> Iterator[Table]:
+def _blocks(x: Tensor, length: int) -> Tensor:
+    return x.view(*x.shape[:2], -1, length, *x.shape[3:])  # (B, H, T / length, length, …)
+
+
+def _remainders(x: Tensor, length: int) -> Tensor:
+    return _blocks(x, length).transpose(2, 3)  # (B, H, length, T / length, …)
+
+
+def _own_block(length: int) -> Table:
     """Each position sees its own block, up to itself."""
-    blocks = torch.arange(T).view(-1, length)
-    yield blocks, blocks
+    return Table(partial(_blocks, length=length), partial(_blocks, length=length))
 
 
-def _block_before(T: int, length: int) -> Iterator[Table]:
-    """Each position sees the end of the block before, as far as it is less than ``length`` away.
+def _block_before(length: int) -> Table:
+    """Each position sees the end of the block before, as far as it is less than ``length`` away: all later than it is itself.
 
-    The last position of a block sees none of it, the last but one the last, and so on: read backwards, it is causal.
+    The last position of a block sees none of it, and nobody sees its first.
     """
-    backwards = torch.arange(T).view(-1, length).flip(1)
-    yield backwards[1:, 1:], backwards[:-1, :-1]
+    return Table(
+        lambda x: _blocks(x, length)[:, :, 1:, :-1], lambda x: _blocks(x, length)[:, :, :-1, 1:], backwards=True
+    )
 
 
-def _residues(T: int, stride: int, *, itself: bool) -> Iterator[Table]:
+def _residues(stride: int, *, itself: bool) -> Table:
     """Each position sees those a multiple of ``stride`` before it: causal attention among equal remainders."""
-    remainders = torch.arange(T).view(-1, stride).T  # (stride, T / stride)
-    yield (remainders, remainders) if itself else (remainders[:, 1:], remainders[:, :-1])
+    if itself:
+        return Table(partial(_remainders, length=stride), partial(_remainders, length=stride))
+    return Table(lambda x: _remainders(x, stride)[:, :, :, 1:], lambda x: _remainders(x, stride)[:, :, :, :-1])
 
 
-def _summaries(T: int, stride: int, summary: int, *, own: bool) -> Iterator[Table]:
+def _summaries(stride: int, summary: int, *, own: bool) -> Iterator[Table]:
     """Each position sees the last ``summary`` positions of every block before, and perhaps of its own."""
-    blocks = torch.arange(T).view(-1, stride)
     for column in range(stride - summary, stride):
-        yield blocks[1:].T, blocks[:-1, column].expand(stride, -1)
+        yield Table(lambda x: _remainders(x, stride)[:, :, :, 1:], partial(_one_remainder, stride=stride, which=column))
     if own:
-        yield blocks[:, stride - summary :], blocks[:, stride - summary :]
+        last = slice(stride - summary, None)
+        yield Table(lambda x: _blocks(x, stride)[:, :, :, last], lambda x: _blocks(x, stride)[:, :, :, last])
+
+
+def _one_remainder(x: Tensor, stride: int, which: int) -> Tensor:
+    """Return one of the remainders in place of each, without the last block."""
+    row = _remainders(x, stride)[:, :, which : which + 1, :-1]
+    return row.expand(*row.shape[:2], stride, *row.shape[3:])
 
 
 def sparse_attention(
@@ -302,8 +333,8 @@ def _one_kind(
         q, k, v = (_rows(x, order) for x in (q, k, v))
         return _rows(_one_kind(q, k, v, pattern, head, None, scale), torch.argsort(order, dim=1))
     filling = -T % pattern.block
-    q, k, v = (F.pad(x, (0, 0, 0, filling)) for x in (q, k, v)) if filling else (q, k, v)
-    tables = [(a.to(q.device), b.to(q.device)) for a, b in pattern.tables(T + filling, head) if a.numel()]
+    q, k, v = (F.pad(x, (0, 0, 0, filling)) if filling else x.contiguous() for x in (q, k, v))
+    tables = [table for table in pattern.tables(head) if table.queries(q).numel()]
     joined: Tensor = _Fused.apply(q, k, v, tables, scale) if _has_fused(q) else _joined(q, k, v, tables, scale)[0]  # type: ignore[no-untyped-call]
     return joined[:, :, :T]
 
@@ -327,49 +358,54 @@ def _last_queries(
     return found.masked_fill(empty, 0.0)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return plain causal attention (…, M, E) and the log-sum-exp (…, M) of each query's scores."""
-    M = q.shape[-2]
-    later = torch.ones(M, M, dtype=torch.bool, device=q.device).triu(1)
-    scores = (q @ k.mT * scale).masked_fill(later, -torch.inf)
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, backwards: bool) -> tuple[Tensor, Tensor]:
+    hidden = _hidden(q, backwards)
+    scores = (q @ k.mT * scale).masked_fill(hidden, -torch.inf)
     total = scores.logsumexp(-1)
     return (scores - total[..., None]).exp() @ v, total
 
 
-def _take(x: Tensor, places: Tensor) -> Tensor:
-    """Return the positions of a table: (B, H, T, …) to (B, H·N, M, …)."""
-    B, H = x.shape[:2]
-    return x.index_select(2, places.flatten()).view(B, H * len(places), places.shape[1], *x.shape[3:])
-
-
-def _join(out: Tensor, total: Tensor, places: Tensor, part: Tensor, part_total: Tensor) -> tuple[Tensor, Tensor]:
-    """Join what a table found with what was found before, each weighted by its share of the softmax's denominator."""
-    where, (B, H) = places.flatten(), out.shape[:2]
-    part, part_total = part.reshape(B, H, len(where), -1), part_total.reshape(B, H, len(where))
-    before = total.index_select(2, where)
-    both = torch.logaddexp(before, part_total)
-    old, new = (before - both).exp()[..., None], (part_total - both).exp()[..., None]
-    found = out.index_select(2, where) * old + part * new
-    return out.index_copy(2, where, found), total.index_copy(2, where, both)
+def _hidden(q: Tensor, backwards: bool) -> Tensor:
+    """Return True at the keys (M, M) of a row that a query does not see."""
+    M = q.shape[-2]
+    every = torch.ones(M, M, dtype=torch.bool, device=q.device)
+    return every.tril(-1) if backwards else every.triu(1)
 
 
 def _joined(
     q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float, attend: Attend = _attend
 ) -> tuple[Tensor, Tensor]:
-    """Attend table by table and join. By ``_attend`` it is all plain operations, so that autograd knows the rest."""
+    """Attend table by table and join what they found, each weighted by its share of the softmax's denominator.
+
+    By ``_attend`` it is all plain operations, so that autograd knows the rest.
+    """
     out, total = q.new_zeros(*q.shape[:3], v.shape[-1]), q.new_full(q.shape[:3], -torch.inf)
-    for queries, keys in tables:
-        part = attend(_take(q, queries), _take(k, keys), _take(v, keys), scale)
-        out, total = _join(out, total, queries, *part)
+    for queries, keys, backwards in tables:
+        part, part_total = attend(queries(q), keys(k), keys(v), scale, backwards)
+        before = queries(total)
+        both = torch.logaddexp(before, part_total)
+        old, new = (before - both).exp()[..., None], (part_total - both).exp()[..., None]
+        found = queries(out) * old + part * new
+        if found.requires_grad:  # autograd still needs the old ones
+            out, total = out.clone(), total.clone()
+        queries(out).copy_(found)
+        queries(total).copy_(both)
     return out, total
 
 
 _FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 
 
-def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    found: tuple[Tensor, Tensor] = getattr(torch.ops.aten, _FUSED)(q, k, v, 0.0, True, scale=scale)
-    return found
+def _row_settings(q: Tensor, scale: float, backwards: bool) -> dict[str, Any]:
+    """Return the arguments that tell torch's fused attention which keys of a row are seen."""
+    mask = q.new_zeros(q.shape[-2], q.shape[-2]).masked_fill_(_hidden(q, True), -torch.inf) if backwards else None
+    return {"dropout_p": 0.0, "is_causal": not backwards, "attn_mask": mask, "scale": scale}
+
+
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, backwards: bool) -> tuple[Tensor, Tensor]:
+    rows = (x.flatten(0, 1) for x in (q, k, v))  # (B·H, N, M, D)
+    out, total = getattr(torch.ops.aten, _FUSED)(*rows, **_row_settings(q, scale, backwards))
+    return out.view(*q.shape[:2], *out.shape[1:]), total.view(*q.shape[:2], *total.shape[1:])
 
 
 def _has_fused(q: Tensor) -> bool:
@@ -393,15 +429,21 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         q, k, v, out, total = ctx.saved_tensors
-        grads = [torch.zeros_like(x) for x in (q, k, v)]
-        backward = getattr(torch.ops.aten, f"{_FUSED}_backward")
-        for queries, keys in ctx.tables:
-            taken = _take(q, queries), _take(k, keys), _take(v, keys)
-            known = _take(out, queries), _take(total, queries)
-            found = backward(_take(grad, queries), *taken, *known, 0.0, True, scale=ctx.scale)
-            for whole, part, places in zip(grads, found, (queries, keys, keys), strict=True):
-                whole.index_add_(2, places.flatten(), part.reshape(*whole.shape[:2], places.numel(), -1))
+        grad, grads = grad.contiguous(), [torch.zeros_like(x) for x in (q, k, v)]
+        for queries, keys, backwards in ctx.tables:
+            rows = (queries(grad), queries(q), keys(k), keys(v), queries(out), queries(total))
+            settings = _row_settings(queries(q), ctx.scale, backwards)
+            found = getattr(torch.ops.aten, f"{_FUSED}_backward")(*(x.flatten(0, 1) for x in rows), **settings)
+            for whole, part, view in zip(grads, found, (queries, keys, keys), strict=True):
+                _add(view(whole), part.view(*whole.shape[:2], *part.shape[1:]))
         return (*grads, None, None)
+
+
+def _add(rows: Tensor, part: Tensor) -> None:
+    """Add to rows of a table in place; where one row stands for all, their sum."""
+    if rows.stride(2) == 0 and rows.shape[2] > 1:
+        rows, part = rows[:, :, :1], part.sum(2, keepdim=True)
+    rows.add_(part)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
