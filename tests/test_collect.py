@@ -1,11 +1,15 @@
 """What the build says when a verdict is not the expected one."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
-import collect
 import pytest
 
 from nextword import claims
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import collect
 
 SPEED = claims.get("sparse.growth-strided")
 
