@@ -128,6 +128,16 @@ RUNS = {
             for size in sizes
         ],
     ),
+    "sparse_quality": Run(
+        "2019_sparse_transformer",
+        "record",
+        [
+            {"kind": kind, "attention": attention, "seed": seed}
+            for kind, seeds in (("images", 5), ("text", 3))
+            for seed in range(seeds)
+            for attention in ("dense", "strided", "fixed")
+        ],
+    ),
     "scaling_sizes": Run(
         "2020_scaling_laws",
         "record",
