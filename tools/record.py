@@ -128,6 +128,11 @@ RUNS = {
             for size in sizes
         ],
     ),
+    "gpt3_bands": Run(
+        "2020_gpt3",
+        "record_bands",
+        [{"layers": layers, "seed": seed} for seed in range(3) for layers in ("dense", "alternating")],
+    ),
     "sparse_quality": Run(
         "2019_sparse_transformer",
         "record",
@@ -143,7 +148,7 @@ RUNS = {
         "record",
         [
             {"layers": layers, "width": width, "steps": steps, "seed": seed}
-            for steps, seeds in ((4800, (0,)), (600, (0, 1, 2)), (2400, (0,)), (1200, (0,)), (300, (0,)), (4800, (1,)))
+            for steps, seeds in ((4800, (0,)), (600, (0, 1, 2)), (2400, (0,)), (1200, (0,)), (300, (0,)))
             for seed in seeds
             for layers, width in ((1, 8), (1, 16), (2, 16), (2, 32), (2, 64), (3, 96), (4, 128))
         ],
@@ -173,9 +178,24 @@ RUNS = {
         "2020_scaling_laws",
         "record",
         [
-            {"layers": layers, "width": width, "steps": max(1200, limit // 2), "seed": seed, "limit": limit}
-            for layers, width, seed in ((3, 96, 0), (2, 32, 0), (2, 64, 0), (3, 96, 1))
+            {"layers": layers, "width": width, "steps": max(1200, limit // 2), "seed": 0, "limit": limit}
+            for layers, width in ((3, 96), (2, 32), (2, 64))
             for limit in (320, 640, 1280, 2560, 5120, 10_240, 20_480)
+        ],
+    ),
+    "scaling_long": Run(  # the small sizes of those budgets: up to four passes through the text
+        "2020_scaling_laws",
+        "record",
+        [
+            {"layers": layers, "width": width, "steps": steps, "seed": 0}
+            for layers, width, steps in (
+                (1, 16, 19_200),
+                (2, 16, 9600),
+                (4, 16, 19_200),
+                (2, 32, 9600),
+                (4, 32, 19_200),
+                (2, 64, 9600),
+            )
         ],
     ),
     "scaling_shapes": Run(
