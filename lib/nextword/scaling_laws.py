@@ -276,8 +276,8 @@ def fit_chinchilla(
     Raises:
         ValueError: fewer than five points, one size or one amount of data only, or numbers that are not above 0.
 
-    Source: Hoffmann et al. 2022, section 3.3. That the *mean* in place of the sum stops an optimiser too early, and gave the
-    printed constants, was found by Besiroglu et al. 2024.
+    Source: Hoffmann et al. 2022, section 3.3. With the *mean* in place of the sum an optimiser stops too early; that the
+    printed constants suffer from such a scale was found by Besiroglu et al. 2024.
     """
     N, D, loss = _positive(N=N, D=D, loss=loss)
     _enough(loss, least=5)
