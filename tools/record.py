@@ -211,7 +211,7 @@ RUNS = {
     "scaling_context": Run(
         "2020_scaling_laws",
         "record_context",
-        [{"net": net, "seed": seed} for seed in range(2) for net in ("Transformer", "LSTM")],
+        [{"net": net, "seed": seed, "steps": 2400} for seed in range(2) for net in ("Transformer", "LSTM")],
     ),
 }
 
