@@ -128,11 +128,6 @@ RUNS = {
             for size in sizes
         ],
     ),
-    "gpt3_bands": Run(
-        "2020_gpt3",
-        "record_bands",
-        [{"layers": layers, "seed": seed} for seed in range(3) for layers in ("dense", "alternating")],
-    ),
     "sparse_quality": Run(
         "2019_sparse_transformer",
         "record",
