@@ -203,11 +203,6 @@ RUNS = {
         ],
     ),
     "scaling_bet": Run("2020_scaling_laws", "record", [{"layers": 6, "width": 192, "steps": 4800, "seed": 0}]),
-    "scaling_context": Run(
-        "2020_scaling_laws",
-        "record_context",
-        [{"net": net, "seed": seed, "steps": 2400} for seed in range(2) for net in ("Transformer", "LSTM")],
-    ),
 }
 
 
