@@ -183,7 +183,9 @@ def test_the_readmes_numbers_are_those_of_the_calibration():
     for text, id in numbers:
         low, high = claims.band(id)
         half = 0.5 * 10 ** -len(text.partition(".")[2])
-        assert low - half <= float(text) <= high + half, f"README.md says {text} for {id}; healthy runs lie in {low:.4g} … {high:.4g}"
+        assert low - half <= float(text) <= high + half, (
+            f"README.md says {text} for {id}; healthy runs lie in {low:.4g} … {high:.4g}"
+        )
 
 
 def test_the_readmes_examples_run(capsys):
