@@ -167,7 +167,7 @@ def kaplan_loss(*, N: float | None = None, D: float | None = None, C: float | No
         return float(TOGETHER(N, D))
     if len(given) != 1:
         raise ValueError(f"given: {', '.join(given) or 'nothing'}; give N, D or C alone, or N and D")
-    (name, x), *_ = given.items()
+    [(name, x)] = given.items()
     return float(ALONE[name](x))
 
 

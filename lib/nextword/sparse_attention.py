@@ -22,7 +22,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["SparsePattern", "density", "fixed_mask", "local_mask", "reachable", "sparse_attention", "strided_mask"]
+__all__ = [
+    "SparsePattern",
+    "Table",
+    "density",
+    "fixed_mask",
+    "local_mask",
+    "reachable",
+    "sparse_attention",
+    "strided_mask",
+]
 
 Kind = Literal["dense", "local", "strided", "fixed"]
 Heads = Literal["merged", "split"]
@@ -243,7 +252,8 @@ def _remainders(x: Tensor, length: int) -> Tensor:
 
 def _own_block(length: int) -> Table:
     """Each position sees its own block, up to itself."""
-    return Table(partial(_blocks, length=length), partial(_blocks, length=length))
+    blocks = partial(_blocks, length=length)
+    return Table(blocks, blocks)
 
 
 def _block_before(length: int) -> Table:
@@ -258,9 +268,8 @@ def _block_before(length: int) -> Table:
 
 def _residues(stride: int, *, itself: bool) -> Table:
     """Each position sees those a multiple of ``stride`` before it: causal attention among equal remainders."""
-    if itself:
-        return Table(partial(_remainders, length=stride), partial(_remainders, length=stride))
-    return Table(lambda x: _remainders(x, stride)[:, :, :, 1:], lambda x: _remainders(x, stride)[:, :, :, :-1])
+    equal = partial(_remainders, length=stride)
+    return Table(equal, equal) if itself else Table(lambda x: equal(x)[:, :, :, 1:], lambda x: equal(x)[:, :, :, :-1])
 
 
 def _summaries(stride: int, summary: int, *, own: bool) -> Iterator[Table]:
@@ -268,8 +277,12 @@ def _summaries(stride: int, summary: int, *, own: bool) -> Iterator[Table]:
     for column in range(stride - summary, stride):
         yield Table(lambda x: _remainders(x, stride)[:, :, :, 1:], partial(_one_remainder, stride=stride, which=column))
     if own:
-        last = slice(stride - summary, None)
-        yield Table(lambda x: _blocks(x, stride)[:, :, :, last], lambda x: _blocks(x, stride)[:, :, :, last])
+        last = partial(_block_ends, length=stride, summary=summary)
+        yield Table(last, last)
+
+
+def _block_ends(x: Tensor, length: int, summary: int) -> Tensor:
+    return _blocks(x, length)[:, :, :, length - summary :]
 
 
 def _one_remainder(x: Tensor, stride: int, which: int) -> Tensor:
