@@ -312,7 +312,16 @@ for name, env in (("Echo-v0", Echo), ("Steady-v0", Steady)):
     gymnasium.register(name, entry_point=env)
 
 QUICK = PPOConfig(
-    4000, n_envs=4, n_steps=50, n_epochs=8, n_minibatches=4, learning_rate=3e-3, gamma=0.5, entropy_coef=0
+    4000,
+    n_envs=4,
+    n_steps=50,
+    n_epochs=8,
+    n_minibatches=4,
+    learning_rate=3e-3,
+    anneal=True,
+    gamma=0.5,
+    value_clip=0.2,
+    max_grad_norm=0.5,
 )
 
 
@@ -409,9 +418,9 @@ def test_environments_it_cannot_read_are_named(env: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_minibatches": 3}, "n_minibatches=3 does not divide the n_envs \\* n_steps = 512 steps of an update"),
-        ({"total_steps": 100}, "total_steps=100 is less than one update of n_envs \\* n_steps = 512 steps"),
-        ({"n_minibatches": 512}, "n_minibatches=512 leaves single steps, which cannot be whitened"),
+        ({"n_minibatches": 3}, "n_minibatches=3 does not divide the n_envs \\* n_steps = 1024 steps of an update"),
+        ({"total_steps": 100}, "total_steps=100 is less than one update of n_envs \\* n_steps = 1024 steps"),
+        ({"n_minibatches": 1024}, "n_minibatches=1024 leaves single steps, which cannot be whitened"),
         ({"n_epochs": 0}, "n_epochs=0 is below 1"),
         ({"clip": 0.0}, "clip=0.0 is not positive"),
         ({"gamma": 2.0}, "gamma=2.0 is outside 0 … 1"),

@@ -241,7 +241,7 @@ def whiten(
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """How a policy is trained. The defaults suit CartPole.
+    """How a policy is trained. The defaults are those of the paper's section 6.1, with the sizes that suit CartPole.
 
     Example:
         >>> PPOConfig(n_envs=3, n_steps=5, n_minibatches=4)
@@ -251,30 +251,31 @@ class PPOConfig:
     """
 
     total_steps: int = 100_000
-    """Steps in all environments together; the last update may be left out."""
-    n_envs: int = 4
+    """Steps in all environments together; an update that would exceed them is left out."""
+    n_envs: int = 8
     """N, environments side by side."""
     n_steps: int = 128
     """T, steps in each between two updates."""
-    n_epochs: int = 4
+    n_epochs: int = 10
     """How often an update goes over its N·T steps."""
-    n_minibatches: int = 4
+    n_minibatches: int = 16
     """Parts into which each epoch cuts them at random."""
-    learning_rate: float = 2.5e-4
+    learning_rate: float = 1e-3
     """Adam's, with ε = 1e-5."""
-    anneal: bool = True
+    anneal: bool = False
     """Whether the rate falls to 0 in a straight line."""
     gamma: float = 0.99
     lam: float = 0.95
     clip: float = 0.2
     """ε of the objective ``clip``."""
-    value_clip: float | None = 0.2
+    value_clip: float | None = None
+    """The critic's ε, or None as in the paper."""
     value_coef: float = 0.5
     """c₁, weight of the critic's loss. It has a network of its own."""
-    entropy_coef: float = 0.01
-    """c₂, weight of the entropy, which keeps the policy trying."""
-    max_grad_norm: float | None = 0.5
-    """Largest norm of the whole gradient."""
+    entropy_coef: float = 0.0
+    """c₂, weight of the entropy, which keeps the policy trying. Games need it."""
+    max_grad_norm: float | None = None
+    """Largest norm of the whole gradient, or None as in the paper. OpenAI's code has 0.5."""
     target_kl: float | None = None
     """An update ends after the epoch in which the estimated KL exceeded it. None: never."""
     seed: int = 0
@@ -509,8 +510,9 @@ class _Environments:
         cut_off: list[tuple[int, int, Tensor]] = []  # step, environment and last observation
         for t in range(config.n_steps):
             observations.append(self.now)
-            outputs.append(self.policy(self.now))
-            actions.append(self.policy.distribution(outputs[-1]).sample())
+            with torch.inference_mode():
+                outputs.append(self.policy(self.now))
+                actions.append(self.policy.distribution(outputs[-1]).sample())
             seen, rewards[t], ended, truncated, info = self._act(actions[-1].numpy())
             dones[t] = ended | truncated
             if config.bootstrap and truncated.any():
