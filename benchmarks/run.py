@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bpe
+import control
 import decoder
 import few_shot
 import sparse
@@ -30,7 +31,7 @@ def main() -> None:
     machine: dict[str, Any] = {**runtime.describe(), "cores": os.cpu_count(), "processor": platform.machine()}
     limits = ceilings()
     rows = bpe.races() + translation.races() + decoder.races(limits["gemm_float32_gflops"])
-    rows += few_shot.races() + sparse.races()
+    rows += few_shot.races() + sparse.races() + control.races()
     report = {"date": datetime.date.today().isoformat(), "machine": machine, "ceilings": limits, "races": rows}
     path = ROOT / "build" / "benchmarks.json"
     path.parent.mkdir(exist_ok=True)

@@ -1,0 +1,131 @@
+"""A reward model: a decoder that reads a text and gives it a number, learned from rankings by people.
+
+InstructGPT's second step (Ouyang et al. 2022, section 3.5). The number has no unit and no zero; only differences between
+answers to one prompt are learned, so it is normalised afterwards.
+
+Used in: 2022_instructgpt.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextword.decoder import Decoder
+
+__all__ = ["RewardModel", "ranking_loss"]
+
+
+class RewardModel(nn.Module):
+    """A decoder with a head that gives a number at every token; a text's reward is the number at its last one.
+
+    The head's weights start with a variance of 1 / (C + 1), its bias at 0 (Stiennon et al. 2020).
+
+    Args:
+        decoder: the body, usually a copy of the supervised model. It is used, not copied.
+
+    Example:
+        >>> from nextword.decoder import DecoderConfig
+        >>> model = RewardModel(Decoder(DecoderConfig(50, 16, 8, 1, 2))).eval()
+        >>> model(torch.zeros(3, 5, dtype=torch.int64)).shape
+        torch.Size([3])
+    """
+
+    gain: Tensor
+    bias: Tensor
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        C = decoder.config.d_model
+        like = decoder.embedding.weight
+        self.head = nn.Linear(C, 1, device=like.device, dtype=like.dtype)
+        nn.init.normal_(self.head.weight, std=(C + 1) ** -0.5)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("gain", torch.ones((), device=like.device))
+        self.register_buffer("bias", torch.zeros((), device=like.device))
+
+    def forward(self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
+        """Return the reward of each text.
+
+        Args:
+            ids: texts, filled up on either side, or on both.
+            mask: True at real tokens; all, if None.
+
+        Raises:
+            ValueError: a row of the mask is False everywhere.
+        """
+        if mask is None:
+            return self.at_every_token(ids)[:, -1]
+        if not mask.any(1).all():
+            raise ValueError(
+                f"mask is False in all of row {int(mask.any(1).int().argmin())}: an empty text has no reward"
+            )
+        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # of equal ones argmax takes the first
+        return self.at_every_token(ids, mask=mask).gather(1, last[:, None]).squeeze(1)
+
+    def at_every_token(
+        self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T"]:
+        """Return the number at every token: the reward if the text ended there, or a critic's estimate."""
+        hidden = self.decoder.hidden(ids, mask=mask)
+        scores: Tensor = self.head(hidden).squeeze(-1)
+        return scores * self.gain + self.bias  # of bfloat16, float32
+
+    @torch.no_grad()
+    def normalize(
+        self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None, scale: bool = True
+    ) -> None:
+        """Shift the rewards so that these texts have a mean of 0, as InstructGPT does with its demonstrations.
+
+        Args:
+            ids: at least two texts that represent what the reward is to be compared with.
+            mask: as for a call.
+            scale: whether to give them a standard deviation of 1, too (Ziegler et al. 2019).
+
+        Raises:
+            ValueError: fewer than two texts, or all rewards equal.
+        """
+        if len(ids) < 2:
+            raise ValueError(f"ids holds {len(ids)} texts; give two or more")
+        rewards = self(ids, mask=mask)
+        std = rewards.std()
+        if scale and not std > 1e-8:
+            raise ValueError("ids: all texts have the same reward, so it cannot be scaled")
+        factor = 1 / std if scale else torch.ones_like(std)
+        self.gain *= factor
+        self.bias.copy_((self.bias - rewards.mean()) * factor)
+
+
+def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> Float[Tensor, ""]:
+    """Return how badly rewards agree with people's rankings (Ouyang et al. 2022, equation 1).
+
+    -mean over the pairs of a prompt of log σ(r_better - r_worse), then the mean over the prompts. All pairs of a prompt
+    are in it at once, so each completion is read once.
+
+    Args:
+        rewards: of K completions for each of P prompts.
+        ranks: 1 is best; equal ranks make no pair, and 0 marks a missing completion. A prompt without a pair does not
+            count.
+
+    Raises:
+        ValueError: shapes differ, a rank is negative, or no prompt has a pair.
+
+    Example:
+        >>> round(ranking_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 2]])).item(), 4)  # log(1 + e^-2)
+        0.1269
+    """
+    if rewards.shape != ranks.shape:
+        raise ValueError(f"rewards is {tuple(rewards.shape)}, ranks {tuple(ranks.shape)}")
+    if (ranks < 0).any():
+        raise ValueError(f"ranks holds {int(ranks.min())}; 1 is best, 0 marks what is missing")
+    known = ranks > 0
+    pairs = (ranks[:, :, None] < ranks[:, None, :]) & known[:, :, None] & known[:, None, :]  # (P, K, K), better first
+    count = pairs.sum((1, 2))
+    if not count.any():
+        raise ValueError("ranks: all are equal or missing, so there is no pair to learn from")
+    gaps = rewards[:, :, None] - rewards[:, None, :]
+    losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / count.clamp(min=1)
+    return losses[count > 0].mean()

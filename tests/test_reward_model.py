@@ -1,0 +1,150 @@
+"""The ranking loss against its definition, and a reward model that does not see filling."""
+
+import copy
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from parity import as_a_reader_sees_it, randomised
+from torch import Tensor
+from torch.nn import functional as F
+
+from nextword.decoder import Decoder, DecoderConfig
+from nextword.reward_model import RewardModel, ranking_loss
+
+
+def by_definition(rewards: Tensor, ranks: Tensor) -> float:
+    losses = []
+    for row, places in zip(rewards.tolist(), ranks.tolist(), strict=True):
+        pairs = [
+            math.log(1 + math.exp(row[worse] - row[better]))
+            for better, worse in itertools.permutations(range(len(row)), 2)
+            if 0 < places[better] < places[worse]
+        ]
+        if pairs:
+            losses.append(sum(pairs) / len(pairs))
+    return sum(losses) / len(losses)
+
+
+RANKS = torch.tensor([[1, 2, 3, 4], [2, 1, 1, 3], [1, 0, 2, 0], [1, 1, 1, 0]])
+
+
+def test_the_loss_is_the_mean_over_pairs_and_then_over_prompts() -> None:
+    rewards = torch.randn(4, 4, dtype=torch.float64)
+    assert ranking_loss(rewards, RANKS).item() == pytest.approx(by_definition(rewards, RANKS))
+    flat = torch.stack([rewards[0, [0, 0, 1]], rewards[0, [1, 2, 2]]])  # three of six pairs
+    assert not math.isclose(-F.logsigmoid(flat[0] - flat[1]).mean().item(), ranking_loss(rewards, RANKS).item())
+
+
+def test_two_completions_are_one_logistic_regression() -> None:
+    rewards = torch.randn(5, 2, dtype=torch.float64)
+    loss = ranking_loss(rewards, torch.tensor([[1, 2]]).expand(5, 2))
+    torch.testing.assert_close(loss, -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean())
+
+
+def test_what_the_loss_does_not_see() -> None:
+    rewards, order = torch.randn(4, 4, dtype=torch.float64), torch.tensor([2, 0, 3, 1])
+    loss = ranking_loss(rewards, RANKS)
+    torch.testing.assert_close(ranking_loss(rewards + torch.randn(4, 1, dtype=torch.float64), RANKS), loss)  # a shift
+    torch.testing.assert_close(ranking_loss(rewards[:, order], RANKS[:, order]), loss)  # the order
+    missing = rewards.masked_fill(RANKS == 0, 1e3)
+    torch.testing.assert_close(ranking_loss(missing, RANKS), loss)
+    torch.testing.assert_close(ranking_loss(rewards[:3], RANKS[:3]), loss)  # a prompt without a pair
+
+
+def test_gradients_and_large_gaps() -> None:
+    rewards = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ranking_loss(x, RANKS), (rewards,))
+    far = torch.tensor([[-500.0, 500.0]], requires_grad=True)
+    loss = ranking_loss(far, torch.tensor([[1, 2]]))
+    loss.backward()
+    assert loss.item() == 1000  # a sigmoid and then a logarithm would be infinite
+    assert far.grad is not None
+    assert far.grad.tolist() == [[-1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        (torch.ones(1, 3, dtype=torch.int64), "ranks: all are equal or missing"),
+        (torch.tensor([[1, -1, 2]]), "ranks holds -1"),
+        (torch.ones(2, 3, dtype=torch.int64), r"rewards is \(1, 3\), ranks \(2, 3\)"),
+    ],
+)
+def test_rankings_that_teach_nothing_are_refused(ranks: Tensor, message: str) -> None:
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        ranking_loss(torch.zeros(1, 3), ranks)
+
+
+def model(seed: int = 0, **change: Any) -> RewardModel:
+    torch.manual_seed(seed)
+    body = Decoder(DecoderConfig(30, 16, 12, 2, 3, **change))
+    return randomised(RewardModel(body)).double().eval()
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_filling_changes_no_reward(positions: str) -> None:
+    reward = model(positions=positions)
+    texts = [torch.randint(30, (n,)) for n in (5, 3, 1)]
+    alone = torch.stack([reward(text[None])[0] for text in texts])
+    for left in (0, 2, 4):
+        ids, mask = torch.full((3, 11), 7), torch.zeros(3, 11, dtype=torch.bool)
+        for i, text in enumerate(texts):
+            ids[i, left + 1 : left + 1 + len(text)] = text
+            mask[i, left + 1 : left + 1 + len(text)] = True
+        torch.testing.assert_close(reward(ids, mask=mask), alone)
+        ids[~mask] = 3
+        torch.testing.assert_close(reward(ids, mask=mask), alone)
+
+
+def test_a_reward_is_the_number_at_the_last_token() -> None:
+    reward, ids = model(), torch.randint(30, (4, 6))
+    everywhere = reward.at_every_token(ids)
+    torch.testing.assert_close(reward(ids), everywhere[:, -1])
+    torch.testing.assert_close(reward(ids[:, :3]), everywhere[:, 2])
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="mask is False in all of row 1"):
+        reward(ids, mask=torch.arange(4)[:, None].expand(4, 6) != 1)
+
+
+def test_normalised_rewards_keep_their_order() -> None:
+    reward, ids = model(), torch.randint(30, (20, 6))
+    before = reward(ids)
+    shifted = copy.deepcopy(reward)
+    shifted.normalize(ids, scale=False)
+    torch.testing.assert_close(shifted(ids), before - before.mean())
+    for _ in range(2):  # a second time changes nothing
+        reward.normalize(ids)
+        found = reward(ids)
+        assert found.mean().item() == pytest.approx(0, abs=1e-6)
+        assert found.std().item() == pytest.approx(1, abs=1e-6)
+    assert (found.argsort() == before.argsort()).all()
+    with pytest.raises(ValueError, match="ids holds 1 texts; give two or more"):
+        reward.normalize(ids[:1])
+    with pytest.raises(ValueError, match="all texts have the same reward"):
+        reward.normalize(ids[:1].expand(3, 6))
+
+
+def test_the_head_starts_as_in_learning_to_summarise() -> None:
+    heads = [RewardModel(Decoder(DecoderConfig(30, 16, 48, 1, 3))).head for _ in range(60)]
+    spread = torch.cat([head.weight.flatten() for head in heads]).std().item()
+    assert spread == pytest.approx(1 / 7, rel=0.05)
+    assert not any(head.bias.any() for head in heads)
+
+
+def test_it_learns_to_count() -> None:
+    torch.manual_seed(0)
+    reward = RewardModel(Decoder(DecoderConfig(4, 8, 16, 1, 2)))
+    adam = torch.optim.Adam(reward.parameters(), lr=1e-2)
+    for _ in range(60):
+        ids = torch.randint(4, (8 * 5, 8))
+        goodness = (ids == 3).sum(1).view(8, 5)
+        ranks = 1 + (goodness[:, None] > goodness[:, :, None]).sum(-1)  # how many are better
+        loss = ranking_loss(reward(ids).view(8, 5), ranks)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    ids = torch.randint(4, (500, 8))
+    found = torch.corrcoef(torch.stack([reward(ids).detach(), (ids == 3).sum(1).float()]))[0, 1]
+    assert found > 0.9
