@@ -586,6 +586,8 @@ class Rated(NamedTuple):
 
     text: str
     ratings: tuple[int, ...]
+    document: str
+    """Texts of one domain with the same one are from the same review or article. In films and tweets each has its own."""
 
 
 def load_ratings(domain: str) -> list[Rated]:
@@ -604,7 +606,7 @@ def load_ratings(domain: str) -> list[Rated]:
     rows = [line.split("\t") for line in ratings if line]  # id, mean, standard deviation, such as "[2, -1, 0]"
     by_id = {row[0]: tuple(json.loads(row[3])) for row in rows}  # the two files differ in their order
     rated = [line.split("\t") for line in texts[1:] if line]  # the first line names the columns: id, mean, text
-    return [Rated(_unescape(row[2]), by_id[row[0]]) for row in rated]
+    return [Rated(_unescape(row[2]), by_id[row[0]], row[0].partition("_")[0]) for row in rated]
 
 
 def _unescape(text: str) -> str:
