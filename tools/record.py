@@ -38,6 +38,12 @@ class Run:
     settings: list[dict[str, Any]] = field(default_factory=list)
 
 
+LIMITS = (  # the rows of the PPO paper's table 1
+    {"objective": "none"},
+    *({"objective": "clip", "clip": clip} for clip in (0.1, 0.2, 0.3)),
+    *({"objective": "adaptive_kl", "kl_goal": goal} for goal in (0.003, 0.01, 0.03)),
+    *({"objective": "kl", "beta": beta} for beta in (0.3, 1.0, 3.0, 10.0)),
+)
 RUNS = {
     "next_word_neural": Run(
         "2003_next_word",
@@ -128,6 +134,11 @@ RUNS = {
             for size in sizes
         ],
     ),
+    "gpt3_bands": Run(
+        "2020_gpt3",
+        "record_bands",
+        [{"layers": layers, "seed": seed} for seed in range(5) for layers in ("dense", "alternating")],
+    ),
     "sparse_quality": Run(
         "2019_sparse_transformer",
         "record",
@@ -202,7 +213,47 @@ RUNS = {
             for layers, width, heads in ((1, 128, 4), (2, 90, 3), (4, 64, 2), (8, 44, 2), (16, 32, 1))
         ],
     ),
+    "scaling_context": Run(
+        "2020_scaling_laws",
+        "record_context",
+        [
+            *({"kind": kind, "seed": seed, "steps": 4800} for seed in range(3) for kind in ("LSTM", "Transformer")),
+            *({"kind": "LSTM", "seed": seed, "steps": 600} for seed in range(5)),
+        ],
+    ),
     "scaling_bet": Run("2020_scaling_laws", "record", [{"layers": 6, "width": 192, "steps": 4800, "seed": 0}]),
+    "ppo_cartpole": Run(
+        "2017_ppo",
+        "record",
+        [
+            {"task": "CartPole-v1", "seed": seed, **how}
+            for seed in range(5)
+            for how in (*LIMITS, {"objective": "clip", "n_epochs": 1}, {"objective": "none", "n_epochs": 1})
+        ],
+    ),
+    "ppo_cheetah": Run(
+        "2017_ppo",
+        "record",
+        [{"task": "HalfCheetah-v5", "seed": seed, **how} for seed in range(3) for how in LIMITS],
+    ),
+    "ppo_details": Run(  # what else is done, each left out or added alone
+        "2017_ppo",
+        "record",
+        [
+            {"task": "HalfCheetah-v5", "seed": seed, "total_steps": 100_000, **how}
+            for seed in range(3)
+            for how in (
+                {},
+                {"normalize": False},
+                {"normalize_advantage": False},
+                {"orthogonal": False},
+                {"bootstrap": False},
+                {"anneal": True},
+                {"value_clip": 0.2},
+                {"max_grad_norm": 0.5},
+            )
+        ],
+    ),
 }
 
 
