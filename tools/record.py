@@ -227,8 +227,12 @@ RUNS = {
         "record",
         [
             {"task": "CartPole-v1", "seed": seed, **how}
-            for seed in range(5)
-            for how in (*LIMITS, {"objective": "clip", "n_epochs": 1}, {"objective": "none", "n_epochs": 1})
+            for seeds, ways in (
+                (range(5), (*LIMITS, {"objective": "clip", "n_epochs": 1}, {"objective": "none", "n_epochs": 1})),
+                (range(5, 20), (LIMITS[2], {"objective": "none"}, {"objective": "none", "n_epochs": 1})),
+            )
+            for seed in seeds
+            for how in ways
         ],
     ),
     "ppo_cheetah": Run(
@@ -241,7 +245,7 @@ RUNS = {
         "record",
         [
             {"task": "HalfCheetah-v5", "seed": seed, "total_steps": 100_000, **how}
-            for seed in range(3)
+            for seed in range(6)
             for how in (
                 {},
                 {"normalize": False},
