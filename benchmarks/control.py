@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from nextword.ppo import PPOConfig, train_ppo
 
-STEPS = 10_240
+STEPS = 40_960
 CONFIG = PPOConfig(
     STEPS,
     n_envs=4,

@@ -88,11 +88,12 @@ def gae(
     _check(last_value.shape == rewards.shape[1:], f"last_value is {tuple(last_value.shape)}: one number a column fits")
     _check_share(gamma=gamma, lam=lam)
     goes_on = 1 - dones.to(rewards.dtype)
-    advantages, later, next_value = torch.empty_like(rewards), torch.zeros_like(last_value), last_value
-    for t in reversed(range(len(rewards))):
-        delta = rewards[t] + gamma * next_value * goes_on[t] - values[t]
-        advantages[t] = later = delta + gamma * lam * goes_on[t] * later
-        next_value = values[t]
+    delta = rewards + gamma * torch.cat([values[1:], last_value[None]]) * goes_on - values
+    later, backwards = torch.zeros_like(last_value), []
+    for surprise, keeps in zip(reversed(delta.unbind()), reversed((gamma * lam * goes_on).unbind()), strict=True):
+        later = surprise + keeps * later
+        backwards.append(later)
+    advantages = torch.stack(backwards[::-1])
     return advantages, advantages + values
 
 
@@ -461,11 +462,11 @@ def _improve(
             if config.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             adam.step()
-            kls.append(loss.approx_kl.item())
-            fractions.append(loss.clip_fraction.item())
-        if config.target_kl is not None and np.mean(kls) > config.target_kl:
+            kls.append(loss.approx_kl)
+            fractions.append(loss.clip_fraction)
+        if config.target_kl is not None and torch.stack(kls).mean() > config.target_kl:
             break
-    return float(np.mean(fractions))
+    return torch.stack(fractions).mean().item()
 
 
 class _Environments:
@@ -481,7 +482,7 @@ class _Environments:
             env_id,
             num_envs=config.n_envs,
             vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False},  # _scaled copies
             **settings,
         )
         seen, acts = self.envs.single_observation_space, self.envs.single_action_space
