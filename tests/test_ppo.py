@@ -406,11 +406,9 @@ def test_an_update_ends_when_it_has_gone_too_far() -> None:
     assert near < far / 3
 
 
-@pytest.mark.parametrize(("env", "message"), [({"flat": False}, "no vector"), ({"length": 5, "continuous": True}, "")])
-def test_environments_it_cannot_read_are_named(env: dict[str, Any], message: str) -> None:
-    if message:
-        with pytest.raises(ValueError, match=rf"Echo-v0: observations are Box.*, {message}"):
-            train_ppo("Echo-v0", QUICK, **env)
+def test_environments_it_cannot_read_are_named() -> None:
+    with pytest.raises(ValueError, match=r"Echo-v0: observations are Box.*, no vector"):
+        train_ppo("Echo-v0", QUICK, flat=False)
     with pytest.raises(ValueError, match=r"FrozenLake-v1: observations are Discrete\(16\), no vector"):
         train_ppo("FrozenLake-v1", QUICK)
 

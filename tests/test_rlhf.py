@@ -57,6 +57,14 @@ def test_log_probabilities_are_those_of_the_answers_alone(positions: Any, temper
         assert not answers.log_prob[i, n:].any()
 
 
+def test_answers_are_written_and_scored_without_dropout() -> None:
+    policy, (ids, mask) = decoder(dropout=0.5), prompts()
+    how = {"mask": mask, "max_new_tokens": 8, "stop": STOP}
+    still, training = (rollout(policy.train(mode), ids, generator=seeded(), **how) for mode in (False, True))
+    assert policy.training
+    torch.testing.assert_close(training.log_prob, still.log_prob, rtol=0, atol=0)
+
+
 def test_an_answer_ends_with_its_stop_token() -> None:
     policy, (ids, mask) = decoder(), prompts(40)
     answers = rollout(policy, ids, mask=mask, max_new_tokens=8, stop=STOP, generator=seeded())
@@ -135,6 +143,10 @@ def test_the_first_ratio_is_1_and_the_first_kl_0() -> None:
     result = train_rlhf(policy, policy, reward, ids, QUICK, mask=mask, stop=STOP)
     for row in result.history:
         assert row["first_ratio"] < 1e-12
+    assert policy.training, "modes are put back"
+    assert reward.training, "modes are put back"
+    without = train_rlhf(policy.eval(), policy, reward.eval(), ids, QUICK, mask=mask, stop=STOP)
+    assert result.history == without.history
     assert result.history[0]["kl"] == 0
     assert result.history[0]["kl_k3"] == 0
     assert result.history[1]["kl_k3"] > 1e-3

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
 
 from nextword import runtime
+from nextword.layers import check_sizes
 
 __all__ = [
     "PPOConfig",
@@ -295,8 +296,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
-        for name in ("total_steps", "n_envs", "n_steps", "n_epochs", "n_minibatches"):
-            _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)} is below 1")
+        check_sizes(self, "total_steps", "n_envs", "n_steps", "n_epochs", "n_minibatches")
         for name in ("learning_rate", "clip", "value_clip", "max_grad_norm", "target_kl", "kl_goal", "beta"):
             value = getattr(self, name)
             _check(value is None or value > 0, f"{name}={value} is not positive")

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from nextword import runtime
 from nextword.decoder import Decoder
+from nextword.layers import check_sizes
 from nextword.ppo import approx_kl, gae, ppo_loss, whiten
 from nextword.reward_model import RewardModel
-from nextword.training import linear
+from nextword.training import in_mode, linear
 
 __all__ = [
     "AdaptiveKL",
@@ -105,7 +106,8 @@ def rollout(
     ended = (written == stop).cumsum(1)
     answer = (ended == 0) | ((ended == 1) & (written == stop))
     mask = torch.cat([mask, answer], 1)
-    log_prob = log_probs(policy, ids, mask, written.shape[1], temperature=temperature)
+    with in_mode(policy, training=False):
+        log_prob = log_probs(policy, ids, mask, written.shape[1], temperature=temperature)
     return Rollout(ids, mask, answer, log_prob.masked_fill(~answer, 0), ended[:, -1] > 0)
 
 
@@ -262,9 +264,7 @@ class RLHFConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
-        for name in ("iterations", "batch_size", "max_new_tokens", "n_epochs", "n_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        check_sizes(self, "iterations", "batch_size", "max_new_tokens", "n_epochs", "n_minibatches")
         if self.batch_size % self.n_minibatches:
             raise ValueError(f"n_minibatches={self.n_minibatches} does not divide batch_size={self.batch_size}")
         for name in ("beta", "ptx"):
@@ -339,6 +339,7 @@ def train_rlhf(
     writing = torch.Generator(prompts.device).manual_seed(config.seed)
     price = AdaptiveKL(config.beta or 1e-9, config.kl_target, config.kl_horizon) if config.kl_target else None
     beta, more_text = config.beta, iter(pretrain_batches or ())
+    judges = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
     result = RLHFResult(policy, critic)
     for i in runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration"):
         how = {"peak": config.learning_rate, "warmup": min(config.warmup, config.iterations)}
@@ -353,7 +354,8 @@ def train_rlhf(
             temperature=config.temperature,
             generator=writing,
         )
-        batch, row = _judge(answers, reference, reward_model, critic, config, beta)
+        with in_mode(judges, training=False):
+            batch, row = _judge(answers, reference, reward_model, critic, config, beta)
         row |= _improve(policy, critic, adam, batch, config, more_text, draw)
         if price is not None:
             beta = price.update(row["kl"], config.batch_size)
@@ -382,7 +384,7 @@ def _judge(
     """Return advantages and returns of all tokens, and what to note of the answers."""
     ids, mask, answer, log_prob, finished = answers
     T = answer.shape[1]
-    ref_log_prob = log_probs(reference.eval(), ids, mask, T, temperature=config.temperature).masked_fill(~answer, 0)
+    ref_log_prob = log_probs(reference, ids, mask, T, temperature=config.temperature).masked_fill(~answer, 0)
     value = _values(critic, ids, mask, T).masked_fill(~answer, 0)
     with runtime.autocast():
         score = reward(ids, mask=mask)
