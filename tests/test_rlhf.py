@@ -270,6 +270,7 @@ def test_the_price_can_follow_a_target_and_a_measure_be_taken() -> None:
         ({"iterations": 0}, "iterations=0 is below 1"),
         ({"n_minibatches": 3}, "n_minibatches=3 does not divide batch_size=8"),
         ({"beta": -1.0}, "beta=-1.0 is negative"),
+        ({"beta": 0.0, "kl_target": 6.0}, "beta=0 cannot follow kl_target=6.0"),
         ({"ptx": 1.0}, "ptx=1.0 needs pretrain_batches"),
         ({"batch_size": 64}, "prompts holds 20; batch_size=64 needs as many at least"),
         ({"max_new_tokens": 20}, "prompts of 5 tokens and max_new_tokens=20 exceed context_length=24"),

@@ -258,6 +258,74 @@ RUNS = {
             )
         ],
     ),
+    "instruct_sizes": Run(
+        "2022_instructgpt",
+        "record",
+        [
+            {"size": size, "seed": seed, **stage}
+            for sizes, seeds in ((("small", "medium"), 5), (("large",), 1))
+            for seed in range(seeds)
+            for size in sizes
+            for stage in (
+                {"stage": "base"},
+                {"stage": "SFT"},
+                {"stage": "PPO", "beta": 0.2},
+                {"stage": "PPO", "beta": 0.2, "ptx": 0.5},
+            )
+            if seed == 0 or stage["stage"] != "base"
+        ],
+    ),
+    "instruct_beta": Run(
+        "2022_instructgpt",
+        "record",
+        [
+            {"size": "medium", "seed": seed, "stage": "PPO", "beta": beta}
+            for seed in range(3)
+            for beta in (1.0, 0.5, 0.1, 0.02)
+        ],
+    ),
+    "instruct_free": Run(  # no price on KL, a poor reward model and a good one
+        "2022_instructgpt",
+        "record",
+        [
+            {"size": "medium", "seed": seed, "stage": "PPO", "beta": 0.0, "share": share, "iterations": 36, "every": 4}
+            for share in (0.04, 1.0)
+            for seed in range(3)
+        ],
+    ),
+    "instruct_reward": Run(
+        "2022_instructgpt",
+        "record_reward",
+        [
+            {"size": size, "seed": seed, "share": share}
+            for seed in range(5)
+            for size, share in (
+                *(("medium", share) for share in (0.04, 0.12, 0.36, 1.0)),
+                *((size, 1.0) for size in ("small", "large") if seed < 3),
+            )
+        ],
+    ),
+    "instruct_pairs": Run(
+        "2022_instructgpt",
+        "record_pairs",
+        [
+            {"way": way, "seed": seed, "passes": passes}
+            for seed in range(5)
+            for way in ("rankings", "shuffled")
+            for passes in (1, 2)
+            if seed < 3 or (way, passes) == ("rankings", 1)
+        ],
+    ),
+    "instruct_best": Run(
+        "2022_instructgpt",
+        "record_best",
+        [*({"seed": seed} for seed in range(3)), *({"seed": seed, "n": 4} for seed in range(5))],
+    ),
+    "instruct_supervised": Run(
+        "2022_instructgpt",
+        "record_supervised",
+        [*({"seed": seed} for seed in range(3)), *({"seed": seed, "steps": 26} for seed in range(5))],
+    ),
 }
 
 

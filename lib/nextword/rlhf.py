@@ -270,6 +270,8 @@ class RLHFConfig:
         for name in ("beta", "ptx"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is negative")
+        if self.kl_target is not None and not self.beta:
+            raise ValueError(f"beta=0 cannot follow kl_target={self.kl_target}: it grows by factors, so begin above 0")
 
 
 @dataclass
@@ -337,7 +339,7 @@ def train_rlhf(
     adam = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5)
     draw = torch.Generator().manual_seed(config.seed)
     writing = torch.Generator(prompts.device).manual_seed(config.seed)
-    price = AdaptiveKL(config.beta or 1e-9, config.kl_target, config.kl_horizon) if config.kl_target else None
+    price = AdaptiveKL(config.beta, config.kl_target, config.kl_horizon) if config.kl_target else None
     beta, more_text = config.beta, iter(pretrain_batches or ())
     judges = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
     result = RLHFResult(policy, critic)
