@@ -70,14 +70,6 @@ def test_a_sound_chapter_passes_and_leaves_the_ledger(book, tmp_path):
     assert content["meta"]["preset"] == "cpu" and NAME in content["meta"]["seconds"]
 
 
-def test_the_scale_of_a_unit_may_be_typed(book):
-    ledger = LEDGER.replace('op = ">="', 'unit = "of 120.5"\nop = ">="')
-    _, collected = book(prose="At most 120.5.", ledger=ledger)
-    assert collected.returncode == 0, collected.stdout
-    _, collected = book(prose="At most 120.4.", ledger=ledger)
-    assert collected.returncode == 1
-
-
 FAULTS = {
     "claim not recorded": (
         {"code": "print('nothing measured')"},

@@ -82,10 +82,9 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
     """Return a message for each number in the text that repeats, from memory, what a claim measures.
 
     Numbers of at least three digits are compared with each measurement, within its band or half a percent. Code,
-    formulas, the paper's own numbers and the scales that units name ("of 500") are left alone.
+    formulas and the paper's own numbers are left alone.
     """
     printed = {row["paper_value"] for row in rows if row["paper_value"] is not None}
-    printed |= {float(text.replace(",", "")) for row in rows for text in _NUMBER.findall(row["unit"])}
     faults = []
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
