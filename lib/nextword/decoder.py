@@ -381,7 +381,8 @@ class Decoder(nn.Module):
         public = checkpoints.read_public(folder)
         if public is None:
             return checkpoints.restore(cls, DecoderConfig, folder)
-        return cls._filled(*public)
+        config, weights = public
+        return checkpoints.filled(cls(DecoderConfig(**config)), weights)
 
     @classmethod
     def from_gguf(cls, path: str | os.PathLike[str]) -> Decoder:
@@ -393,13 +394,8 @@ class Decoder(nn.Module):
 
         Used in: 2019_gpt2, 2020_gpt3, with the real SmolLM2.
         """
-        return cls._filled(*checkpoints.read_gguf(Path(path)))
-
-    @classmethod
-    def _filled(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Decoder:
-        model = cls(DecoderConfig(**config))
-        checkpoints.load_into(model, checkpoints.Checkpoint(weights, {}, {}, None))
-        return model.eval()
+        config, weights = checkpoints.read_gguf(Path(path))
+        return checkpoints.filled(cls(DecoderConfig(**config)), weights)
 
     def _initialise(self) -> None:
         added = 0.02 / math.sqrt(2 * self.config.n_layers)
