@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -115,6 +115,41 @@ def padding_mask(lengths: Int64[Tensor, " B"], T: int) -> Bool[Tensor, "B T"]:
     if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
         raise ValueError(f"lengths run from {int(lengths.min())} to {int(lengths.max())}; they must lie in 0 … T={T}")
     return torch.arange(T, device=lengths.device) < lengths[:, None]
+
+
+def padded(
+    rows: Sequence[Sequence[int]], fill: int = 0, *, left: bool = False, device: torch.device | str | None = None
+) -> tuple[Int64[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Return rows of ids as one tensor, shorter ones filled up, and a mask that is True at their own ids.
+
+    Args:
+        rows: B texts; the longest has T ids.
+        fill: the id to fill up with.
+        left: fill up before the text, as writing needs it, and not behind it.
+        device: where both go; None for torch's default.
+
+    Raises:
+        ValueError: there is no row.
+
+    Used in: 2017_transformer, 2020_gpt3, 2022_instructgpt.
+
+    Example:
+        >>> ids, mask = padded([[5, 6, 7], [8]], left=True)
+        >>> ids
+        tensor([[5, 6, 7],
+                [0, 0, 8]])
+        >>> mask.int()
+        tensor([[1, 1, 1],
+                [0, 0, 1]], dtype=torch.int32)
+    """
+    if not rows:
+        raise ValueError("rows is empty; a batch needs a row")
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = padding_mask(lengths, int(lengths.max()))
+    mask = mask.flip(1) if left else mask
+    ids = torch.full(mask.shape, fill)
+    ids[mask] = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
+    return ids.to(device), mask.to(device)
 
 
 class KVCache:

@@ -765,6 +765,21 @@ def load_run(name: str) -> dict[str, Any]:
     return run
 
 
+def load_results(name: str, /, **settings: Any) -> list[Any]:
+    """Return the results of a recorded run's points that have these settings, in the order they were made.
+
+    A setting of None stands for points that were made without it.
+
+    Raises:
+        ValueError: no recorded run of that name, or no point with these settings.
+    """
+    points = load_run(name)["points"]
+    found = [p["result"] for p in points if all(p["settings"].get(k) == v for k, v in settings.items())]
+    if not found:
+        raise ValueError(f"settings={settings} are those of no point of {name}; such are: {points[0]['settings']}")
+    return found
+
+
 def main() -> None:
     """Fetch every data set of the book (``make data``)."""
     for name in SOURCES:

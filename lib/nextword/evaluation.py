@@ -7,7 +7,7 @@ import importlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextword.attention import padding_mask
+from nextword.attention import padded
 from nextword.decoder import Decoder
+from nextword.overlap import ngrams
 from nextword.tokenizers import ByteBPE
 from nextword.training import in_mode
 
@@ -139,9 +140,10 @@ def loglikelihood(
         asking.setdefault(tuple(ids[:-1]), []).append(i)
     shared = _shared_prefix([ids[:-n] for ids, n in rows]) if share_prefix and isinstance(model, Decoder) else []
     found: dict[int, Likelihood] = {}
+    device = next(model.parameters()).device
     with torch.inference_mode(), in_mode(model, training=False):
         for some in _batches(list(asking), len(shared)):
-            inputs, mask = _filled([list(ids[len(shared) :]) for ids in some], model, left=False)
+            inputs, mask = padded([ids[len(shared) :] for ids in some], device=device)
             asked = [(row, i) for row, ids in enumerate(some) for i in asking[ids]]
             ends = {i: len(some[row]) - len(shared) for row, i in asked}
             places = [(row, t) for row, i in asked for t in range(ends[i] - rows[i][1], ends[i])]
@@ -191,17 +193,6 @@ def _batches(texts: list[tuple[int, ...]], shared: int) -> Iterator[list[tuple[i
         some.append(text)
     if some:
         yield some
-
-
-def _filled(texts: list[list[int]], model: nn.Module, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Return ids (B, T) filled up to one length, and True where they are real."""
-    device = next(model.parameters()).device
-    lengths = torch.tensor([len(text) for text in texts])
-    mask = padding_mask(lengths, int(lengths.max()))
-    mask = mask.flip(1) if left else mask
-    ids = torch.zeros(mask.shape, dtype=torch.int64)
-    ids[mask] = torch.tensor([i for text in texts for i in text])
-    return ids.to(device), mask.to(device)
 
 
 def _logits_at(model: nn.Module, ids: Tensor, mask: Tensor, places: list[tuple[int, int]], shared: list[int]) -> Tensor:
@@ -380,10 +371,11 @@ def complete(
         )
     special, stops = set(tokenizer.special_tokens.values()), _stops(tokenizer, stop)
     shared = _shared_prefix(texts)
-    prefix = torch.tensor(shared, device=next(model.parameters()).device) if shared else None
+    device = next(model.parameters()).device
+    prefix = torch.tensor(shared, device=device) if shared else None
     answers: dict[tuple[int, ...], str] = {}
     for some in _batches(list(dict.fromkeys(map(tuple, texts))), len(shared)):
-        ids, mask = _filled([list(text[len(shared) :]) for text in some], model, left=True)
+        ids, mask = padded([text[len(shared) :] for text in some], left=True, device=device)
         written = model.generate(ids, max_new_tokens, mask=mask, prefix=prefix, temperature=0, stop=stops)
         for text, row in zip(some, written[:, ids.shape[1] :].tolist(), strict=True):
             ordinary = itertools.takewhile(lambda i: i not in special, row)
@@ -488,6 +480,98 @@ def bootstrap_interval(
     results = [statistic(*(row[draw].ravel() for row in rows)) for draw in draws]
     low, high = np.percentile(results, [2.5, 97.5])
     return float(low), float(high)
+
+
+# --- What people prefer ----------------------------------------------------------------------------------------------
+
+
+def agreement(
+    values: Float[np.ndarray, "*draws N"],
+    ratings: Sequence[Sequence[float]],
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = 20,
+    seed: int = 0,
+) -> float:
+    """Return the share of pairs of texts that values order as single people do, 0 to 1; a coin gets 0.5.
+
+    For each text one of its raters is drawn, again in every draw. Two texts make a pair where those two ratings differ;
+    equal values count a half.
+
+    Args:
+        values: a number for each of N texts, or one row a draw.
+        ratings: what people gave to each text, one rating at least.
+        groups: a name for each text; only texts of one group are compared. None: all are.
+        draws: how often raters are drawn.
+        seed: the same seed draws the same raters.
+
+    Raises:
+        ValueError: lengths that differ, a text without a rating, or not a single pair.
+
+    Source: Ouyang et al. 2022, appendix E.2, for pairs of answers to one prompt. Used in: 2022_instructgpt.
+
+    Example:
+        >>> agreement(np.array([0.3, 0.1, 0.1, 0.2]), [[4], [-2], [1], [1]])  # of 5 pairs, 4 in order and one equal
+        0.9
+    """
+    N = len(ratings)
+    names = [""] * N if groups is None else list(groups)
+    if values.shape[-1] != N or len(names) != N:
+        raise ValueError(f"ratings has {N} texts, values is {values.shape}, groups has {len(names)} names")
+    if not all(map(len, ratings)):
+        raise ValueError(f"ratings holds nothing for text {[len(x) for x in ratings].index(0)}; each needs a rater")
+    rng, score, pairs = np.random.default_rng(seed), 0.0, 0.0
+    for group in sorted(set(names)):
+        at = [i for i, name in enumerate(names) if name == group]
+        for some in np.broadcast_to(values, (draws, N))[:, at]:
+            given = np.array([rng.choice(ratings[i]) for i in at])
+            order = np.sign(np.subtract.outer(given, given))  # each pair twice, as 1 and as -1
+            score += float((np.sign(np.subtract.outer(some, some)) * order).sum())
+            pairs += float(np.abs(order).sum())
+    if not pairs:
+        raise ValueError("ratings: no two that were drawn differ, so there is no pair to order")
+    return 0.5 + score / 2 / pairs
+
+
+def win_rate(ours: Float[np.ndarray, " N"], theirs: Float[np.ndarray, " N"]) -> float:
+    """Return the share of N comparisons in which our score is the higher, 0 to 1; a tie is a half.
+
+    Raises:
+        ValueError: arrays of different lengths, or empty ones.
+
+    Source: Ouyang et al. 2022, section 4.1. Used in: 2022_instructgpt.
+
+    Example:
+        >>> win_rate(np.array([2.0, 1.0]), np.array([1.0, 1.0]))
+        0.75
+    """
+    if ours.shape != theirs.shape or not ours.size:
+        raise ValueError(f"ours is {ours.shape}, theirs {theirs.shape}; give as many scores of each, at least one")
+    return float(((ours > theirs) + 0.5 * (ours == theirs)).mean())
+
+
+def distinct_n(texts: Iterable[Sequence[str]], n: int = 2) -> float:
+    """Return how many of all runs of ``n`` words in all texts are different ones: 1 if no run ever comes again.
+
+    The more texts, the lower: compare as many texts of like lengths. (Li et al. divide by the words, not by the runs.)
+
+    Args:
+        texts: each as its words.
+        n: words in a run.
+
+    Raises:
+        ValueError: ``n`` is below 1, or no text has ``n`` words.
+
+    Source: Li et al. 2016, section 5. Used in: 2022_instructgpt.
+
+    Example:
+        >>> distinct_n([["to", "be", "or", "not", "to", "be"]])
+        0.8
+    """
+    runs = [run for text in texts for run in ngrams(text, n)]
+    if not runs:
+        raise ValueError(f"texts holds none of n={n} words or more")
+    return len(set(runs)) / len(runs)
 
 
 # --- Translation: overlap with a reference ---------------------------------------------------------------------------

@@ -8,14 +8,24 @@ Used in: 2022_instructgpt.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from nextword import runtime
+from nextword.attention import padded
 from nextword.decoder import Decoder
 
-__all__ = ["RewardModel", "ranking_loss"]
+__all__ = ["Ranking", "RewardModel", "loss_on_rankings", "ranking_loss", "ranks_of", "train_reward_model"]
+
+Ranking: TypeAlias = Sequence[tuple[Sequence[int], float]]
+"""Texts that were compared with each other: the ids of each, its prompt included, and a rating, higher for the better."""
 
 
 class RewardModel(nn.Module):
@@ -74,6 +84,21 @@ class RewardModel(nn.Module):
         scores: Tensor = self.head(hidden).squeeze(-1)
         return scores * self.gain + self.bias  # of bfloat16, float32
 
+    @torch.inference_mode()
+    def score(self, texts: Sequence[Sequence[int]], *, batch_size: int = 256) -> Float[Tensor, " N"]:
+        """Return the rewards of N texts, each a row of ids, read ``batch_size`` at a time; they lie on the CPU.
+
+        Raises:
+            ValueError: there is no text, or one is empty.
+        """
+        parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)] or [texts]
+        rewards = []
+        for part in parts:
+            ids, mask = padded(part, device=self.bias.device)
+            with runtime.autocast():
+                rewards.append(self(ids, mask=mask).float().cpu())
+        return torch.cat(rewards)
+
     @torch.no_grad()
     def normalize(
         self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None, scale: bool = True
@@ -129,3 +154,75 @@ def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> 
     gaps = rewards[:, :, None] - rewards[:, None, :]
     losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / count.clamp(min=1)
     return losses[count > 0].mean()
+
+
+def ranks_of(ratings: Real[Tensor, "P K"]) -> Int64[Tensor, "P K"]:
+    """Return the places that ratings give to K texts: 1 for the highest, equal ones share a place, and NaN becomes 0.
+
+    Used in: 2022_instructgpt.
+
+    Example:
+        >>> ranks_of(torch.tensor([[3, 1, -2, 1]]))
+        tensor([[1, 2, 4, 2]])
+    """
+    ranks = 1 + (ratings[:, None] > ratings[:, :, None]).sum(-1)  # (P, K): how many are better
+    return ranks.masked_fill(ratings.isnan(), 0)
+
+
+def loss_on_rankings(model: RewardModel, rankings: Sequence[Ranking]) -> Float[Tensor, ""]:
+    """Return :func:`ranking_loss` of a model on rankings, which may differ in size; each text is read once.
+
+    Raises:
+        ValueError: there is no ranking, or none with two ratings that differ.
+
+    Source: Ouyang et al. 2022, section 3.5. Used in: 2022_instructgpt.
+    """
+    if not rankings:
+        raise ValueError("rankings is empty; give one at least")
+    ids, mask = padded([ids for ranking in rankings for ids, _ in ranking], device=model.bias.device)
+    ratings = [torch.tensor([float(rating) for _, rating in ranking]) for ranking in rankings]
+    ranks = ranks_of(pad_sequence(ratings, batch_first=True, padding_value=torch.nan)).to(ids.device)
+    with runtime.autocast():
+        rewards = model(ids, mask=mask).float()
+    return ranking_loss(rewards.new_zeros(ranks.shape).masked_scatter(ranks > 0, rewards), ranks)
+
+
+def train_reward_model(
+    decoder: Decoder,
+    batches: Sequence[Sequence[Ranking]],
+    *,
+    learning_rate: float = 8e-4,
+    warmup: int = 10,
+    weight_decay: float = 0.05,
+    max_grad_norm: float = 1.0,
+) -> tuple[RewardModel, list[float]]:
+    """Train a reward model that begins with a copy of a language model; return it and the loss of every update.
+
+    One update of AdamW a batch. The paper makes a single pass, since a second begins to overfit.
+
+    Args:
+        decoder: the language model. The head's first weights are drawn from torch's own random numbers.
+        batches: lists of rankings.
+        learning_rate: the highest; it rises over ``warmup`` updates while it falls in a straight line towards 0.
+        weight_decay: AdamW's.
+        max_grad_norm: longer gradients are cut to it.
+
+    Raises:
+        ValueError: ``batches`` is empty, or a batch has no pair to learn from.
+
+    Source: Ouyang et al. 2022, section 3.5 and appendix C.2. Used in: 2022_instructgpt.
+    """
+    if not batches:
+        raise ValueError("batches is empty; give lists of rankings")
+    model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
+    adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
+    for i, rankings in enumerate(runtime.progress(batches, desc="reward model")):
+        rate = min(1, (i + 1) / warmup) * (1 - i / len(batches))
+        adam.param_groups[0]["lr"] = learning_rate * rate
+        adam.zero_grad()
+        loss = loss_on_rankings(model, rankings)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+        adam.step()
+        losses.append(loss.item())
+    return model.eval(), losses

@@ -31,6 +31,7 @@ __all__ = [
     "RLHFResult",
     "Reward",
     "Rollout",
+    "answer_log_probs",
     "best_of_n",
     "log_probs",
     "rollout",
@@ -64,6 +65,15 @@ class Rollout(NamedTuple):
     """Their log-probabilities under the policy that wrote them."""
     finished: Bool[Tensor, " B"]
     """Whether a stop token was written in time."""
+
+    def texts(self) -> list[list[int]]:
+        """Return prompts with their answers as rows of ids, without filling."""
+        return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
+
+    def answers(self) -> list[list[int]]:
+        """Return the answers alone as rows of ids, without filling."""
+        ids = self.ids[:, -self.answer.shape[1] :]
+        return [row[mask].tolist() for row, mask in zip(ids, self.answer, strict=True)]
 
 
 @torch.no_grad()
@@ -129,6 +139,22 @@ def log_probs(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature  # of bfloat16, float32
     found: Tensor = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])
     return found.squeeze(-1)
+
+
+@torch.no_grad()
+def answer_log_probs(model: Decoder, answers: Rollout, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+    """Return the log-probabilities that a model gives to the tokens of answers; 0 after an answer's end.
+
+    ``answers.log_prob`` minus them, summed over T, is k1's estimate of the writer's KL from the model (see
+    :func:`~nextword.ppo.approx_kl`).
+
+    Args:
+        model: a decoder, such as the reference.
+        answers: what :func:`rollout` returned.
+        temperature: divides the logits.
+    """
+    found = log_probs(model, answers.ids, answers.mask, answers.answer.shape[1], temperature=temperature)
+    return found.masked_fill(~answers.answer, 0)
 
 
 def best_of_n(
@@ -386,7 +412,7 @@ def _judge(
     """Return advantages and returns of all tokens, and what to note of the answers."""
     ids, mask, answer, log_prob, finished = answers
     T = answer.shape[1]
-    ref_log_prob = log_probs(reference, ids, mask, T, temperature=config.temperature).masked_fill(~answer, 0)
+    ref_log_prob = answer_log_probs(reference, answers, temperature=config.temperature)
     value = _values(critic, ids, mask, T).masked_fill(~answer, 0)
     with runtime.autocast():
         score = reward(ids, mask=mask)

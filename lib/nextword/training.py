@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -26,6 +26,34 @@ Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 IGNORED = -100
 """Label of a position that has no target."""
+
+
+def random_windows(
+    ids: Tensor, rows: int, length: int, *, generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return batches without end: inputs and targets (rows, length) from random places of one long text.
+
+    Args:
+        ids: the text (N,), more than ``length`` tokens; batches lie where it lies.
+        rows: windows in a batch.
+        length: tokens in a window.
+        generator: source of the places; None for torch's own.
+
+    Raises:
+        ValueError: the text is too short.
+
+    Used in: 2022_instructgpt.
+    """
+    places = len(ids) - length
+    if places < 1:
+        raise ValueError(f"ids holds {len(ids)} tokens; windows of length={length} and a target need one more at least")
+
+    def batch() -> tuple[Tensor, Tensor]:
+        starts = torch.randint(places, (rows, 1), generator=generator)
+        windows = ids[starts + torch.arange(length + 1)]  # (rows, length + 1)
+        return windows[:, :-1], windows[:, 1:]
+
+    return (batch() for _ in repeat(None))
 
 
 # --- Schedules: the learning rate as a function of the step, which counts from 1 -------------------------------------

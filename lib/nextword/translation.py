@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nextword import data, runtime
+from nextword.attention import padded
 from nextword.data import Pair
 from nextword.evaluation import bleu
 from nextword.generation import Hypothesis, beam_search
@@ -167,18 +168,10 @@ class PairBatches:
 
 def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
     """Return pairs as (source (B, S), target (B, T), labels (B, T)), as the models take them."""
-    source = padded([source for source, _ in pairs], vocabulary.pad)
-    target = padded([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)
-    labels = padded([[*target, vocabulary.end] for _, target in pairs], IGNORED)
+    source = padded([source for source, _ in pairs], vocabulary.pad)[0]
+    target = padded([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)[0]
+    labels = padded([[*target, vocabulary.end] for _, target in pairs], IGNORED)[0]
     return source, target, labels
-
-
-def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """Return rows of ids as one int64 tensor, shorter ones filled up at the end."""
-    if not rows:
-        raise ValueError("rows is empty; a batch needs a row")
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -341,7 +334,7 @@ def translate(
     device = _device(model)
     with in_mode(model, training=False), runtime.autocast():
         for rows in _by_length(sources, tokens):
-            source = padded([sources[i] for i in rows], vocabulary.pad).to(device)
+            source = padded([sources[i] for i in rows], vocabulary.pad, device=device)[0]
             best = beam_search(
                 model.step(source, beam=beam),  # type: ignore[operator]
                 torch.full((len(rows),), vocabulary.start, device=device),
