@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from nextword import claims
 
@@ -118,6 +119,17 @@ def test_seeds_are_judged_by_their_mean(ledger):
     for values, message in (([1.0], "values has 1 runs"), ([1.0, math.nan], "values=nan")):
         with pytest.raises(ValueError, match=message):
             claims.record_seeds("x.a", values)
+
+
+def test_seeds_make_the_interval_that_a_criterion_needs(ledger):
+    ledger(variant(op='"ci_low>"', threshold="0.0"))
+    values = [1.0, 2.0, 6.0]
+    result = claims.record_seeds("x.a", values)
+    assert result.interval == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
+    assert result.verdict == "unresolved"
+    assert claims.record_seeds("x.a", [2.0, 2.1, 2.2]).verdict == "holds"
+    assert claims.record_seeds("x.a", values, interval=(0.5, 3.0)).verdict == "holds"
+    assert claims.record_seeds("x.a", [2.0, 2.0]).interval == (2.0, 2.0)
 
 
 def test_reports_have_no_verdict(ledger):

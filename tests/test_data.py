@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -23,6 +24,8 @@ SPLIT = [
     data.load_boolq,
     data.load_nq_open,
     data.load_quac,
+    data.load_trec,
+    data.load_prose,
 ]
 
 
@@ -286,6 +289,34 @@ def test_quac_gives_each_passage_once():
     passages = [passage for part in splits.values() for passage in part]
     assert len(set(passages)) == 1000
     assert not any("CANNOTANSWER" in passage or passage != passage.strip() for passage in passages)
+
+
+def test_trec_questions_come_once_with_one_of_six_labels():
+    splits = {s: data.load_trec(s) for s in ("train", "valid", "test")}
+    assert {s: len(questions) for s, questions in splits.items()} == {"train": 4091, "valid": 572, "test": 1208}
+    questions = [q for part in splits.values() for q in part]
+    assert len({q.text for q in questions}) == 5871
+    counts = Counter(data.TREC_LABELS[q.label] for q in questions)
+    assert counts.most_common(1)[0][0] == "entity" and min(counts, key=counts.get) == "abbreviation"
+    assert ("Who is Snoopy 's arch-enemy ?", data.TREC_LABELS.index("person")) in questions
+    assert ("What does INRI stand for when used on Jesus ' cross ?", 2) in questions
+
+
+def test_prose_is_passages_questions_and_sentences_each_in_one_split():
+    splits = {s: data.load_prose(s) for s in ("train", "valid", "test")}
+    assert {s: len(texts) for s, texts in splits.items()} == {"train": 198_415, "valid": 2077, "test": 2116}
+    assert not set(splits["valid"]) & set(splits["train"]) and data.load_prose("test") == splits["test"]
+    question = data.load_boolq("valid")[0]
+    own = next(text for text in splits["valid"] if text.startswith(question.passage))
+    assert f"\nQuestion: {question.question}?" in own
+    assert set(data.load_quac("valid") + data.load_english("valid")) < set(splits["valid"])
+
+
+def test_a_folder_holds_all_files_of_a_source_or_is_refused():
+    folder = data.fetch_folder("minilm")
+    assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "vocab.txt"}
+    with pytest.raises(ValueError, match="name='package_files' has files in"):
+        data.fetch_folder("package_files")
 
 
 def test_court_cases_are_plain_text():

@@ -609,3 +609,12 @@ def with_gap() -> Tensor:
 def test_ids_that_make_no_batch_are_refused_by_name(call: Callable[[], Any], error: type, message: str) -> None:
     with as_a_reader_sees_it(), pytest.raises(error, match=message):
         call()
+
+
+def test_a_language_model_takes_filling_behind_a_text_and_refuses_it_before() -> None:
+    model = LSTMLanguageModel(LSTMConfig(11, 8, 2)).eval()
+    ids, mask = torch.randint(11, (2, 6)), torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    assert torch.equal(model(ids, mask=mask).logits[1, :4], model(ids).logits[1, :4])
+    assert_close(model(ids, mask=mask).logits[1:, :4], model(ids[1:, :4]).logits, rtol=1e-5, atol=1e-6)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="fill up on the right"):
+        model(ids, mask=mask.flip(1))

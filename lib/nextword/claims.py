@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.special import stdtrit
+
 from nextword import runtime
 
 MIME = "application/vnd.nextword.claim+json"
@@ -218,13 +220,19 @@ def record(
 def record_seeds(id: str, values: Sequence[float], **rest: Any) -> Verdict:
     """Judge the mean of several runs, one value a seed; otherwise as :func:`record`.
 
+    A criterion that needs an interval gets that of Student's t for the mean, unless one is given.
+
     Raises:
         ValueError: fewer than two values, which have no spread.
     """
     kept = [_finite("values", value) for value in values]
     if len(kept) < 2:
         raise ValueError(f"values has {len(kept)} runs; their spread needs 2 or more")
-    return record(id, statistics.mean(kept), std=statistics.stdev(kept), seeds=len(kept), **rest)
+    mean, std = statistics.mean(kept), statistics.stdev(kept)
+    if get(id).op in _INTERVAL_OPS:
+        half = float(stdtrit(len(kept) - 1, 0.975)) * std / math.sqrt(len(kept))
+        rest = {"interval": (mean - half, mean + half), **rest}
+    return record(id, mean, std=std, seeds=len(kept), **rest)
 
 
 def _finite(name: str, value: float) -> float:

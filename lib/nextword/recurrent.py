@@ -354,8 +354,25 @@ class LSTMLanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=C**-0.5)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"] | None = None) -> Output:
-        """Score every next word; ``targets[:, t]`` is the word at t + 1, -100 where there is none."""
+    def forward(
+        self,
+        ids: Int64[Tensor, "B T"],
+        targets: Int64[Tensor, "B T"] | None = None,
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+    ) -> Output:
+        """Score every next word.
+
+        Args:
+            ids: the text.
+            targets: ``targets[:, t]`` is the word at t + 1, -100 where there is none.
+            mask: True at real tokens. Filling may only stand behind a text, where nothing that counts comes after it.
+
+        Raises:
+            TypeError, ValueError: ids or targets that are no int64 or outside the vocabulary; filling before a text.
+        """
+        if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+            raise ValueError("mask is True behind a False: an LSTM reads filling, too, so fill up on the right")
         logits = self.output(self.hidden(ids))
         return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
