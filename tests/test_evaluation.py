@@ -780,3 +780,30 @@ def test_writing_answers_leaves_the_mode_as_it_was() -> None:
     model = tiny(vocab_size=bpe.vocab_size, dropout=0.5)
     expected = complete(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
     assert complete(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training
+
+
+# --- Labels ---
+
+
+class SaysTheLast(nn.Module):
+    """Finds the label that the last real id names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.modes: list[bool] = []
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Any:
+        self.modes.append(self.training)
+        last = ids.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+        return SimpleNamespace(logits=nn.functional.one_hot(last, 9).float())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_accuracy_counts_right_labels_whatever_the_lengths(batch_size: int) -> None:
+    examples = [([1, 2, 3], 3), ([4], 4), ([5, 5, 5, 5, 6], 5), ([8, 1], 1), ([0, 2], 0)]
+    model = SaysTheLast().train()
+    assert evaluation.accuracy(model, examples, fill=8, batch_size=batch_size) == 3 / 5
+    assert not any(model.modes) and model.training
+    with pytest.raises(ValueError, match="examples is empty"):
+        evaluation.accuracy(model, [])

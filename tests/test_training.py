@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from two_processes import COMPARED
 
 from nextword import training
-from nextword.training import History, TrainConfig, cosine, fit, in_mode, linear, make_optimizer, noam
+from nextword.training import History, TrainConfig, cosine, fit, in_mode, labelled_batches, linear, make_optimizer, noam
 
 V, T = 11, 6
 
@@ -781,3 +781,32 @@ if __name__ == "__main__":
 def test_a_schedule_that_is_all_warm_up_stays_at_its_floor_afterwards(schedule) -> None:
     assert schedule(5, peak=1.0, warmup=5, steps=5) == 1.0
     assert schedule(6, peak=1.0, warmup=5, steps=5, floor=0.25) == pytest.approx(0.25)
+
+
+# --- Labelled texts ---
+
+SOME = [([i] * (1 + i % 4), i % 3) for i in range(10, 20)]
+
+
+def test_labelled_batches_take_every_example_once_a_pass_in_a_new_order() -> None:
+    batches = labelled_batches(SOME, 5, fill=7, seed=3)
+    passes = []
+    for _ in range(2):
+        seen = []
+        for ids, mask, labels in (next(batches), next(batches)):
+            assert ids.shape == mask.shape == (5, max(mask.sum(1)))
+            assert (ids[~mask] == 7).all()
+            seen += [(row[keep].tolist(), label) for row, keep, label in zip(ids, mask, labels.tolist(), strict=True)]
+        assert sorted(seen) == sorted(SOME)
+        passes.append(seen)
+    assert passes[0] != passes[1]
+    again = next(labelled_batches(SOME, 5, fill=7, seed=3))
+    assert again[2].tolist() == [label for _, label in passes[0][:5]]
+
+
+def test_a_rest_of_labelled_texts_waits_for_another_pass_and_too_large_a_batch_is_refused() -> None:
+    batches = labelled_batches(SOME, 4)
+    assert all(len(next(batches)[0]) == 4 for _ in range(9))
+    for size in (0, 11):
+        with pytest.raises(ValueError, match=f"batch_size={size} must be 1 to 10, the number of examples"):
+            labelled_batches(SOME, size)

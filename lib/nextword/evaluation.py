@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextword import runtime
 from nextword.attention import padded
 from nextword.decoder import Decoder
 from nextword.overlap import ngrams
@@ -480,6 +481,35 @@ def bootstrap_interval(
     results = [statistic(*(row[draw].ravel() for row in rows)) for draw in draws]
     low, high = np.percentile(results, [2.5, 97.5])
     return float(low), float(high)
+
+
+def accuracy(
+    model: nn.Module, examples: Sequence[tuple[Sequence[int], int]], *, fill: int = 0, batch_size: int = 100
+) -> float:
+    """Return the share of labelled texts for which a classifier finds the right label the likeliest, 0 to 1.
+
+    Args:
+        model: called with ids (B, T) and a mask (B, T), returns an object with ``logits`` (B, labels); it is read in
+            evaluation mode.
+        examples: the ids of each text and the number of its label.
+        fill: the id to fill up with, behind a text.
+        batch_size: texts read at a time; those of like lengths go together.
+
+    Raises:
+        ValueError: there is no example.
+
+    Used in: 2018_gpt1, 2018_bert.
+    """
+    if not examples:
+        raise ValueError("examples is empty")
+    rows, right = sorted(examples, key=lambda example: len(example[0])), 0
+    device = next(model.parameters()).device
+    with torch.inference_mode(), in_mode(model, training=False), runtime.autocast():
+        for i in range(0, len(rows), batch_size):
+            texts, labels = zip(*rows[i : i + batch_size], strict=True)
+            found = model(*padded(texts, fill, device=device)).logits.argmax(1)
+            right += int((found.cpu() == torch.tensor(labels)).sum())
+    return right / len(rows)
 
 
 # --- What people prefer ----------------------------------------------------------------------------------------------

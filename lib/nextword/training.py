@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from nextword import runtime
+from nextword.attention import padded
 
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """What ``batches`` yields: the model's positional arguments, or its keyword arguments."""
@@ -54,6 +55,38 @@ def random_windows(
         return windows[:, :-1], windows[:, 1:]
 
     return (batch() for _ in repeat(None))
+
+
+def labelled_batches(
+    examples: Sequence[tuple[Sequence[int], int]], batch_size: int, *, fill: int = 0, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Return batches of labelled texts without end: ids (B, T), a mask (B, T) that is True at real ones, labels (B,).
+
+    Each pass takes all examples in a new order; a rest that makes no whole batch is left for another pass.
+
+    Args:
+        examples: the ids of each text and the number of its label.
+        batch_size: B; no more than there are examples.
+        fill: the id to fill up with, behind a text.
+        seed: the same seed gives the same batches.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1 or above the number of examples.
+
+    Used in: 2018_gpt1, 2018_bert.
+    """
+    if not 1 <= batch_size <= len(examples):
+        raise ValueError(f"batch_size={batch_size} must be 1 to {len(examples)}, the number of examples")
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        draw = random.Random(seed)
+        while True:
+            order = draw.sample(examples, len(examples))
+            for i in range(0, len(order) - batch_size + 1, batch_size):
+                texts, labels = zip(*order[i : i + batch_size], strict=True)
+                yield *padded(texts, fill), torch.tensor(labels)
+
+    return batches()
 
 
 # --- Schedules: the learning rate as a function of the step, which counts from 1 -------------------------------------
