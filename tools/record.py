@@ -150,7 +150,7 @@ RUNS = {
         "2018_gpt1",
         "record_pretraining",
         [
-            {"kind": kind, "seed": seed, "steps": 2000, "every": 100}
+            {"kind": kind, "seed": seed, "steps": 1200, "every": 100}
             for seed in range(3)
             for kind in ("Transformer", "LSTM")
         ],
