@@ -39,8 +39,7 @@ def test_valid_without_outputs_and_with_the_python3_kernel(chapter):
 
 
 def test_size_is_what_a_reader_can_take(chapter):
-    helpers = {"recorded", "hide-input"}  # of recorded runs, folded: shown, and seldom read
-    assert sum(not helpers <= set(cell.metadata.get("tags", [])) for cell in chapter.cells) <= 60
+    assert len(chapter.cells) <= 60
     assert len(text(chapter).split()) <= 5000
     for cell in code(chapter):
         assert len(cell.source.split("\n")) <= 25, f"cell {cell.id} has more than 25 lines"
