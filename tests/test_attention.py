@@ -28,6 +28,7 @@ from nextword.attention import (
     KVCache,
     MultiHeadAttention,
     causal_mask,
+    padded,
     padding_mask,
     record_attention,
     scaled_dot_product_attention,
@@ -792,3 +793,22 @@ def test_also_where_torch_would_have_let_it_pass(call: Callable[[], Any], messag
 def test_masks_are_boolean(mask: Tensor, return_weights: bool) -> None:
     with as_a_reader_sees_it(), pytest.raises(TypeError, match="mask"):
         scaled_dot_product_attention(*qkv(), mask, return_weights=return_weights)
+
+
+# --- Rows of ids as one tensor ----------------------------------------------------------------------------------------
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6), left=st.booleans())
+def test_padded_rows_keep_their_ids_and_their_side(rows: list[list[int]], left: bool) -> None:
+    ids, mask = padded(rows, -7, left=left)
+    width = max(map(len, rows))
+    for row, found, real in zip(rows, ids.tolist(), mask.tolist(), strict=True):
+        filling = [-7] * (width - len(row))
+        assert found == (filling + row if left else row + filling)
+        nothing = [False] * (width - len(row))
+        assert real == (nothing + [True] * len(row) if left else [True] * len(row) + nothing)
+
+
+def test_padding_needs_a_row() -> None:
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="rows is empty"):
+        padded([])

@@ -179,6 +179,8 @@ def test_unknown_names_list_what_there_is():
             load("songs")
     with pytest.raises(ValueError, match="recorded run"):
         data.load_run("nothing")
+    with pytest.raises(ValueError, match="recorded run"):
+        data.load_results("nothing", seed=0)
 
 
 def test_every_source_is_pinned_licensed_and_cited():
@@ -486,6 +488,18 @@ def test_recorded_runs_say_how_they_were_made():
         run = data.load_run(path.name.removesuffix(".json.gz"))
         assert {"name", "function", "date", "versions", "points"} <= set(run), path.name
         assert all({"settings", "seconds", "result"} <= set(point) for point in run["points"]), path.name
+
+
+def test_results_are_chosen_by_their_settings(monkeypatch):
+    settings = [{"name": "a", "seed": 0}, {"name": "a", "seed": 1, "ptx": 0.5}, {"name": "b", "seed": 0}]
+    points = [{"settings": s, "result": i} for i, s in enumerate(settings)]
+    monkeypatch.setattr(data, "load_run", lambda name: {"points": points})
+    assert data.load_results("toy") == [0, 1, 2]
+    assert data.load_results("toy", name="a") == [0, 1], "a setting may be called name"
+    assert data.load_results("toy", name="a", ptx=None) == [0], "None: made without it"
+    assert data.load_results("toy", ptx=0.5) == [1]
+    with pytest.raises(ValueError, match="settings={'seed': 2} are those of no point of toy; such are: {'name': 'a'"):
+        data.load_results("toy", seed=2)
 
 
 def test_a_source_of_one_file_gives_its_path():

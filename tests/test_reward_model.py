@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from parity import as_a_reader_sees_it, randomised
 from torch import Tensor
 from torch.nn import functional as F
 
 from nextword.decoder import Decoder, DecoderConfig
-from nextword.reward_model import RewardModel, ranking_loss
+from nextword.reward_model import RewardModel, loss_on_rankings, ranking_loss, ranks_of, train_reward_model
 
 
 def by_definition(rewards: Tensor, ranks: Tensor) -> float:
@@ -140,11 +142,92 @@ def test_it_learns_to_count() -> None:
     for _ in range(60):
         ids = torch.randint(4, (8 * 5, 8))
         goodness = (ids == 3).sum(1).view(8, 5)
-        ranks = 1 + (goodness[:, None] > goodness[:, :, None]).sum(-1)  # how many are better
-        loss = ranking_loss(reward(ids).view(8, 5), ranks)
+        loss = ranking_loss(reward(ids).view(8, 5), ranks_of(goodness))
         adam.zero_grad()
         loss.backward()
         adam.step()
     ids = torch.randint(4, (500, 8))
     found = torch.corrcoef(torch.stack([reward(ids).detach(), (ids == 3).sum(1).float()]))[0, 1]
     assert found > 0.9
+
+
+# --- From ratings to a reward model -----------------------------------------------------------------------------------
+
+
+def test_ranks_by_hand() -> None:
+    ratings = torch.tensor([[3.0, 1, -2, 1], [0, 0, 0, 0], [torch.nan, -1, torch.nan, 5]])
+    assert ranks_of(ratings).tolist() == [[1, 2, 4, 2], [1, 1, 1, 1], [0, 2, 0, 1]]
+    assert ranks_of(torch.tensor([[7, 9]])).tolist() == [[2, 1]], "whole numbers"
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=7))
+def test_a_rank_counts_who_is_better(ratings: list[int]) -> None:
+    expected = [1 + sum(other > rating for other in ratings) for rating in ratings]
+    assert ranks_of(torch.tensor([ratings])).tolist() == [expected]
+
+
+RANKINGS = [
+    [([5, 6, 7], 3), ([8], -1), ([9, 1], 3)],
+    [([2, 2, 2, 2], 0.5), ([3, 4], 0.25)],  # of another size
+    [([1], 2), ([2], 2)],  # no pair
+]
+
+
+def test_the_loss_on_rankings_is_that_of_each_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTWORD_BF16", "0")
+    reward = model().float()
+    losses = []
+    for ranking in RANKINGS[:2]:
+        numbers = [reward(torch.tensor([ids])).item() for ids, _ in ranking]
+        gaps = [
+            numbers[i] - numbers[j]
+            for i, j in itertools.permutations(range(len(ranking)), 2)
+            if ranking[i][1] > ranking[j][1]
+        ]
+        losses.append(sum(math.log(1 + math.exp(-gap)) for gap in gaps) / len(gaps))
+    assert loss_on_rankings(reward, RANKINGS).item() == pytest.approx(sum(losses) / 2, rel=1e-5)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="rankings is empty"):
+        loss_on_rankings(reward, [])
+    with pytest.raises(ValueError, match="no pair to learn from"):
+        loss_on_rankings(reward, RANKINGS[2:])
+
+
+def test_many_texts_are_scored_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTWORD_BF16", "0")
+    reward = model().float()
+    texts = [torch.randint(30, (n,)).tolist() for n in (3, 1, 7, 2, 5)]
+    alone = torch.cat([reward(torch.tensor([ids])) for ids in texts]).detach()
+    for batch_size in (1, 2, 5, 256):
+        torch.testing.assert_close(reward.score(texts, batch_size=batch_size), alone)
+    for wrong, message in (([], "rows is empty"), ([[1], []], "mask is False in all of row 1")):
+        with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+            reward.score(wrong)
+
+
+def counting(n: int, seed: int) -> list[list[tuple[list[int], float]]]:
+    """Return rankings of five texts each by how many threes they have."""
+    ids = torch.randint(4, (n, 5, 8), generator=torch.Generator().manual_seed(seed))
+    return [[(row, row.count(3)) for row in texts] for texts in ids.tolist()]
+
+
+def test_training_starts_from_a_copy_and_learns_new_rankings() -> None:
+    body = Decoder(DecoderConfig(4, 8, 16, 1, 2))
+    before, new = copy.deepcopy(body.state_dict()), counting(100, 1)
+    batches = [counting(8, 100 + i) for i in range(60)]
+    torch.manual_seed(0)
+    reward, losses = train_reward_model(body, batches, learning_rate=1e-2)
+    assert len(losses) == 60 and not reward.training
+    assert loss_on_rankings(reward, new).item() < 0.4 < losses[0]
+    assert all(torch.equal(x, before[name]) for name, x in body.state_dict().items())
+    torch.manual_seed(0)
+    assert train_reward_model(body, batches[:1], learning_rate=1e-2)[1] == losses[:1], "the same head"
+
+
+def test_the_rate_rises_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda adam: rates.append(adam.param_groups[0]["lr"]) or step(adam))
+    train_reward_model(Decoder(DecoderConfig(4, 8, 16, 1, 2)), [counting(2, 0)] * 4, learning_rate=1.0, warmup=2)
+    assert rates == pytest.approx([0.5, 0.75, 0.5, 0.25])
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="batches is empty"):
+        train_reward_model(Decoder(DecoderConfig(4, 8, 16, 1, 2)), [])

@@ -12,7 +12,16 @@ from torch import Tensor
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.ppo import approx_kl
 from nextword.reward_model import RewardModel
-from nextword.rlhf import AdaptiveKL, RLHFConfig, best_of_n, log_probs, rollout, shape_rewards, train_rlhf
+from nextword.rlhf import (
+    AdaptiveKL,
+    RLHFConfig,
+    answer_log_probs,
+    best_of_n,
+    log_probs,
+    rollout,
+    shape_rewards,
+    train_rlhf,
+)
 
 STOP, VOCABULARY = 0, 12
 
@@ -75,6 +84,28 @@ def test_an_answer_ends_with_its_stop_token() -> None:
         assert finished == (STOP in row)
     assert answers.finished.any()
     torch.testing.assert_close(answers.mask[:, : ids.shape[1]], mask)
+
+
+def test_texts_and_answers_come_without_filling() -> None:
+    policy, (ids, mask) = decoder(), prompts(20)
+    answers = rollout(policy, ids, mask=mask, max_new_tokens=8, stop=STOP, generator=seeded())
+    asked = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+    assert answers.texts() == [p + a for p, a in zip(asked, answers.answers(), strict=True)]
+    assert [len(a) for a in answers.answers()] == answers.answer.sum(1).tolist()
+    assert all((a[-1] == STOP) == bool(f) for a, f in zip(answers.answers(), answers.finished, strict=True))
+
+
+def test_answers_cost_the_writer_what_was_noted_and_another_model_what_it_says_of_each_alone() -> None:
+    policy, other, (ids, mask) = decoder(), decoder(1), prompts(20)
+    answers = rollout(policy, ids, mask=mask, max_new_tokens=8, stop=STOP, temperature=0.8, generator=seeded())
+    torch.testing.assert_close(answer_log_probs(policy, answers, temperature=0.8), answers.log_prob)
+    found = answer_log_probs(other, answers)
+    assert not found.requires_grad
+    for row, text, answer in zip(found, answers.texts(), answers.answers(), strict=True):
+        alone = torch.tensor([text])
+        expected = log_probs(other, alone, torch.ones_like(alone, dtype=torch.bool), len(answer))[0]
+        torch.testing.assert_close(row[: len(answer)], expected.detach())
+        assert not row[len(answer) :].any()
 
 
 def test_sampling_follows_the_probabilities() -> None:

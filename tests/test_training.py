@@ -28,7 +28,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from two_processes import COMPARED
 
 from nextword import training
-from nextword.training import History, TrainConfig, cosine, fit, in_mode, labelled_batches, linear, make_optimizer, noam
+from nextword.training import (
+    History,
+    TrainConfig,
+    cosine,
+    fit,
+    in_mode,
+    labelled_batches,
+    linear,
+    make_optimizer,
+    noam,
+    random_windows,
+)
 
 V, T = 11, 6
 
@@ -810,3 +821,24 @@ def test_a_rest_of_labelled_texts_waits_for_another_pass_and_too_large_a_batch_i
     for size in (0, 11):
         with pytest.raises(ValueError, match=f"batch_size={size} must be 1 to 10, the number of examples"):
             labelled_batches(SOME, size)
+
+
+# --- Batches of text --------------------------------------------------------------------------------------------------
+
+
+def test_windows_are_runs_of_the_text_from_every_place() -> None:
+    text = torch.arange(10, 21)  # 11 tokens: windows of 4 and a target begin at 7 places
+    batches = random_windows(text, 50, 4, generator=torch.Generator().manual_seed(0))
+    inputs, targets = next(batches)
+    assert inputs.shape == targets.shape == (50, 4)
+    assert (inputs == inputs[:, :1] + torch.arange(4)).all() and (targets == inputs + 1).all()
+    assert set(inputs[:, 0].tolist()) == set(range(10, 17))
+    again = random_windows(text, 50, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(next(again)[0], inputs)
+    assert not torch.equal(next(again)[0], inputs), "the next batch is another"
+
+
+def test_a_text_must_hold_a_window_and_a_target() -> None:
+    assert next(random_windows(torch.arange(5), 2, 4))[1][:, -1].tolist() == [4, 4]
+    with pytest.raises(ValueError, match="ids holds 4 tokens; windows of length=4"):
+        random_windows(torch.arange(4), 2, 4)
