@@ -809,6 +809,7 @@ def test_padded_rows_keep_their_ids_and_their_side(rows: list[list[int]], left: 
         assert real == (nothing + [True] * len(row) if left else [True] * len(row) + nothing)
 
 
-def test_padding_needs_a_row() -> None:
+def test_padding_needs_a_row_and_gives_whole_numbers() -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="rows is empty"):
         padded([])
+    assert padded([[1]])[0].dtype == torch.int64

@@ -31,7 +31,6 @@ from nextword.translation import (
     bleu_by_length,
     cross_entropy,
     learn,
-    padded,
     translate,
     write,
 )
@@ -135,11 +134,6 @@ def test_labels_are_the_target_a_step_later_then_the_end() -> None:
         for t, wanted in _rows(target, labels):
             n = len([i for i in t if i != PAD])
             assert wanted[:n] == [*t[1:n], END] and set(wanted[n:]) <= {-100} and set(t[n:]) <= {PAD}
-
-
-def test_padded_fills_up_the_end() -> None:
-    assert padded([[1, 2], [3], []], -7).tolist() == [[1, 2], [3, -7], [-7, -7]]
-    assert padded([[1]], 0).dtype == torch.int64
 
 
 def test_batches_refuse_what_cannot_be_cut() -> None:
