@@ -8,7 +8,6 @@ Used in: 2019_gpt2, and every chapter after it with a language model.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -39,6 +38,7 @@ from nextword.layers import (
     make_norm,
     next_token_loss,
     next_token_loss_in_pieces,
+    preset_of,
     sinusoidal_positions,
 )
 from nextword.sparse_attention import Heads, Kind, SparsePattern
@@ -164,11 +164,7 @@ class DecoderConfig:
         Raises:
             ValueError: there is no such preset; the nearest name is suggested.
         """
-        if name not in PRESETS:
-            near = difflib.get_close_matches(name, PRESETS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"name={name!r} is no preset: choose {', '.join(PRESETS)}{hint}")
-        return cls(**{**PRESETS[name], **changes})
+        return cls(**{**preset_of(PRESETS, name), **changes})
 
 
 class DecoderOutput(NamedTuple):

@@ -8,7 +8,6 @@ Used in: 2018_bert.
 
 from __future__ import annotations
 
-import difflib
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from nextword.layers import (
     check_sizes,
     count_parameters,
     next_token_loss,
+    preset_of,
 )
 
 __all__ = [
@@ -108,11 +108,7 @@ class EncoderConfig:
         Raises:
             ValueError: there is no such preset; the nearest name is suggested.
         """
-        if name not in PRESETS:
-            near = difflib.get_close_matches(name, PRESETS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"name={name!r} is no preset: choose {', '.join(PRESETS)}{hint}")
-        return cls(**{**PRESETS[name], **changes})
+        return cls(**{**preset_of(PRESETS, name), **changes})
 
 
 class EncoderOutput(NamedTuple):
@@ -181,9 +177,7 @@ class Encoder(nn.Module):
             raise ValueError(f"ids has {ids.shape[1]} positions, and context_length={self.config.context_length}")
         if segments is not None:
             check_ids("segments", segments, self.config.n_segments)
-        for name, given in (("segments", segments), ("mask", mask)):
-            if given is not None and given.shape != ids.shape:
-                raise ValueError(f"{name} has shape {tuple(given.shape)}; give one entry a token, {tuple(ids.shape)}")
+        _check_shapes(ids, segments=segments, mask=mask)
 
     def num_parameters(self) -> int:
         """Return the number of parameters."""
@@ -325,6 +319,13 @@ def _initialise(module: nn.Module) -> None:
             nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
 
 
+def _check_shapes(ids: Tensor, **given: Tensor | None) -> None:
+    """Raise an error that names the first of these that has not one entry for each of ``ids``."""
+    for name, tensor in given.items():
+        if tensor is not None and tensor.shape != ids.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give one entry a token, {tuple(ids.shape)}")
+
+
 # --- What BERT learns from ---------------------------------------------------------------------------------------------
 
 
@@ -397,9 +398,7 @@ def _check_masking(
     mix: tuple[float, float, float],
     most: int | None,
 ) -> None:
-    for name, given in (("special", special), ("mask", mask)):
-        if given is not None and given.shape != ids.shape:
-            raise ValueError(f"{name} has shape {tuple(given.shape)}; give one entry a token, {tuple(ids.shape)}")
+    _check_shapes(ids, special=special, mask=mask)
     if not 0 < rate <= 1:
         raise ValueError(f"rate={rate} is outside 0 … 1")
     if min(mix) < 0 or abs(sum(mix) - 1) > 1e-6:

@@ -5,7 +5,8 @@ Used in: 2017_transformer, and every model after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -364,6 +365,15 @@ def check_heads(config: Any) -> None:
     if d_model % n_heads:
         fits = -(-d_model // n_heads) * n_heads
         raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}; d_model={fits} is")
+
+
+def preset_of(presets: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the sizes of that name; raise an error that suggests the nearest one where there are none."""
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name={name!r} is no preset: choose {', '.join(presets)}{hint}")
+    return presets[name]
 
 
 def check_choices(config: Any, **kinds: Any) -> None:

@@ -278,9 +278,8 @@ class ByteBPE:
             return self._encode_ordinary(text)
         if unknown := [name for name in allowed if name not in self._special]:
             raise ValueError(f"allow_special={unknown} are no special tokens; there are {list(self._special)}")
-        names = "|".join(regex.escape(name) for name in sorted(allowed, key=len, reverse=True))  # the longest name wins
         ids: list[int] = []
-        for n, part in enumerate(regex.split(f"({names})", text)):  # odd parts are the names that were found
+        for n, part in enumerate(_parted(text, allowed)):
             ids += [self._special[part]] if n % 2 else self._encode_ordinary(part)
         return ids
 
@@ -318,12 +317,8 @@ class ByteBPE:
 
     def decode_bytes(self, ids: Iterable[int] | Tensor) -> bytes:
         """Turn ids into the bytes they stand for. Errors as in ``decode``."""
-        if isinstance(ids, Tensor):
-            if ids.ndim != 1:
-                raise ValueError(f"ids must have shape (T,), got {tuple(ids.shape)}; decode one row at a time")
-            ids = ids.tolist()
         try:
-            return b"".join([self._token_of[i] for i in ids])
+            return b"".join([self._token_of[i] for i in _one_row(ids)])
         except KeyError as error:
             last = self.vocab_size - 1
             raise ValueError(f"ids holds {error.args[0]!r}; this vocabulary has the ids 0 to {last}") from None
@@ -364,6 +359,23 @@ class ByteBPE:
             return cls(ranks, pattern=content["pattern"], special_tokens=special, absent=absent)
         except ValueError as error:
             raise ValueError(f"path={str(path)!r} holds no ByteBPE: {error}") from error
+
+
+def _one_row(ids: Iterable[int] | Tensor) -> Iterable[int]:
+    """Return ids that may be a tensor of shape (T,) as numbers of Python."""
+    if not isinstance(ids, Tensor):
+        return ids
+    if ids.ndim != 1:
+        raise ValueError(f"ids must have shape (T,), got {tuple(ids.shape)}; decode one row at a time")
+    numbers: list[int] = ids.tolist()
+    return numbers
+
+
+def _parted(text: str, names: Collection[str]) -> list[str]:
+    """Cut a text at these names: every second part, from the second on, is a name that was found."""
+    ordered = sorted(names, key=len, reverse=True)  # the longest name wins
+    parts: list[str] = regex.split(f"({'|'.join(map(regex.escape, ordered))})", text)
+    return parts
 
 
 class _PieceCache(dict[str, tuple[int, ...]]):
@@ -772,12 +784,8 @@ class WordPiece:
         Raises:
             ValueError: an id is outside the vocabulary, or a tensor has another shape.
         """
-        if isinstance(ids, Tensor):
-            if ids.ndim != 1:
-                raise ValueError(f"ids must have shape (T,), got {tuple(ids.shape)}; decode one row at a time")
-            ids = ids.tolist()
         tokens = []
-        for i in ids:
+        for i in _one_row(ids):
             if not 0 <= i < self.vocab_size:
                 raise ValueError(f"ids holds {i}; this vocabulary has the ids 0 to {self.vocab_size - 1}")
             tokens.append(self.tokens[i])
@@ -786,10 +794,8 @@ class WordPiece:
     def _with_names(self, text: str, allowed: Collection[str]) -> list[str]:
         if not allowed:
             return self.pieces(text)
-        parts = regex.split(
-            f"({'|'.join(map(regex.escape, allowed))})", text
-        )  # odd parts are the names that were found
-        return [piece for n, part in enumerate(parts) for piece in ([part] if n % 2 else self.pieces(part))]
+        parts = enumerate(_parted(text, allowed))
+        return [piece for n, part in parts for piece in ([part] if n % 2 else self.pieces(part))]
 
     def _cut_word(self, word: str) -> list[str]:
         """Return a word's parts, the longest known beginning first."""

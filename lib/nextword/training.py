@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -49,12 +49,13 @@ def random_windows(
     if places < 1:
         raise ValueError(f"ids holds {len(ids)} tokens; windows of length={length} and a target need one more at least")
 
-    def batch() -> tuple[Tensor, Tensor]:
-        starts = torch.randint(places, (rows, 1), generator=generator)
-        windows = ids[starts + torch.arange(length + 1)]  # (rows, length + 1)
-        return windows[:, :-1], windows[:, 1:]
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            starts = torch.randint(places, (rows, 1), generator=generator)
+            windows = ids[starts + torch.arange(length + 1)]  # (rows, length + 1)
+            yield windows[:, :-1], windows[:, 1:]
 
-    return (batch() for _ in repeat(None))
+    return batches()
 
 
 def labelled_batches(
