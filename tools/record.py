@@ -118,6 +118,100 @@ RUNS = {
             )
         ],
     ),
+    "gpt1_questions": Run(
+        "2018_gpt1",
+        "record",
+        [
+            {"task": "questions", "labels": labels, "layers": layers, "seed": seed, **how}
+            for seed in range(5)
+            for labels, layers, how in (
+                *((labels, layers, {}) for labels in (100, 400, 1600, 4091) for layers in (-1, 5)),
+                *((400, layers, {}) for layers in range(5)),
+                (400, 5, {"aux": 0.5}),
+                (4091, 5, {"aux": 0.5}),
+                (400, 5, {"frozen": True, "rate": 1e-2}),
+                (400, -1, {"rate": 5e-4}),
+                (400, -1, {"rate": 2e-3}),
+                (400, -1, {"times": 3}),
+            )
+        ],
+    ),
+    "gpt1_tasks": Run(
+        "2018_gpt1",
+        "record",
+        [
+            {"task": task, "labels": labels, "layers": layers, "seed": seed}
+            for seed in range(5)
+            for task, labels in (("films", 400), ("films", 1600), ("belongs", 400), ("yes or no", 1600))
+            for layers in (-1, 5)
+        ],
+    ),
+    "gpt1_pretraining": Run(
+        "2018_gpt1",
+        "record_pretraining",
+        [
+            {"kind": kind, "seed": seed, "steps": 1200, "every": 100}
+            for seed in range(3)
+            for kind in ("Transformer", "LSTM")
+        ],
+    ),
+    "gpt1_start": Run(
+        "2018_gpt1",
+        "record_pretraining",
+        [{"kind": "Transformer", "seed": seed, "steps": 150, "every": 50} for seed in range(3, 8)],
+    ),
+    "bert_objectives": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 3000, "every": 250, "transfer": True}
+            for seed in range(3)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_start": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 150, "every": 50}
+            for seed in range(3, 8)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_masking": Run(
+        "2018_bert",
+        "record",
+        [{"kind": "masked", "seed": seed, "steps": 3000, "every": 250, "mix": [1, 0, 0]} for seed in range(3)],
+    ),
+    "bert_positions": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": "masked", "seed": seed, "steps": 1000, "every": 250, "positions": positions}
+            for seed in range(3)
+            for positions in ("learned", "rotary")
+        ],
+    ),
+    "bert_scratch": Run(
+        "2018_bert",
+        "record_scratch",
+        [{"kind": kind, "seed": seed} for seed in range(3) for kind in ("masked", "left to right")],
+    ),
+    "bert_pairs": Run(
+        "2018_bert",
+        "record_pairs",
+        [{"following": following, "seed": seed, "steps": 1500} for seed in range(3) for following in (True, False)],
+    ),
+    "bert_real": Run(
+        "2018_bert",
+        "record_real",
+        [
+            {"how": how, "labels": labels, "seed": seed}
+            for seed in range(5)
+            for labels in (400, 1600)
+            for how in ("tuned", "frozen", "random")
+        ],
+    ),
     "gpt2_start": Run("2019_gpt2", "record", [{"name": "small", "steps": 200, "seed": seed} for seed in range(2, 8)]),
     "gpt2_sizes": Run(
         "2019_gpt2",
