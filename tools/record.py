@@ -142,7 +142,13 @@ RUNS = {
         [
             {"task": task, "labels": labels, "layers": layers, "seed": seed}
             for seed in range(5)
-            for task, labels in (("films", 400), ("films", 1600), ("belongs", 400), ("yes or no", 1600))
+            for task, labels in (
+                ("films", 400),
+                ("films", 1600),
+                ("belongs", 400),
+                ("yes or no", 1600),
+                ("belongs", 12_205),
+            )
             for layers in (-1, 5)
         ],
     ),
@@ -207,7 +213,7 @@ RUNS = {
         "record_real",
         [
             {"how": how, "labels": labels, "seed": seed}
-            for seed in range(5)
+            for seed in range(3)
             for labels in (400, 1600)
             for how in ("tuned", "frozen", "random")
         ],
