@@ -161,6 +161,15 @@ RUNS = {
             for kind in ("Transformer", "LSTM")
         ],
     ),
+    "gpt1_rate": Run(  # twice the learning rate
+        "2018_gpt1",
+        "record_pretraining",
+        [
+            {"kind": kind, "seed": seed, "steps": 1200, "every": 100, "rate": 2e-3}
+            for seed in range(3)
+            for kind in ("Transformer", "LSTM")
+        ],
+    ),
     "gpt1_start": Run(
         "2018_gpt1",
         "record_pretraining",
