@@ -170,6 +170,7 @@ RUNS = {
             for kind in ("Transformer", "LSTM")
         ],
     ),
+    "gpt1_frozen": Run("2018_gpt1", "record_frozen", [{"labels": 400, "seed": seed} for seed in range(5)]),
     "gpt1_start": Run(
         "2018_gpt1",
         "record_pretraining",
@@ -180,6 +181,15 @@ RUNS = {
         "record",
         [
             {"kind": kind, "seed": seed, "steps": 3000, "every": 250, "transfer": True}
+            for seed in range(3)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_long": Run(  # four times as long
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 12_000, "every": 1000}
             for seed in range(3)
             for kind in ("masked", "left to right")
         ],
