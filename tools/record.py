@@ -176,6 +176,67 @@ RUNS = {
         "record_pretraining",
         [{"kind": "Transformer", "seed": seed, "steps": 150, "every": 50} for seed in range(3, 8)],
     ),
+    "bert_objectives": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 3000, "every": 250, "transfer": True}
+            for seed in range(3)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_long": Run(  # four times as long
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 12_000, "every": 1000}
+            for seed in range(3)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_start": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": kind, "seed": seed, "steps": 150, "every": 50}
+            for seed in range(3, 8)
+            for kind in ("masked", "left to right")
+        ],
+    ),
+    "bert_masking": Run(
+        "2018_bert",
+        "record",
+        [{"kind": "masked", "seed": seed, "steps": 3000, "every": 250, "mix": [1, 0, 0]} for seed in range(3)],
+    ),
+    "bert_positions": Run(
+        "2018_bert",
+        "record",
+        [
+            {"kind": "masked", "seed": seed, "steps": 1000, "every": 250, "positions": positions}
+            for seed in range(3)
+            for positions in ("learned", "rotary")
+        ],
+    ),
+    "bert_scratch": Run(
+        "2018_bert",
+        "record_scratch",
+        [{"kind": kind, "seed": seed} for seed in range(3) for kind in ("masked", "left to right")],
+    ),
+    "bert_pairs": Run(
+        "2018_bert",
+        "record_pairs",
+        [{"following": following, "seed": seed, "steps": 1500} for seed in range(3) for following in (True, False)],
+    ),
+    "bert_real": Run(
+        "2018_bert",
+        "record_real",
+        [
+            {"how": how, "labels": labels, "seed": seed}
+            for seed in range(3)
+            for labels in (400, 1600)
+            for how in ("tuned", "frozen", "random")
+        ],
+    ),
     "gpt2_start": Run("2019_gpt2", "record", [{"name": "small", "steps": 200, "seed": seed} for seed in range(2, 8)]),
     "gpt2_sizes": Run(
         "2019_gpt2",
