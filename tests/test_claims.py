@@ -271,8 +271,10 @@ def test_the_record_travels_in_the_output_of_a_notebook(ledger, monkeypatch):
 
 
 @given(st.floats(min_value=-1e9, max_value=1e9, allow_nan=False))
-def test_numbers_are_printed_to_four_digits(x):
-    assert float(claims.number(x)) == pytest.approx(x, rel=0.05 if abs(x) < 1e-4 or abs(x) >= 1e6 else 5e-4)
+def test_numbers_are_printed_to_four_digits_and_counts_in_full(x):
+    text = claims.number(x)
+    assert float(text.replace(",", "")) == pytest.approx(x, rel=0.05 if abs(x) < 1e-4 else 5e-4)
+    assert abs(x) < 1e4 or "e" not in text
 
 
 def test_the_books_own_ledger_is_sound():

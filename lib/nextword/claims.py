@@ -340,17 +340,19 @@ def supports_holds(claim: Claim, row: dict[str, Any]) -> bool:
 
 
 def number(x: float | None) -> str:
-    """Return a number as the book prints it: four significant digits, no more than the eye can use.
+    """Return a number as the book prints it: four significant digits, no more than the eye can use; counts in full.
 
     Example:
         >>> number(119.876), number(0.000123456), number(312), number(1.0), number(2e-13)
         ('119.9', '0.0001235', '312', '1', '2e-13')
+        >>> number(116_534_784), number(3.14e23)
+        ('116,534,784', '3.1e+23')
     """
     if x is None:
         return "–"
-    if x == 0 or 1e-4 <= abs(x) < 1e6:
-        return f"{x:.0f}" if abs(x) >= 1e4 else f"{x:.4g}"
-    return f"{x:.2g}"
+    if 9999.5 <= abs(x) < 1e12:
+        return f"{x:,.0f}"
+    return f"{x:.4g}" if x == 0 or 1e-4 <= abs(x) < 1e12 else f"{x:.2g}"
 
 
 def spread_text(std: float | None) -> str:
