@@ -227,6 +227,11 @@ RUNS = {
         "record_pairs",
         [{"following": following, "seed": seed, "steps": 1500} for seed in range(3) for following in (True, False)],
     ),
+    "bert_pairs_long": Run(  # four times as long
+        "2018_bert",
+        "record_pairs",
+        [{"following": following, "seed": seed, "steps": 6000} for seed in range(3) for following in (True, False)],
+    ),
     "bert_real": Run(
         "2018_bert",
         "record_real",
