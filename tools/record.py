@@ -222,6 +222,11 @@ RUNS = {
         "record_scratch",
         [{"kind": kind, "seed": seed} for seed in range(3) for kind in ("masked", "left to right")],
     ),
+    "bert_cheat": Run(
+        "2018_bert",
+        "record",
+        [{"kind": "cheating", "seed": seed, "steps": 1000, "every": 250} for seed in range(3)],
+    ),
     "bert_pairs": Run(
         "2018_bert",
         "record_pairs",
