@@ -277,6 +277,12 @@ def test_numbers_are_printed_to_four_digits_and_counts_in_full(x):
     assert abs(x) < 1e4 or "e" not in text
 
 
+def test_the_card_of_a_count_prints_the_gap_in_full():
+    row = claims.Verdict(claims.get("bert.base"), 110_106_428.0, "holds").to_dict()
+    card = claims.card(row)
+    assert ">110,106,428<" in card and " +106,428<" in card
+
+
 def test_the_books_own_ledger_is_sound():
     """Ids are `chapter-word.claim`, and nothing is expected to hold that calibration does not bear out."""
     rows = claims.read_ledger(claims._PACKAGE / "claims.toml")

@@ -412,7 +412,7 @@ def card(row: dict[str, Any]) -> str:
     if row["paper_value"] is not None:
         gap = row["measured"] - row["paper_value"]
         cells.insert(0, ("paper", number(row["paper_value"]) + unit))
-        cells.append(("gap", f"{gap:+.3g}"))
+        cells.append(("gap", f"{gap:+,.0f}" if 1e3 <= abs(gap) < 1e12 else f"{gap:+.3g}"))
     if row["interval"]:
         cells.append(("95 % interval", range_text(row["interval"])))
     if row["band"]:
