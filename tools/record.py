@@ -9,24 +9,19 @@ is written as soon as it is measured, so an interrupted run goes on where it sto
 
 from __future__ import annotations
 
-import ast
 import datetime
 import gzip
-import hashlib
 import json
 import os
-import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import chapters
+import provenance
 from nextword import runtime
-
-RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
 
 
 @dataclass(frozen=True)
@@ -458,51 +453,34 @@ RUNS = {
 }
 
 
-def recorded_code(chapter: str) -> list[str]:
-    """Return the sources of the chapter's cells tagged ``recorded``."""
-    cells = chapters.read(chapter).cells
-    return [c.source for c in cells if c.cell_type == "code" and "recorded" in c.metadata.get("tags", [])]
-
-
-def fingerprint(chapter: str, function: str) -> str:
-    """Return a hash of what those cells compute, up to the one that defines ``function``: a run belongs to the code shown.
-
-    Comments and layout do not count.
-    """
-    trees = [ast.parse(source) for source in recorded_code(chapter)]
-    ends = [i for i, tree in enumerate(trees) if any(getattr(n, "name", "") == function for n in tree.body)]
-    if not ends:
-        raise SystemExit(f"{chapter}: no cell tagged recorded defines {function}")
-    return hashlib.sha256("\n".join(ast.dump(tree) for tree in trees[: ends[-1] + 1]).encode()).hexdigest()[:16]
-
-
 def namespace(chapter: str) -> dict[str, Any]:
     """Execute the chapter's cells tagged ``recorded`` and return their names."""
     names: dict[str, Any] = {}
-    for i, source in enumerate(recorded_code(chapter)):
+    for i, source in enumerate(provenance.recorded_code(chapter)):
         exec(compile(source, f"{chapter}, recorded cell {i + 1}", "exec"), names)
     return names
 
 
 def record(name: str, run: Run, path: Path) -> None:
-    """Measure every point of a run that ``path`` does not hold yet."""
+    """Measure every point of a run that ``path`` does not hold yet; each says what made it."""
+    made_by = provenance.fingerprint(run.chapter, run.function)
     done = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {"points": []}
-    made_by = fingerprint(run.chapter, run.function)
     if done["points"] and done["fingerprint"] != made_by:
         raise SystemExit(
-            f"{path.name} was made by other code than {run.chapter} shows; make it again: make runs NAME={name}"
+            f"{path.name} was begun by other code than {run.chapter} and the library hold now; make it again: "
+            f"make runs NAME={name}"
         )
     function = namespace(run.chapter)[run.function]
     for setting in run.settings:
         if any(point["settings"] == setting for point in done["points"]):
             continue
-        start, cpu = time.perf_counter(), time.process_time()
+        made, start, cpu = provenance.here(), time.perf_counter(), time.process_time()
         result = function(**setting)
         seconds = {
             "seconds": round(time.perf_counter() - start, 1),
             "process_seconds": round(time.process_time() - cpu, 1),
         }
-        done["points"].append({"settings": setting, **seconds, "result": result})
+        done["points"].append({"settings": setting, **seconds, "made": made, "result": result})
         print(name, setting, seconds, str(result)[:400], flush=True)
         content = {
             "name": name,
@@ -510,20 +488,21 @@ def record(name: str, run: Run, path: Path) -> None:
             "fingerprint": made_by,
             "date": datetime.date.today().isoformat(),
             "versions": runtime.describe(),
-            "processor": platform.processor() or platform.machine(),
+            "processor": provenance.processor(),
             "points": done["points"],
         }
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(gzip.compress(json.dumps(content, indent=1).encode(), mtime=0))
         os.replace(temporary, path)
+    provenance.adopt(name, run.chapter, run.function, "recorded", [])
 
 
-def prepare(kind: str, known: Iterable[str]) -> None:
+def prepare(kind: str, known: Iterable[str], names: Sequence[str] | None = None) -> None:
     """Set one thread unless told otherwise; refuse another preset than ``cpu``, and names that are not known."""
     if runtime.preset() != "cpu":
         raise SystemExit(f"{kind}s are made under the cpu preset, not {runtime.preset()}: set NEXTWORD_PRESET=cpu")
     runtime.set_threads(int(os.environ.get("NEXTWORD_THREADS", "1")))
-    unknown = sorted(set(sys.argv[1:]) - set(known))
+    unknown = sorted(set(sys.argv[1:] if names is None else names) - set(known))
     if unknown:
         raise SystemExit(f"no {kind} called {', '.join(unknown)}; there are: {', '.join(known)}")
 
@@ -531,9 +510,9 @@ def prepare(kind: str, known: Iterable[str]) -> None:
 def main() -> None:
     """Make the named runs again, or all that are incomplete."""
     prepare("recorded run", RUNS)
-    RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
+    provenance.RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or RUNS:
-        path = RUNS_FOLDER / f"{name}.json.gz"
+        path = provenance.RUNS_FOLDER / f"{name}.json.gz"
         if name in sys.argv[1:]:
             path.unlink(missing_ok=True)
         record(name, RUNS[name], path)

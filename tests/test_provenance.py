@@ -1,0 +1,226 @@
+"""A recorded run is bound to what it computes: cells, library, data. Words may change; an operator may not."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import provenance
+import record
+
+ROOT = Path(__file__).parents[1]
+
+CELLS = '''
+import math
+from nextword import small, plots
+from nextword.small import Model, unused
+
+width = 3
+other = 4
+
+def helper(x):
+    """Words."""
+    return math.pi * x  # a remark
+
+def f(seed):
+    model = Model(width)
+    plots.draw(model)
+    return helper(model.score(seed)) + small.scale(seed)
+
+def g(seed):
+    return f(seed) + other
+'''
+SMALL = '''
+"""A module."""
+from nextword import ground
+SIZE: int = 7
+
+def scale(x: int) -> int:
+    """Words."""
+    if x < 0:
+        raise ValueError(f"x={x} is below 0")
+    return ground.twice(x)  # why
+
+class Model:
+    def __init__(self, width):
+        self.width = width
+
+    def score(self, x):
+        return self.inner(x) + SIZE
+
+    def inner(self, x):
+        return x + self.width
+
+    def never(self):
+        return 1
+
+def unused():
+    return 2
+'''
+GROUND = "def twice(x):\n    return 2 * x\n\ndef thrice(x):\n    return 3 * x\n"
+
+
+@pytest.fixture
+def made_by(tmp_path):
+    """A function that gives the fingerprint of ``f`` for these three sources."""
+    (tmp_path / "plots.py").write_text("def draw(x):\n    pass\n")
+
+    def parts(cells=CELLS, small=SMALL, ground=GROUND, function="f"):
+        (tmp_path / "small.py").write_text(small)
+        (tmp_path / "ground.py").write_text(ground)
+        return provenance.reached(cells, function, tmp_path)
+
+    return parts
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"small": SMALL.replace("# why", "# another remark")},
+        {"small": SMALL.replace('"""Words."""', '"""Other words."""')},
+        {"small": SMALL.replace("x: int) -> int", "x)").replace("SIZE: int", "SIZE: float")},
+        {"small": SMALL.replace("is below 0", "is too small")},
+        {"small": SMALL.replace("return 1", "return 5").replace("return 2", "return 6")},
+        {"ground": GROUND.replace("3 * x", "x * 3")},
+        {"cells": CELLS.replace("other = 4", "other = 5")},
+        {"cells": CELLS.replace("# a remark", "").replace('    """Words."""\n', "")},
+    ],
+)
+def test_what_no_result_depends_on_leaves_the_fingerprint(made_by, changed):
+    assert made_by(**changed) == made_by()
+
+
+@pytest.mark.parametrize(
+    "changed, where",
+    [
+        ({"cells": CELLS.replace("width = 3", "width = 5")}, "cells.width"),
+        ({"cells": CELLS.replace("pi * x", "pi + x")}, "cells.helper"),
+        ({"cells": CELLS.replace("import math", "import cmath as math")}, "cells.math"),
+        ({"small": SMALL.replace("x + self.width", "x - self.width")}, "small.Model.inner"),
+        ({"small": SMALL.replace("SIZE: int = 7", "SIZE: int = 8")}, "small.SIZE"),
+        ({"small": SMALL.replace("x < 0", "x <= 0")}, "small.scale"),
+        ({"small": SMALL + "\nSIZE += 1\n"}, "small"),
+        ({"ground": GROUND.replace("2 * x", "2 + x")}, "ground.twice"),
+    ],
+)
+def test_one_operator_changes_it_and_is_named(made_by, changed, where):
+    before, after = made_by(), made_by(**changed)
+    assert {k for k in {*before, *after} if before.get(k) != after.get(k)} == {where}
+
+
+def test_a_method_counts_once_somebody_speaks_of_it(made_by):
+    assert "small.Model.never" not in made_by()
+    assert "small.Model.never" in made_by(cells=CELLS.replace("return helper", "model.never()\n    return helper"))
+
+
+def test_data_sets_and_bundled_models_count_where_they_are_named():
+    parts = provenance.parts_of("2018_gpt1", "record")
+    assert {"data set trec", "data set boolq", "model gpt2_medium"} <= set(parts)
+    assert "data set web_bible" not in parts and "model gnmt_en_es" not in parts
+
+
+def test_the_fingerprint_reaches_what_the_recorded_functions_compute():
+    parts = provenance.parts_of("2022_instructgpt", "record")
+    for name in (
+        "ppo.ppo_loss",
+        "rlhf.shape_rewards",
+        "decoder.Decoder",
+        "attention.MultiHeadAttention",
+        "training.fit",
+    ):
+        assert name in parts, name
+    with pytest.raises(ValueError, match="no cell tagged recorded defines nothing"):
+        provenance.parts_of("2022_instructgpt", "nothing")
+
+
+def test_other_versions_of_python_give_the_same_fingerprint(made_by):
+    newer = shutil.which("python3.13") or "/usr/bin/python3"
+    if not Path(newer).exists() or newer == sys.executable:
+        pytest.skip("no second Python here")
+    script = (
+        "import ast, inspect, sys\n"
+        f"source = open({str(ROOT / 'tools/provenance.py')!r}).read()\n"
+        "tree = ast.parse(source)\n"
+        "names = ('_Bare', '_bare', '_dump')\n"
+        "kept = [n for n in tree.body if getattr(n, 'name', '') in names]\n"
+        "space = {'ast': ast}\n"
+        "exec(compile(ast.Module([ast.parse('from __future__ import annotations').body[0], *kept], []), 'x', 'exec'), space)\n"
+        "print(space['_dump'](space['_bare'](sys.stdin.read())))\n"
+    )
+    for path in ("attention.py", "tokenizers.py", "rlhf.py"):
+        source = (ROOT / "lib/nextword" / path).read_text()
+        run = {"input": source, "capture_output": True, "text": True}
+        done = subprocess.run([newer, "-c", script], **run)
+        if "version" in done.stderr:
+            pytest.skip(done.stderr)
+        assert done.stdout.strip() == provenance._dump(provenance._bare(source)), path
+
+
+# Repeating ---------------------------------------------------------------------------------------------------------
+
+
+def run(*values, arms=("a", "b")):
+    points = [
+        {"settings": {"kind": arm, "seed": seed}, "seconds": 9.0 - seed, "result": {"score": value, "seconds": seed}}
+        for arm, row in zip(arms, values, strict=True)
+        for seed, value in enumerate(row)
+    ]
+    return {"points": points}
+
+
+def test_the_cheapest_point_of_every_arm_is_repeated():
+    rows = [{"settings": {"kind": k, "steps": s, "seed": 0}, "seconds": s} for k in "ab" for s in (30, 10, 20)]
+    assert [p["settings"]["steps"] for p in provenance.cheapest({"points": rows})] == [10, 10]
+
+
+def test_a_tolerance_sees_a_tenth_of_the_effect_and_never_more_than_the_seeds_spread():
+    wide = run([10.0, 14.0, 18.0], [50.0, 54.0, 58.0])
+    assert provenance.tolerances(wide, {".score"}) == {".score": pytest.approx(4.0)}  # a tenth of 40, the spread is 4
+    narrow = run([10.0, 10.1, 10.2], [50.0, 50.1, 50.2])
+    assert provenance.tolerances(narrow, {".score"}) == {".score": pytest.approx(0.1)}
+    assert provenance.tolerances(run([2.0], arms=("a",)), {".score"}) == {".score": pytest.approx(2e-3)}
+
+
+def test_a_repetition_beyond_the_tolerance_does_not_agree():
+    whole = run([10.0, 14.0, 18.0], [50.0, 54.0, 58.0])
+    point = whole["points"][0]
+    assert provenance.compare(whole, point, {"score": 10.0, "seconds": 99})["agrees"]
+    assert provenance.compare(whole, point, {"score": 13.9, "seconds": 99})["agrees"]
+    says = provenance.compare(whole, point, {"score": 14.1, "seconds": 99})
+    assert not says["agrees"] and says["worst"]["where"] == ".score"
+    assert not provenance.compare(whole, point, {"other": 10.0})["agrees"]
+    assert not provenance.compare(whole, point, {"score": float("nan")})["agrees"]
+
+
+def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
+    whole = run([1.0, 2.0], [3.0, 4.0])
+    monkeypatch.setattr(provenance, "read_run", lambda name: whole)
+    monkeypatch.setattr(provenance, "LEDGER", tmp_path / "provenance.json")
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "1"})
+    assert provenance.state("x", "c", "f")[0] == "unverified"
+    provenance.adopt("x", "c", "f", "recorded", [])
+    assert provenance.state("x", "c", "f") == ("fits", "")
+    whole["points"][0]["result"]["score"] = 1.5
+    assert provenance.state("x", "c", "f")[0] == "stale"
+    whole["points"][0]["result"]["score"] = 1.0
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "2"})
+    what, why = provenance.state("x", "c", "f")
+    assert what == "stale" and "cells.f" in why
+    provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
+    assert provenance.state("x", "c", "f")[0] == "fits"
+    stored = json.loads((tmp_path / "provenance.json").read_text())["x"]["fits"]
+    assert [fit["how"] for fit in stored] == ["recorded", "verified"]
+
+
+def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_shows():
+    from nextword import data
+
+    for name, plan in record.RUNS.items():
+        stored = data.load_run(name)
+        assert stored["versions"]["preset"] == "cpu"
+        assert [p["settings"] for p in stored["points"]] == plan.settings, f"{name} is incomplete: make runs"
+        assert provenance.parts_of(plan.chapter, plan.function)

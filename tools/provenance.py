@@ -1,0 +1,499 @@
+"""What made a recorded run: its fingerprint over cells and library, who repeated it, and whether today's code still fits.
+
+A run's fingerprint covers what the recorded function computes and nothing else: every function, class, constant and
+statement of the chapter's cells tagged ``recorded`` and of ``nextword`` that it reaches, the hashes of the data sets and
+of the bundled models that those name. Comments, docstrings, annotations and the words of error messages do not count; an
+operator does. Figures and verdicts (``plots``, ``claims``) are made of results, so they do not count either.
+
+    python tools/provenance.py                    say which runs no longer fit, and why
+    python tools/provenance.py --verify           repeat the cheapest point of every arm of those, with the same seed
+    python tools/provenance.py --verify NAME ...  of these runs, whether they fit or not
+
+A repeated point that agrees gives the run the new fingerprint, with date, commit and processor, in
+``bundled/runs/provenance.json``. One that differs leaves the run stale: record it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import functools
+import gzip
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import chapters
+from nextword import data, runtime
+
+RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
+MODELS_FOLDER = chapters.LIBRARY / "bundled" / "models"
+LEDGER = RUNS_FOLDER / "provenance.json"
+NO_RESULTS = ("plots", "claims")
+TIMES = ("seconds",)
+"""Results that no repetition can equal."""
+
+Names = dict[str, list[ast.stmt]]
+
+
+# The fingerprint ------------------------------------------------------------------------------------------------------
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes out of a syntax tree what no result depends on: docstrings, annotations, the words of errors."""
+
+    def _body(self, node: Any) -> Any:
+        self.generic_visit(node)
+        if node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+    visit_ClassDef = visit_Module = _body
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        node.returns = None
+        return self._body(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        self.generic_visit(node)
+        node.annotation = ast.Constant(None)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(kind, None)
+
+
+def _bare(source: str) -> ast.Module:
+    tree: ast.Module = _Bare().visit(ast.parse(source))
+    return tree
+
+
+class _Module:
+    """One module of the library, taken apart: its definitions by name, what its imports stand for, and the rest."""
+
+    def __init__(self, source: str, known: set[str]) -> None:
+        self.names: Names = {}
+        self.loose: list[ast.stmt] = []
+        self.imports: dict[str, tuple[str, str]] = {}
+        tree = _bare(source)
+        for statement in tree.body:
+            if isinstance(statement, (ast.Import, ast.ImportFrom)) or _is_main(statement):
+                continue
+            for name in _defined(statement) or [""]:
+                (self.names.setdefault(name, []) if name else self.loose).append(statement)
+        for node in ast.walk(tree):  # also those inside functions
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                for alias in node.names:
+                    origin = f"{getattr(node, 'module', None) or ''}.{alias.name}"
+                    self.names.setdefault(alias.asname or alias.name.split(".")[0], []).append(
+                        ast.Expr(ast.Constant(origin))
+                    )
+            if isinstance(node, ast.ImportFrom) and node.module == "nextword":
+                self.imports |= {a.asname or a.name: (a.name, "") for a in node.names if a.name in known}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nextword."):
+                module = (node.module or "").removeprefix("nextword.")
+                self.imports |= {a.asname or a.name: (module, a.name) for a in node.names if module in known}
+            elif isinstance(node, ast.Import):
+                ours = [a for a in node.names if a.name.startswith("nextword.")]
+                self.imports |= {a.asname or a.name: (a.name.removeprefix("nextword."), "") for a in ours}
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement at the top of a module defines, none where it does anything else."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    if isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    flat = [t for target in targets for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [t.id for t in flat if isinstance(t, ast.Name)] if all(isinstance(t, ast.Name) for t in flat) else []
+
+
+class _Reach:
+    """Everything that a source reaches in the library: definitions by (module, name), and the names it speaks of."""
+
+    def __init__(self, folder: Path) -> None:
+        known = {path.stem for path in folder.glob("*.py")} - {*NO_RESULTS}
+        self.modules = {name: _Module((folder / f"{name}.py").read_text(encoding="utf8"), known) for name in known}
+        self.found: dict[tuple[str, str], list[ast.stmt]] = {}
+        self.spoken: set[str] = set()  # attributes and strings: methods are looked up by them
+        self.strings: set[str] = set()
+        self.waiting: list[tuple[str, str, ast.ClassDef, ast.stmt]] = []  # methods nobody has spoken of yet
+
+    def add(self, tree: ast.AST, imports: dict[str, tuple[str, str]], home: str) -> None:
+        """Follow the names of a tree that stands in module ``home``."""
+        within_attribute: set[int] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                self._speak(node.attr)
+                if isinstance(node.value, ast.Name) and imports.get(node.value.id, ("", "x"))[1] == "":
+                    within_attribute.add(id(node.value))
+                    self.define(imports[node.value.id][0], node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self.strings.add(node.value)
+                self._speak(node.value)
+            elif isinstance(node, ast.keyword) and node.arg:
+                self._speak(node.arg)
+            elif isinstance(node, ast.Name) and id(node) not in within_attribute:
+                if node.id in imports:
+                    module, name = imports[node.id]
+                    self.define(module, name) if name else self._whole(module)
+                else:
+                    self.define(home, node.id)
+
+    def define(self, module: str, name: str) -> None:
+        """Reach one definition of a module, and what its own statements do when it is imported."""
+        if module not in self.modules:
+            return
+        this = self.modules[module]
+        if (module, "") not in self.found:
+            self.found[module, ""] = this.loose
+            for statement in this.loose:
+                self.add(statement, this.imports, module)
+        if name in this.imports:
+            self.define(*this.imports[name]) if this.imports[name][1] else self._whole(this.imports[name][0])
+        if name not in this.names or (module, name) in self.found:
+            return
+        self.found[module, name] = this.names[name]
+        if (module, name) == ("data", "SOURCES"):
+            return  # each data set counts by itself, where it is named
+        for statement in this.names[name]:
+            if isinstance(statement, ast.ClassDef):
+                self._class(module, statement)
+            else:
+                self.add(statement, this.imports, module)
+
+    def _class(self, module: str, statement: ast.ClassDef) -> None:
+        kept = []
+        for part in statement.body:
+            if isinstance(part, ast.FunctionDef) and not _called_unseen(part.name) and part.name not in self.spoken:
+                self.waiting.append((module, statement.name, statement, part))
+            else:
+                kept.append(part)
+        shell = ast.ClassDef(statement.name, statement.bases, statement.keywords, kept, statement.decorator_list)
+        self.found[module, statement.name] = [shell]
+        self.add(shell, self.modules[module].imports, module)
+
+    def _speak(self, name: str) -> None:
+        if name in self.spoken:
+            return
+        self.spoken.add(name)
+        due = [row for row in self.waiting if row[3].name == name]  # type: ignore[attr-defined]  # only functions wait
+        self.waiting = [row for row in self.waiting if row not in due]
+        for module, owner, _, part in due:
+            self.found[module, f"{owner}.{name}"] = [part]
+            self.add(part, self.modules[module].imports, module)
+
+    def _whole(self, module: str) -> None:
+        for name in list(self.modules[module].names) if module in self.modules else ():
+            self.define(module, name)
+
+
+def _called_unseen(name: str) -> bool:
+    """Return whether Python or torch may call a method that no code of ours names."""
+    return (name.startswith("__") and name.endswith("__")) or name == "forward" or hasattr(nn.Module, name)
+
+
+def recorded_code(chapter: str) -> list[str]:
+    """Return the sources of the chapter's cells tagged ``recorded``."""
+    cells = chapters.read(chapter).cells
+    return [c.source for c in cells if c.cell_type == "code" and "recorded" in c.metadata.get("tags", [])]
+
+
+def reached(code: str, function: str, folder: Path = chapters.LIBRARY) -> dict[str, str]:
+    """Return a hash for each thing that ``function``, defined in ``code``, reaches.
+
+    These are definitions of the code itself (``cells.``) and of the library, data sets and bundled models.
+    """
+    reach = _Reach(folder)
+    reach.modules["cells"] = _Module(code, set(reach.modules))
+    reach.define("cells", function)
+    parts = {}
+    for (module, name), statements in reach.found.items():
+        if statements and (module, name) != ("data", "SOURCES"):
+            parts[f"{module}.{name}" if name else module] = _hash("\n".join(map(_dump, statements)))
+    for name, source in data.SOURCES.items():
+        if name in reach.strings:
+            parts[f"data set {name}"] = _hash(f"{source.archive.sha256} {source.members}")
+    for path in sorted((folder / "bundled" / "models").glob("*/model.safetensors")):
+        model = path.parent.name
+        if any(s == model or (s.endswith("_") and model.startswith(s)) for s in reach.strings):
+            parts[f"model {model}"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return dict(sorted(parts.items()))
+
+
+def _dump(node: Any) -> str:
+    """Return a syntax tree as text that is the same under every version of Python, which ``ast.dump`` is not."""
+    if isinstance(node, ast.AST):
+        kept = {k: v for k, v in ast.iter_fields(node) if v not in (None, []) and k not in ("ctx", "kind")}
+        return f"{type(node).__name__}({', '.join(f'{k}={_dump(v)}' for k, v in kept.items())})"
+    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def parts_of(chapter: str, function: str) -> dict[str, str]:
+    """Return the parts of the fingerprint of a recorded function.
+
+    Raises:
+        ValueError: no cell tagged ``recorded`` defines it.
+    """
+    parts = reached("\n".join(recorded_code(chapter)), function)
+    if f"cells.{function}" not in parts:
+        raise ValueError(f"{chapter}: no cell tagged recorded defines {function}")
+    return parts
+
+
+def fingerprint(chapter: str, function: str) -> str:
+    """Return one hash over all that a recorded function computes."""
+    return _hash(json.dumps(parts_of(chapter, function)))
+
+
+# What is on file -------------------------------------------------------------------------------------------------------
+
+
+def read_ledger() -> dict[str, Any]:
+    """Return the provenance of all recorded runs by name."""
+    stored: dict[str, Any] = json.loads(LEDGER.read_text(encoding="utf8")) if LEDGER.is_file() else {}
+    return stored
+
+
+def write_ledger(content: dict[str, Any]) -> None:
+    """Write the provenance of all recorded runs, at once or not at all."""
+    temporary = LEDGER.with_suffix(".tmp")
+    temporary.write_text(
+        json.dumps(dict(sorted(content.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf8"
+    )
+    os.replace(temporary, LEDGER)
+
+
+def read_run(name: str) -> dict[str, Any]:
+    """Return a recorded run from this checkout."""
+    run: dict[str, Any] = json.loads(gzip.decompress((RUNS_FOLDER / f"{name}.json.gz").read_bytes()))
+    return run
+
+
+def digest(run: dict[str, Any]) -> str:
+    """Return a hash of a run's settings and results, so that a number edited by hand is noticed."""
+    return _hash(json.dumps([[p["settings"], p["result"]] for p in run["points"]], sort_keys=True))
+
+
+def here(threads: str | None = None) -> dict[str, Any]:
+    """Return what made a point besides its settings: commit, changes not committed, time, processor, versions."""
+    git = {"cwd": chapters.ROOT, "capture_output": True, "text": True}
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **git).stdout.strip()  # type: ignore[call-overload]
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno", "lib", "chapters"], **git).stdout  # type: ignore[call-overload]
+    versions = runtime.describe()
+    return {
+        "commit": commit or "no history",
+        "dirty": bool(changed.strip()),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "processor": processor(),
+        **({k: versions[k] for k in ("device", "precision", "threads", "python", "torch", "numpy")}),
+    }
+
+
+@functools.cache
+def processor() -> str:
+    """Return the processor's model, and whether it computes in bfloat16."""
+    name = platform.processor() or platform.machine()
+    with_model = Path("/proc/cpuinfo")
+    if with_model.is_file():
+        text = with_model.read_text(encoding="utf8", errors="replace")
+        facts = {k: re.search(rf"^{k}\s*: (.*)$", text, re.M) for k in ("model name", "cpu family", "model")}
+        name = " ".join(f"{k} {m[1]}" if k != "model name" else m[1] for k, m in facts.items() if m) or name
+    return name
+
+
+def state(name: str, chapter: str, function: str) -> tuple[str, str]:
+    """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit."""
+    row = read_ledger().get(name)
+    if row is None:
+        return "unverified", "it was recorded before provenance was kept, and has not been repeated since"
+    if row["digest"] != digest(read_run(name)):
+        return "stale", "its file has been changed since it was recorded or verified"
+    now, known = parts_of(chapter, function), row["fits"]
+    if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
+        return "fits", ""
+    before = known[-1]["parts"]
+    changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+    return (
+        "stale",
+        f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}",
+    )
+
+
+# Repeating -------------------------------------------------------------------------------------------------------------
+
+
+def arm(settings: dict[str, Any]) -> str:
+    """Return which arm of an experiment a point belongs to: its settings without their numbers, which are sizes.
+
+    Example:
+        >>> arm({"kind": "masked", "steps": 3000, "seed": 0, "warm": False})
+        'kind=masked, seed, steps, warm=False'
+    """
+    kept = {k: "" if isinstance(v, (int, float)) and not isinstance(v, bool) else f"={v}" for k, v in settings.items()}
+    return ", ".join(f"{k}{kept[k]}" for k in sorted(kept))
+
+
+def cheapest(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return of each arm of a run the point that took the least time."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for point in run["points"]:
+        arms.setdefault(arm(point["settings"]), []).append(point)
+    return [min(points, key=lambda p: p.get("process_seconds", p["seconds"])) for points in arms.values()]
+
+
+def numbers(result: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Return all numbers of a result with their place in it; times and texts are left out."""
+    if isinstance(result, dict):
+        for key, value in result.items():
+            if key not in TIMES:
+                yield from numbers(value, f"{path}.{key}")
+    elif isinstance(result, list):
+        for i, value in enumerate(result):
+            yield from numbers(value, f"{path}[{i}]")
+    elif isinstance(result, (int, float)) and result is not None:
+        yield path or ".", float(result)
+
+
+def tolerances(run: dict[str, Any], paths: set[str]) -> dict[str, float]:
+    """Return how far each number of a run may move when another machine repeats its point with the same seed.
+
+    A tenth of the effect, taken as the range of the arms' means, and never more than one standard deviation over seeds;
+    where a run has neither arms nor seeds, a thousandth of the number. Rounding to six digits is always allowed.
+    """
+    rows: dict[str, dict[str, list[float]]] = {}
+    for point in run["points"]:
+        same = json.dumps({k: v for k, v in point["settings"].items() if k != "seed"}, sort_keys=True)
+        for path, value in numbers(point["result"]):
+            if path in paths:
+                rows.setdefault(path, {}).setdefault(same, []).append(value)
+    found = {}
+    for path in paths:
+        arms = list(rows[path].values())
+        means = [statistics.mean(values) for values in arms]
+        spreads = [statistics.stdev(values) for values in arms if len(values) > 1]
+        limits = [(max(means) - min(means)) / 10] if len(means) > 1 else []
+        limits += [math.sqrt(statistics.mean([s * s for s in spreads]))] if spreads else []
+        size = max(abs(x) for values in arms for x in values)
+        found[path] = max(min(limits) if limits else 1e-3 * size, 1e-6 * size)
+    return found
+
+
+def compare(run: dict[str, Any], point: dict[str, Any], result: Any) -> dict[str, Any]:
+    """Return how a repeated result differs from the recorded one, number by number.
+
+    ``agrees`` says that every number lies within its tolerance, and that there are as many of them.
+    """
+    old, new = dict(numbers(point["result"])), dict(numbers(json.loads(json.dumps(result))))
+    allowed = tolerances(run, set(old))
+    outside = [k for k in old if k in new and not abs(new[k] - old[k]) <= allowed[k]]
+    differs = [k for k in old if k in new and new[k] != old[k]]
+    worst = max(differs, key=lambda k: abs(new[k] - old[k]) / allowed[k], default=None)
+    says: dict[str, Any] = {"settings": point["settings"], "agrees": not outside and set(old) == set(new)}
+    says |= {"numbers": len(old), "different": len(differs), "outside": len(outside)}
+    if worst is not None:
+        says["worst"] = {"where": worst, "recorded": old[worst], "repeated": new[worst], "tolerance": allowed[worst]}
+    return says
+
+
+def verify(names: list[str], log: Path) -> int:
+    """Repeat the cheapest point of every arm of these runs; give those that agree today's fingerprint."""
+    from record import RUNS, namespace  # tools/record.py imports this module
+
+    failed = 0
+    for name in names:
+        run, plan = read_run(name), RUNS[name]
+        function, rows = None, []
+        for point in cheapest(run):
+            earlier = _already(log, name, point["settings"], fingerprint(plan.chapter, plan.function))
+            if earlier is None:
+                function = function or namespace(plan.chapter)[plan.function]
+                made, start = here(), time.process_time()
+                result = function(**point["settings"])
+                seconds = round(time.process_time() - start, 1)
+                earlier = {**compare(run, point, result), "process_seconds": seconds, **made}
+                with open(log, "a", encoding="utf8") as file:
+                    key = {"run": name, "fingerprint": fingerprint(plan.chapter, plan.function)}
+                    file.write(json.dumps({**key, **earlier, "result": result}) + "\n")
+            rows.append({k: v for k, v in earlier.items() if k not in ("result", "run", "fingerprint")})
+            print(name, {k: v for k, v in rows[-1].items() if k not in here()}, flush=True)
+        if all(row["agrees"] for row in rows):
+            adopt(name, plan.chapter, plan.function, "verified", rows)
+        else:
+            failed += 1
+            print(f"{name}: today's code gives other numbers; record it again: make runs NAME={name}", flush=True)
+    return failed
+
+
+def _already(log: Path, name: str, settings: dict[str, Any], made_by: str) -> dict[str, Any] | None:
+    """Return a repetition that an interrupted verification has written down."""
+    lines = log.read_text(encoding="utf8").splitlines() if log.is_file() else []
+    rows = [json.loads(line) for line in lines]
+    found = [r for r in rows if (r["run"], r["settings"], r["fingerprint"]) == (name, settings, made_by)]
+    return found[-1] if found else None
+
+
+def adopt(name: str, chapter: str, function: str, how: str, repeated: list[dict[str, Any]]) -> None:
+    """Write down that a run fits today's code, ``recorded`` or ``verified`` by it."""
+    ledger = read_ledger()
+    row = ledger.get(name, {})
+    fits = [] if how == "recorded" else row.get("fits", [])
+    for fit in fits:
+        fit.pop("parts", None)  # only the latest says what it was made of
+    fit = {"fingerprint": fingerprint(chapter, function), "how": how, "date": datetime.date.today().isoformat()}
+    fits.append({**fit, "repeated": repeated, "parts": parts_of(chapter, function)})
+    ledger[name] = {"function": f"{chapter}: {function}", "digest": digest(read_run(name)), "fits": fits}
+    write_ledger(ledger)
+
+
+def main() -> int:
+    """Say which runs fit, or repeat what does not."""
+    from record import RUNS, prepare
+
+    parser = argparse.ArgumentParser(description="Compare the recorded runs with the code that would make them today.")
+    parser.add_argument("names", nargs="*", help="recorded runs; all when empty")
+    parser.add_argument("--verify", action="store_true", help="repeat the cheapest point of every arm")
+    parser.add_argument("--log", type=Path, default=chapters.ROOT / "build" / "verified.jsonl")
+    arguments = parser.parse_args()
+    prepare("recorded run", RUNS, arguments.names)
+    states = {name: state(name, RUNS[name].chapter, RUNS[name].function) for name in arguments.names or RUNS}
+    if not arguments.verify:
+        for name, (what, why) in states.items():
+            print(f"{name:24s} {what:10s} {why}")
+        return 0
+    arguments.log.parent.mkdir(parents=True, exist_ok=True)
+    return verify([n for n, (what, _) in states.items() if arguments.names or what != "fits"], arguments.log)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
