@@ -174,7 +174,14 @@ def run(*values, arms=("a", "b")):
 
 def test_the_cheapest_point_of_every_arm_is_repeated():
     rows = [{"settings": {"kind": k, "steps": s, "seed": 0}, "seconds": s} for k in "ab" for s in (30, 10, 20)]
-    assert [p["settings"]["steps"] for p in provenance.cheapest({"points": rows})] == [10, 10]
+    assert [p["settings"]["steps"] for _, p in provenance.cheapest({"x": {"points": rows}})] == [10, 10]
+
+
+def test_runs_of_the_same_code_share_their_arms():
+    long = [{"settings": {"kind": k, "steps": 900, "seed": 0}, "seconds": 900} for k in "ab"]
+    short = [{"settings": {"kind": k, "steps": 9, "seed": 0}, "seconds": 9} for k in "ac"]
+    found = provenance.cheapest({"long": {"points": long}, "short": {"points": short}})
+    assert [(name, p["settings"]["kind"]) for name, p in found] == [("short", "a"), ("long", "b"), ("short", "c")]
 
 
 def test_a_tolerance_sees_a_tenth_of_the_effect_and_never_more_than_the_seeds_spread():

@@ -9,8 +9,9 @@ operator does. Figures and verdicts (``plots``, ``claims``) are made of results,
     python tools/provenance.py --verify           repeat the cheapest point of every arm of those, with the same seed
     python tools/provenance.py --verify NAME ...  of these runs, whether they fit or not
 
-A repeated point that agrees gives the run the new fingerprint, with date, commit and processor, in
-``bundled/runs/provenance.json``. One that differs leaves the run stale: record it again.
+Runs that one function made with one and the same code are repeated together: the cheapest point of an arm stands for that
+arm in all of them. Points that agree give these runs the new fingerprint, with date, commit and processor, in
+``bundled/runs/provenance.json``. One that differs leaves them stale: record them again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from nextword import data, runtime
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
 MODELS_FOLDER = chapters.LIBRARY / "bundled" / "models"
 LEDGER = RUNS_FOLDER / "provenance.json"
+STALE = "stale"
 NO_RESULTS = ("plots", "claims")
+_RUNS = "lib/nextword/bundled/runs"
 TIMES = ("seconds",)
 """Results that no repetition can equal."""
 
@@ -309,7 +312,9 @@ def here(threads: str | None = None) -> dict[str, Any]:
     """Return what made a point besides its settings: commit, changes not committed, time, processor, versions."""
     git = {"cwd": chapters.ROOT, "capture_output": True, "text": True}
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **git).stdout.strip()  # type: ignore[call-overload]
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno", "lib", "chapters"], **git).stdout  # type: ignore[call-overload]
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "-uno", "--", "lib", "chapters", f":!{_RUNS}"], **git
+    ).stdout  # type: ignore[call-overload]
     versions = runtime.describe()
     return {
         "commit": commit or "no history",
@@ -338,7 +343,7 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     if row is None:
         return "unverified", "it was recorded before provenance was kept, and has not been repeated since"
     if row["digest"] != digest(read_run(name)):
-        return "stale", "its file has been changed since it was recorded or verified"
+        return STALE, "its file has been changed since it was recorded or verified"
     now, known = parts_of(chapter, function), row["fits"]
     if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
         return "fits", ""
@@ -364,12 +369,13 @@ def arm(settings: dict[str, Any]) -> str:
     return ", ".join(f"{k}{kept[k]}" for k in sorted(kept))
 
 
-def cheapest(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return of each arm of a run the point that took the least time."""
-    arms: dict[str, list[dict[str, Any]]] = {}
-    for point in run["points"]:
-        arms.setdefault(arm(point["settings"]), []).append(point)
-    return [min(points, key=lambda p: p.get("process_seconds", p["seconds"])) for points in arms.values()]
+def cheapest(runs: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return of each arm of these runs the point that took the least time, with the name of its run."""
+    arms: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name, run in runs.items():
+        for point in run["points"]:
+            arms.setdefault(arm(point["settings"]), []).append((name, point))
+    return [min(row, key=lambda r: r[1].get("process_seconds", r[1]["seconds"])) for row in arms.values()]
 
 
 def numbers(result: Any, path: str = "") -> Iterator[tuple[str, float]]:
@@ -426,33 +432,52 @@ def compare(run: dict[str, Any], point: dict[str, Any], result: Any) -> dict[str
     return says
 
 
+def groups(names: list[str]) -> list[list[str]]:
+    """Return the runs in groups that one function made with the same code, as far as is known."""
+    from record import RUNS  # tools/record.py imports this module
+
+    ledger = read_ledger()
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name in names:
+        made_by = ledger[name]["fits"][-1]["fingerprint"] if name in ledger else name
+        found.setdefault((RUNS[name].chapter, RUNS[name].function, made_by), []).append(name)
+    return list(found.values())
+
+
 def verify(names: list[str], log: Path) -> int:
-    """Repeat the cheapest point of every arm of these runs; give those that agree today's fingerprint."""
-    from record import RUNS, namespace  # tools/record.py imports this module
+    """Repeat the cheapest point of every arm of these runs, group by group; give those that agree today's fingerprint."""
+    from record import RUNS, namespace
 
     failed = 0
-    for name in names:
-        run, plan = read_run(name), RUNS[name]
-        function, rows = None, []
-        for point in cheapest(run):
-            earlier = _already(log, name, point["settings"], fingerprint(plan.chapter, plan.function))
-            if earlier is None:
+    for group in groups(names):
+        plan, runs, rows, function = RUNS[group[0]], {name: read_run(name) for name in group}, [], None
+        made_by = fingerprint(plan.chapter, plan.function)
+        for name, point in cheapest(runs):
+            row = _already(log, name, point["settings"], made_by)
+            if row is None:
                 function = function or namespace(plan.chapter)[plan.function]
-                made, start = here(), time.process_time()
-                result = function(**point["settings"])
-                seconds = round(time.process_time() - start, 1)
-                earlier = {**compare(run, point, result), "process_seconds": seconds, **made}
+                row = {"run": name, "fingerprint": made_by, **_repeat(function, runs[name], point)}
                 with open(log, "a", encoding="utf8") as file:
-                    key = {"run": name, "fingerprint": fingerprint(plan.chapter, plan.function)}
-                    file.write(json.dumps({**key, **earlier, "result": result}) + "\n")
-            rows.append({k: v for k, v in earlier.items() if k not in ("result", "run", "fingerprint")})
+                    file.write(json.dumps(row) + "\n")
+            rows.append({k: v for k, v in row.items() if k not in ("result", "fingerprint")})
             print(name, {k: v for k, v in rows[-1].items() if k not in here()}, flush=True)
         if all(row["agrees"] for row in rows):
-            adopt(name, plan.chapter, plan.function, "verified", rows)
+            for name in group:
+                adopt(name, plan.chapter, plan.function, "verified", rows)
         else:
             failed += 1
-            print(f"{name}: today's code gives other numbers; record it again: make runs NAME={name}", flush=True)
+            print(
+                f"{', '.join(group)}: today's code gives other numbers; make runs NAME=… records them again", flush=True
+            )
     return failed
+
+
+def _repeat(function: Any, run: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
+    """Measure a point again; return how it compares, what made it, and the result."""
+    made, start = here(), time.process_time()
+    result = function(**point["settings"])
+    seconds = round(time.process_time() - start, 1)
+    return {**compare(run, point, result), "process_seconds": seconds, **made, "result": result}
 
 
 def _already(log: Path, name: str, settings: dict[str, Any], made_by: str) -> dict[str, Any] | None:
@@ -466,11 +491,12 @@ def _already(log: Path, name: str, settings: dict[str, Any], made_by: str) -> di
 def adopt(name: str, chapter: str, function: str, how: str, repeated: list[dict[str, Any]]) -> None:
     """Write down that a run fits today's code, ``recorded`` or ``verified`` by it."""
     ledger = read_ledger()
-    row = ledger.get(name, {})
-    fits = [] if how == "recorded" else row.get("fits", [])
+    fits = [] if how == "recorded" else ledger.get(name, {}).get("fits", [])
+    made_by = fingerprint(chapter, function)
+    fits = [fit for fit in fits if fit["fingerprint"] != made_by or fit["how"] == "recorded"]
     for fit in fits:
         fit.pop("parts", None)  # only the latest says what it was made of
-    fit = {"fingerprint": fingerprint(chapter, function), "how": how, "date": datetime.date.today().isoformat()}
+    fit = {"fingerprint": made_by, "how": how, "date": datetime.date.today().isoformat(), **here()}
     fits.append({**fit, "repeated": repeated, "parts": parts_of(chapter, function)})
     ledger[name] = {"function": f"{chapter}: {function}", "digest": digest(read_run(name)), "fits": fits}
     write_ledger(ledger)
