@@ -1,15 +1,19 @@
 """Gather the verdicts of all executed chapters into build/claims.json and check them against the ledger.
 
-Every claim of an existing chapter must have been recorded, its verdict must be the expected one, its number must lie in
-the band of the calibration, the chapter must keep its budget, and no sentence may type a number that a claim measures.
-With CI=true any of these stops the build; elsewhere they are printed and the book is built all the same, since another
-machine or another size may rightly give other numbers.
+A chapter's numbers are taken, its verdicts are not: each is judged here once more by the criterion of claims.toml, with
+the state of the recorded runs behind it. Every claim of an existing chapter must have been recorded, its verdict must be
+the expected one, its number must lie in the band of the calibration, no recorded run may be stale and no live point may
+contradict the recorded one that it repeats, what is frozen of a claim must be what its history says, the chapter must
+keep its budget, and no sentence may type a number that a claim measures. With CI=true any fault stops the build;
+elsewhere they are printed and the book is built all the same, since another machine or another size may rightly give
+other numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import re
@@ -19,8 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import chapters
+import provenance
+import registration
 from nextword import claims
-from nextword.claims import Claim
+from nextword.claims import Claim, Repeat, Verdict
+
+FORMAT = 2
+"""Version of build/claims.json; chapters/_static/claims.schema.json describes it."""
 
 
 def records(notebook: Any) -> list[dict[str, Any]]:
@@ -36,11 +45,95 @@ def check_recorded(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, C
         f"{chapter}: claim {claim.id} stands in claims.toml but was not recorded. "
         f'Call claims.record("{claim.id}", measured) in the chapter, or remove the claim with a reason.'
         for claim in ledger.values()
-        if claim.chapter == chapter and counts[claim.id] == 0
+        if claim.chapter == chapter and counts[claim.id] == 0 and not claim.withdrawn
     ]
     faults += [f"{chapter}: claim {id} was recorded {n} times; once is right." for id, n in counts.items() if n > 1]
     foreign = [id for id in counts if ledger.get(id) and ledger[id].chapter != chapter]
     return faults + [f"{chapter}: claim {id} belongs to chapter {ledger[id].chapter}." for id in foreign]
+
+
+def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
+    """Return the row of build/claims.json for what a chapter measured: the numbers are its own, the rest the ledger's."""
+    pair = row["interval"] and (float(row["interval"][0]), float(row["interval"][1]))
+    again = row["repeat"] and Repeat(
+        row["repeat"]["quantity"],
+        row["repeat"]["live"],
+        row["repeat"]["recorded"],
+        claims.tolerances().get(row["repeat"]["quantity"], 0.0),
+    )
+    busy = bool(row["busy"]) and claim.kind == "timing"
+    verdict = claims.judge(claim, row["measured"], interval=pair, repeat=again, preset=row["preset"], busy=busy)
+    values = row["values"] and tuple(row["values"])
+    given = {"std": row["std"], "interval": pair, "seeds": row["seeds"], "values": values, "note": row["note"]}
+    given |= {"band": claims.band(claim.id), "spread": claims.spread(claim.id), "repeat": again}
+    made = Verdict(claim, row["measured"], verdict, **given, preset=row["preset"], busy=busy)
+    result: dict[str, Any] = json.loads(json.dumps(made.to_dict()))
+    return result
+
+
+def check_honesty(chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str) -> list[str]:
+    """Return a message where a chapter's own verdict, preset or mean is not what its numbers give."""
+    faults = []
+    for before, row in zip(said, rows, strict=True):
+        if before["verdict"] != row["verdict"]:
+            faults.append(
+                f"{chapter}: claim {row['id']} says '{before['verdict']}', but {claims.number(row['measured'])} judged by "
+                f"the ledger ({row['criterion']}) is '{row['verdict']}'. The criterion stands in claims.toml alone: take "
+                "what replaces it out of the chapter."
+            )
+        if row["preset"] != preset:
+            faults.append(
+                f"{chapter}: claim {row['id']} was recorded under the preset {row['preset']!r} in a run under {preset!r}. "
+                "A chapter never sets its own preset."
+            )
+        mean = sum(row["values"]) / len(row["values"]) if row["values"] else row["measured"]
+        if row["std"] is not None and abs(mean - row["measured"]) > 1e-6 * max(1.0, abs(mean)):
+            faults.append(
+                f"{chapter}: claim {row['id']} gives {claims.number(row['measured'])} for seeds whose mean is "
+                f"{claims.number(mean)}."
+            )
+    return faults
+
+
+def check_states(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Return a message for each claim that a stale run decides, or that a live point contradicts."""
+    faults = []
+    for row in rows:
+        for name, (state, why) in row["runs_state"].items():
+            if state != "fits":
+                faults.append(
+                    f"{chapter}: claim {row['id']} rests on the recorded run {name}, which is {state}: {why}. Run `make "
+                    f"verify NAME={name}`; if it gives other numbers, `make runs NAME={name}`."
+                )
+        if row["repeat"] and not row["repeat"]["agrees"]:
+            again = row["repeat"]
+            faults.append(
+                f"{chapter}: claim {row['id']} is contradicted: {again['quantity']} was {claims.number(again['live'])} just "
+                f"now and {claims.number(again['recorded'])} when it was recorded with the same seed; the tolerance is "
+                f"{claims.number(again['tolerance'])}. Find out what changed."
+            )
+    return faults
+
+
+@functools.cache
+def run_state(name: str) -> tuple[str, str]:
+    """Return the state of a recorded run, and the reason where it does not fit today's code."""
+    from record import RUNS
+
+    if name not in RUNS:
+        return provenance.STALE, "tools/record.py does not know it"
+    return provenance.state(name, RUNS[name].chapter, RUNS[name].function)
+
+
+def complete(rows: list[dict[str, Any]], known: dict[str, Any]) -> None:
+    """Add to each row when its claim was registered and the state of its runs; a stale run makes the claim stale."""
+    for row in rows:
+        row["registered"] = known[row["id"]].to_dict() if row["id"] in known else {"when": "unknown"}
+        row["runs_state"] = {name: list(run_state(name)) for name in row["runs"]}
+        if any(state == provenance.STALE for state, _ in row["runs_state"].values()):
+            row["verdict"] = claims.STALE
+        row["bet"] = claims.bet(row)
+        row["text"] = claims.measured_text(row)
 
 
 def check_verdicts(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, Claim]) -> list[str]:
@@ -54,7 +147,15 @@ def check_verdicts(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, C
                 f"{chapter}: claim {claim.id} has no `expected` yet. Run `make calibrate NAME={chapter}` and write in "
                 "claims.toml what it found."
             )
-        elif expected != claims.BY_MACHINE and row["verdict"] not in (expected, "not judged"):
+        elif row["verdict"] in (claims.STALE, claims.CONTRADICTED):
+            continue  # check_states says so
+        elif row["verdict"] == "not judged" and claim.kind != "timing":
+            faults.append(
+                f"{chapter}: claim {claim.id} was not judged. Only a speed on a busy machine may stay without verdict."
+            )
+        elif expected in (claims.BY_MACHINE, claims.UNCALIBRATED):
+            continue
+        elif row["verdict"] not in (expected, "not judged"):
             faults.append(
                 f"{chapter}: claim {claim.id} was expected to be '{expected}' and is '{row['verdict']}' "
                 f"(measured {claims.number(row['measured'])}; criterion: {claim.criterion}). Either the library or the "
@@ -115,12 +216,37 @@ def check_budget(chapter: str, run: dict[str, Any]) -> list[str]:
     ]
 
 
+_DIRECTION = re.compile(
+    r"\b(gains?|gained|loses?|lost|(?:lower|higher|falls?|fell|rises?|rose|ahead|behind|short|differs?|differed) by)\s+"
+    r"\{claim\}`([^`:]+)`"
+)
+
+
+def check_signs(chapter: str, text: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a message where a sentence gives a direction in words and a minus sign besides."""
+    return [
+        f"{chapter}: the text says '{word} {{claim}}`{id}`', and the number has a minus sign. Write {{claim}}`{id}:size`."
+        for word, id in _DIRECTION.findall(text)
+        if id in rows and rows[id]["measured"] < 0
+    ]
+
+
+def history() -> tuple[dict[str, Any], list[str]]:
+    """Return what the history says of each claim, and what is wrong with the ledger beside it."""
+    try:
+        known = registration.of_this_book()
+    except registration.NoHistory as error:
+        return {}, [f"claims.toml: when claims were registered cannot be said: {error}."]
+    return dict(known), registration.faults(claims.ledger(), known)
+
+
 def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the contents of build/claims.json and all faults."""
     ledger = claims.ledger()
     unplaced = {claim.chapter for claim in ledger.values()} - set(chapters.BUDGET_SECONDS)
     rows: list[dict[str, Any]] = []
-    faults = [
+    known, faults = history()
+    faults += [
         f"claims.toml names the chapter {name}, which tools/chapters.py does not know." for name in sorted(unplaced)
     ]
     runs: dict[str, Any] = {}
@@ -132,19 +258,34 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
             faults.append(f"{chapter}: its executed copy {how}; run `make chapter NAME={chapter}`.")
             continue
         notebook = chapters.read(chapter, folder)
-        found = records(notebook)
+        said = [row for row in records(notebook) if row["id"] in ledger]
+        found = [judged(row, ledger[row["id"]]) for row in said]
         runs[chapter] = run
-        faults += check_recorded(chapter, found, ledger)
+        faults += check_recorded(chapter, found, ledger) + check_honesty(chapter, said, found, run["preset"])
+        complete(found, known)
         if run["preset"] != "smoke":
-            faults += check_verdicts(chapter, found, ledger) + check_bands(chapter, found)
-            faults += check_prose(chapter, notebook, found) + check_budget(chapter, run)
+            faults += check_states(chapter, found) + check_verdicts(chapter, found, ledger)
+            faults += check_bands(chapter, found) + check_budget(chapter, run)
+            faults += check_prose(chapter, notebook, found)
         rows += found
-    meta = {"date": datetime.date.today().isoformat(), "chapters": runs}
+    by_id = {row["id"]: row for row in rows}
+    for page in sorted([*chapters.CHAPTERS.glob("*.md"), *chapters.CHAPTERS.glob("*.ipynb")]):
+        faults += check_signs(page.stem, page.read_text(encoding="utf8"), by_id)
+    meta: dict[str, Any] = {"date": datetime.date.today().isoformat(), "chapters": runs}
     if runs:
         first = next(iter(runs.values()))
         meta |= {k: first[k] for k in ("device", "preset", "precision", "threads", "python", "torch", "numpy")}
         meta["seconds"] = {name: run["seconds"] for name, run in runs.items()}
-    return {"meta": meta, "claims": rows}, faults
+    gone = [_withdrawn(claim, known) for claim in ledger.values() if claim.withdrawn]
+    return {"format": FORMAT, "meta": meta, "claims": rows, "withdrawn": gone}, faults
+
+
+def _withdrawn(claim: Claim, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a claim that is judged no longer."""
+    row = {key: getattr(claim, key) for key in ("id", "chapter", "citation", "where", "statement", "quantity", "badge")}
+    row |= {key: getattr(claim, key) for key in ("criterion", "predicted", "expected", "withdrawn")}
+    row["registered"] = known[claim.id].to_dict() if claim.id in known else {"when": "unknown"}
+    return row
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """The claims ledger: every claim the book tests, its criterion, and the verdict on each measurement.
 
 ``claims.toml`` lists the claims. A chapter measures and calls ``record``; the criterion written in the list decides the
-verdict, never the chapter. ``calibration.json`` holds what earlier runs with other seeds, precisions and thread counts
-gave: the band in which a healthy run lies.
+verdict, never the chapter, and ``tools/collect.py`` judges once more from the numbers alone. ``calibration.json`` holds
+what runs of a chapter with other seeds, precisions and thread counts gave: the band in which a healthy live run lies.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ MIME = "application/vnd.nextword.claim+json"
 """The output type under which a verdict travels inside an executed notebook."""
 
 KINDS = ("measurement", "timing", "exact", "report")
+TESTS = ("replication", "bet")
+"""``replication``: the paper's own printed number or statement, with a criterion that the paper itself passes. ``bet``: a
+question, a threshold or a setting of this book."""
 VERDICTS = ("holds", "fails", "unresolved", "not judged", "reported")
+CONTRADICTED, STALE = "contradicted", "stale"
+"""What the build says instead of a verdict: a live point disagrees with the recorded one that it repeats; a recorded run
+was made by other code than today's."""
 BY_MACHINE = "by machine"
 """What ``expected`` says of a speed that meets its bar on one processor and misses it on another, with the reason."""
+UNCALIBRATED = "not calibrated"
+"""What ``expected`` says of a claim that was measured, but not yet with other seeds: any verdict will do."""
 _POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
     ">": lambda x, t: x > t,
     ">=": lambda x, t: x >= t,
@@ -39,8 +47,28 @@ _POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
     "within": lambda x, t: t[0] <= x <= t[1],
 }
 _SIGNS = {">=": "≥", "<=": "≤"}
+FROZEN = ("quantity", "op", "threshold", "predicted", "kind")
+"""What no later edit of a claim may change without an entry under ``amended``."""
 _INTERVAL_OPS = ("ci_low>", "ci_high<", "equivalent")
 _PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """A change of a claim after it was registered: what it said before, why it was changed, how it was judged before."""
+
+    date: str
+    was: dict[str, Any]
+    why: str
+    verdict: str = "not judged yet"
+
+    def __post_init__(self) -> None:
+        """Refuse a change of something that is not frozen, and a change without a reason."""
+        odd = sorted(set(self.was) - set(FROZEN))
+        if odd or not self.was:
+            raise ValueError(f"amended: was={self.was} names {odd or 'nothing'}; what is frozen: {', '.join(FROZEN)}")
+        if not self.why:
+            raise ValueError("amended: why is empty; say why the claim was changed")
 
 
 @dataclass(frozen=True)
@@ -56,14 +84,20 @@ class Claim:
     kind: str
     quantity: str
     predicted: str
+    test: str = ""
     op: str = ""
     threshold: float | tuple[float, float] | None = None
     paper_value: float | None = None
     unit: str = ""
+    runs: tuple[str, ...] = ()  # the recorded runs that decide it; none: it is measured live in every build
+    bounds: tuple[float, float] = (-math.inf, math.inf)  # what the quantity can be
+    half_width: float | None = None  # of the 95 % interval that the criterion needs
     expected: str = ""
     reason: str = ""
     since: str = ""
     presets: tuple[str, ...] = ("cpu",)  # where it is judged; a larger GPU run is another experiment
+    amended: tuple[Amendment, ...] = ()
+    withdrawn: str = ""  # why it is judged no longer; it stays on the Claims page
 
     def __post_init__(self) -> None:
         """Refuse a claim that cannot be judged, naming the field."""
@@ -71,10 +105,16 @@ class Claim:
             raise ValueError(f"claim {self.id}: paper={self.paper!r} has no short citation under [papers]")
         if self.kind not in KINDS:
             raise ValueError(f"claim {self.id}: kind={self.kind!r} is none of {', '.join(KINDS)}")
+        if (self.kind in ("measurement", "timing")) != (self.test in TESTS):
+            raise ValueError(
+                f"claim {self.id}: test={self.test!r}; a measurement or timing is one of {', '.join(TESTS)}, others have none"
+            )
+        if self.half_width is not None and self.op not in _INTERVAL_OPS:
+            raise ValueError(f"claim {self.id}: half_width={self.half_width} is for criteria on an interval")
         if self.predicted not in ("holds", "fails", "unsure"):
             raise ValueError(f"claim {self.id}: predicted={self.predicted!r} is none of holds, fails, unsure")
-        if self.expected not in ("", BY_MACHINE, *VERDICTS):
-            choices = ", ".join((*VERDICTS, BY_MACHINE))
+        if self.expected not in ("", BY_MACHINE, UNCALIBRATED, *VERDICTS):
+            choices = ", ".join((*VERDICTS, BY_MACHINE, UNCALIBRATED))
             raise ValueError(f"claim {self.id}: expected={self.expected!r} is none of {choices}")
         if self.expected == BY_MACHINE and not (self.kind == "timing" and self.reason):
             raise ValueError(f"claim {self.id}: expected={self.expected!r} is for speeds, with the reason beside it")
@@ -84,6 +124,11 @@ class Claim:
             raise ValueError(f"claim {self.id}: op={self.op!r} is none of {', '.join((*_POINT_OPS, *_INTERVAL_OPS))}")
         if self.op and not _fits(self.op, self.threshold):
             raise ValueError(f"claim {self.id}: op={self.op!r} does not fit threshold={self.threshold!r}")
+
+    @property
+    def badge(self) -> str:
+        """What kind of claim readers are told it is: ``replication``, ``our bet``, ``exact`` or ``report``."""
+        return {"replication": "replication", "bet": "our bet"}.get(self.test, self.kind)
 
     @property
     def criterion(self) -> str:
@@ -106,6 +151,21 @@ def _fits(op: str, threshold: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """A point of a recorded run that a chapter has just measured again, with the same seed and settings."""
+
+    quantity: str  # a key of [tolerances] in claims.toml
+    live: float
+    recorded: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two lie no further apart than the tolerance that was registered for the quantity."""
+        return abs(self.live - self.recorded) <= self.tolerance
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What ``record`` returns: the verdict on one measurement, with all that it was judged by."""
 
@@ -115,8 +175,13 @@ class Verdict:
     std: float | None = None
     interval: tuple[float, float] | None = None
     seeds: int | None = None
+    values: tuple[float, ...] | None = None
     note: str = ""
     band: tuple[float, float] | None = None
+    spread: dict[str, float] | None = None
+    repeat: Repeat | None = None
+    preset: str = "cpu"
+    busy: bool = False
 
     @property
     def in_band(self) -> bool:
@@ -126,7 +191,12 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Return the row of ``build/claims.json``."""
         row = asdict(self.claim)
-        row.update({k: v for k, v in asdict(self).items() if k != "claim"}, criterion=self.claim.criterion)
+        row.update({k: v for k, v in asdict(self).items() if k != "claim"})
+        row["bounds"] = [x if math.isfinite(x) else None for x in self.claim.bounds]
+        row |= {"criterion": self.claim.criterion, "badge": self.claim.badge}
+        row["leaning"] = leaning(self.claim, self.verdict, self.values)
+        if self.repeat is not None:
+            row["repeat"]["agrees"] = self.repeat.agrees
         return row
 
     def _ipython_display_(self) -> None:
@@ -148,14 +218,46 @@ def read_ledger(path: Path) -> dict[str, Claim]:
         row["citation"] = content.get("papers", {}).get(row.get("paper"), "")
         if row.get("id") in claims:
             raise ValueError(f"claim {row['id']} stands twice in {path.name}")
-        for name in ("threshold", "presets"):
+        for name in ("threshold", "presets", "runs", "bounds"):
             if isinstance(row.get(name), list):
                 row[name] = tuple(row[name])
         try:
+            row["amended"] = tuple(Amendment(**entry) for entry in row.get("amended", []))
             claims[row["id"]] = Claim(**row)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"claim {row.get('id', '(without id)')} in {path.name}: {error}") from error
     return claims
+
+
+@functools.cache
+def tolerances() -> dict[str, float]:
+    """Return how far a live point may lie from the recorded one that it repeats, by ``run.quantity``."""
+    with open(_PACKAGE / "claims.toml", "rb") as file:
+        found: dict[str, float] = tomllib.load(file).get("tolerances", {})
+    return found
+
+
+def repeat(quantity: str, live: float, recorded: Sequence[float]) -> Repeat | None:
+    """Compare a live point with the recorded one of the same seed and settings.
+
+    Args:
+        quantity: ``run.quantity``, a key of ``[tolerances]`` in ``claims.toml``.
+        live: what was just measured.
+        recorded: the recorded value; empty where no recorded point has these settings, as under another preset.
+
+    Returns:
+        The comparison, for ``record``; None where there is nothing to compare.
+
+    Raises:
+        ValueError: no tolerance was registered for ``quantity``, or there are several recorded values.
+    """
+    if quantity not in tolerances():
+        raise ValueError(f"quantity={quantity!r} has no registered tolerance; add it to [tolerances] in claims.toml")
+    if len(recorded) > 1:
+        raise ValueError(f"recorded has {len(recorded)} values; the live point repeats one, of the same seed")
+    if not recorded or runtime.preset() == "smoke":
+        return None
+    return Repeat(quantity, _finite("live", live), _finite("recorded", recorded[0]), tolerances()[quantity])
 
 
 def get(id: str) -> Claim:
@@ -173,10 +275,11 @@ def record(
     std: float | None = None,
     interval: tuple[float, float] | None = None,
     seeds: int | None = None,
+    values: Sequence[float] | None = None,
     note: str = "",
-    recorded: tuple[float, float, float] | None = None,
+    live: Repeat | None = None,
 ) -> Verdict:
-    """Judge a measurement by the criterion of its claim, show the card, and leave the record in the notebook's output.
+    """Judge a measurement by the criterion of its claim, show it, and leave the record in the notebook's output.
 
     Args:
         id: the claim's id in ``claims.toml``.
@@ -184,18 +287,23 @@ def record(
         std: its standard deviation over ``seeds`` runs, where there were several.
         interval: its 95 % interval, which the criteria ``ci_low>``, ``ci_high<`` and ``equivalent`` need.
         seeds: how many seeds ``measured`` is the mean of.
+        values: one value a seed, where ``measured`` was made of several runs.
         note: one sentence: why the number differs from the paper's.
-        recorded: ``(live, low, high)`` where ``measured`` comes from a recorded run: one of its points repeated live,
-            and the band that the recorded run gives for it. A live point outside fails the claim.
+        live: where ``measured`` comes from a recorded run: one of its points repeated just now, see :func:`repeat`. One
+            that does not agree makes the verdict *contradicted*, whatever was expected.
 
     Returns:
         The verdict. Under the ``smoke`` preset nothing is judged.
 
     Raises:
-        ValueError: unknown id, a number that is not finite, or a criterion that lacks its interval.
+        ValueError: unknown or withdrawn id, a number that is not finite, a criterion that lacks its interval, or a
+            measurement without any spread.
     """
     claim = get(id)
+    if claim.withdrawn:
+        raise ValueError(f"claim {id} is withdrawn ({claim.withdrawn}); it is recorded no longer")
     measured = _finite("measured", measured)
+    kept = None if values is None else tuple(_finite("values", value) for value in values)
     if claim.op in _INTERVAL_OPS and interval is None:
         raise ValueError(f"claim {id}: its criterion is {claim.criterion!r}, so record needs interval=(low, high)")
     if interval is not None:
@@ -203,24 +311,43 @@ def record(
         if not interval[0] <= measured <= interval[1]:
             raise ValueError(f"interval={interval} does not hold measured={measured}; it is (low, high) around it")
     std = None if std is None else _finite("std", std)
-    seeds = None if seeds is None else int(seeds)
-    verdict = _judge(claim, measured, interval)
-    if recorded is not None:
-        live, low, high = (_finite("recorded", x) for x in recorded)
-        if low > high:
-            raise ValueError(f"recorded={recorded} is (live, low, high), and low is above high")
-        inside = low <= live <= high
-        note += f" Repeated live: {number(live)}, {'inside' if inside else 'outside'} the recorded band {range_text((low, high))}."
-        verdict = "fails" if verdict in ("holds", "unresolved") and not inside else verdict
-    result = Verdict(claim, measured, verdict, std, interval, seeds, note.strip(), band(id))
+    seeds = (len(kept) if kept else None) if seeds is None else int(seeds)
+    if runtime.preset() in claim.presets:
+        _check_spread(claim, std, interval, kept)
+    busy = claim.kind == "timing" and runtime.busy()
+    made: dict[str, Any] = {
+        "std": std,
+        "interval": interval,
+        "seeds": seeds,
+        "values": kept,
+        "note": note,
+        "repeat": live,
+    }
+    made |= {"band": band(id), "spread": spread(id), "preset": runtime.preset(), "busy": busy}
+    verdict = judge(claim, measured, interval=interval, repeat=live, preset=runtime.preset(), busy=busy)
+    result = Verdict(claim, measured, verdict, **made)
     _show(result)
     return result
+
+
+def _check_spread(
+    claim: Claim, std: float | None, interval: tuple[float, float] | None, values: tuple[float, ...] | None
+) -> None:
+    """Refuse a measurement that says nothing of how far another run would come out."""
+    if claim.kind != "measurement" or spread(claim.id):
+        return
+    if (values and len(values) > 1) or std or (interval and interval[0] < interval[1]):
+        return
+    raise ValueError(
+        f"claim {claim.id}: a measurement needs a spread. Give values=, one a seed, or interval=, from resampling the test "
+        "items. One number, or the same number read several times, tells nobody how far it could have come out otherwise"
+    )
 
 
 def record_seeds(id: str, values: Sequence[float], **rest: Any) -> Verdict:
     """Judge the mean of several runs, one value a seed; otherwise as :func:`record`.
 
-    A criterion that needs an interval gets that of Student's t for the mean, unless one is given.
+    The interval is that of Student's t for the mean, unless one is given.
 
     Raises:
         ValueError: fewer than two values, which have no spread.
@@ -229,10 +356,9 @@ def record_seeds(id: str, values: Sequence[float], **rest: Any) -> Verdict:
     if len(kept) < 2:
         raise ValueError(f"values has {len(kept)} runs; their spread needs 2 or more")
     mean, std = statistics.mean(kept), statistics.stdev(kept)
-    if get(id).op in _INTERVAL_OPS:
-        half = float(stdtrit(len(kept) - 1, 0.975)) * std / math.sqrt(len(kept))
-        rest = {"interval": (mean - half, mean + half), **rest}
-    return record(id, mean, std=std, seeds=len(kept), **rest)
+    half = float(stdtrit(len(kept) - 1, 0.975)) * std / math.sqrt(len(kept))
+    rest = {"interval": (mean - half, mean + half), **rest}
+    return record(id, mean, std=std, values=kept, **rest)
 
 
 def _finite(name: str, value: float) -> float:
@@ -242,14 +368,49 @@ def _finite(name: str, value: float) -> float:
     return value
 
 
-def _judge(claim: Claim, measured: float, interval: tuple[float, float] | None) -> str:
+def judge(
+    claim: Claim,
+    measured: float,
+    *,
+    interval: tuple[float, float] | None = None,
+    repeat: Repeat | None = None,
+    preset: str = "cpu",
+    busy: bool = False,
+) -> str:
+    """Return the verdict on a measurement; the chapter and ``tools/collect.py`` both come here."""
+    if repeat is not None and not repeat.agrees:
+        return CONTRADICTED
     if claim.kind == "report":
         return "reported"
-    if runtime.preset() not in claim.presets or (claim.kind == "timing" and runtime.busy()):
+    if preset not in claim.presets or (claim.kind == "timing" and busy):
         return "not judged"
     if claim.op in _INTERVAL_OPS and interval is not None:
         return judge_interval(claim.op, interval, claim.threshold)
     return "holds" if _POINT_OPS[claim.op](measured, claim.threshold) else "fails"
+
+
+def leaning(claim: Claim, verdict: str, values: Sequence[float] | None) -> str:
+    """Return "against the bet" where a claim is unresolved and yet every seed came out on the other side of the bet."""
+    if verdict != "unresolved" or not values or claim.predicted == "unsure" or isinstance(claim.threshold, tuple):
+        return ""
+    above = claim.op == "ci_low>"
+    beyond = [(value > (claim.threshold or 0.0)) == above for value in values]
+    lost = not any(beyond) if claim.predicted == "holds" else all(beyond)
+    return "against the bet" if lost else ""
+
+
+def bet(row: dict[str, Any]) -> str:
+    """Return what became of the bet on a row of ``build/claims.json``: won, lost, unresolved, or none where we were unsure.
+
+    Example:
+        >>> bet({"predicted": "fails", "verdict": "fails"}), bet({"predicted": "holds", "verdict": "unresolved"})
+        ('won', 'unresolved')
+    """
+    if row["predicted"] == "unsure" or row["verdict"] in ("reported", "not judged"):
+        return "none"
+    if row["verdict"] not in ("holds", "fails"):
+        return "unresolved"
+    return "won" if row["verdict"] == row["predicted"] else "lost"
 
 
 def judge_interval(op: str, interval: tuple[float, float], threshold: float | tuple[float, float] | None) -> str:
@@ -279,35 +440,35 @@ def calibration() -> dict[str, Any]:
     return stored
 
 
-def band(id: str) -> tuple[float, float] | None:
-    """Return mean ± 4 standard deviations of a claim's calibration under the present preset, or None.
+def spread(id: str) -> dict[str, float] | None:
+    """Return mean, standard deviation and count of the live runs of a claim's calibration, or None.
 
-    Exact claims and speeds have none. The spread is never taken as less than one part in a million, since two machines
-    may round differently.
+    Only a number that every run measures anew has one: a recorded run, read six times, gives the same six numbers.
     """
-    row = calibration().get(runtime.preset(), {}).get(id)
-    if row is None or get(id).kind in ("exact", "timing"):
+    row = calibration().get("cpu", {}).get(id)
+    if row is None or get(id).runs or row["n"] < 5 or not row["sd"] > 1e-9 * abs(row["mean"]):
         return None
-    return _around(row["mean"], row["sd"])
+    return {"mean": row["mean"], "sd": row["sd"], "n": row["n"]}
 
 
-def band_of(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean ± 4 standard deviations of the seeds of a recorded run: where the same run, repeated, must fall.
+def band(id: str) -> tuple[float, float] | None:
+    """Return the band in which a healthy live run of a claim lies, or None.
 
-    Example:
-        >>> low, high = band_of([99.0, 100.0, 101.0])
-        >>> (low, high)
-        (96.0, 104.0)
+    It is mean ± 4 standard deviations of the calibration, cut to what the quantity can be and, where the claim is
+    expected to hold or to fail on a point criterion, to that side of the criterion: a run beyond either is not healthy.
+    Exact claims, speeds and recorded runs have none.
     """
-    if len(values) < 3:
-        raise ValueError(f"values has {len(values)} runs; a spread needs at least 3")
-    row = summarise(values)
-    return _around(row["mean"], row["sd"])
-
-
-def _around(mean: float, sd: float) -> tuple[float, float]:
-    half = max(4 * sd, 1e-6 * abs(mean))
-    return mean - half, mean + half
+    row, claim = calibration().get(runtime.preset(), {}).get(id), get(id)
+    if row is None or claim.kind in ("exact", "timing") or claim.runs or not row["sd"] > 1e-9 * abs(row["mean"]):
+        return None
+    low, high = row["mean"] - 4 * row["sd"], row["mean"] + 4 * row["sd"]
+    low, high = max(low, claim.bounds[0]), min(high, claim.bounds[1])
+    if claim.op in _POINT_OPS and claim.op != "within":
+        limit = float(claim.threshold)  # type: ignore[arg-type]  # a point criterion has one number
+        above = (claim.op in (">", ">=")) == (claim.expected == "holds")
+        if claim.expected in ("holds", "fails") and low < limit < high:
+            low, high = (limit, high) if above else (low, limit)
+    return low, high
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -360,6 +521,69 @@ def spread_text(std: float | None) -> str:
     return "" if std is None else f" ± {std:.2g}"
 
 
+def half_width(row: dict[str, Any]) -> float | None:
+    """Return half the 95 % interval of a row of ``build/claims.json``: of the mean over seeds, else of a single live run.
+
+    A given interval counts first, then the spread over the row's own seeds, then that of the calibration's live runs.
+    """
+    if row.get("interval"):
+        return float(max(row["interval"][1] - row["measured"], row["measured"] - row["interval"][0])) or None
+    if row.get("std") and (row.get("seeds") or 0) > 1:
+        return float(stdtrit(row["seeds"] - 1, 0.975)) * float(row["std"]) / math.sqrt(row["seeds"])
+    if row.get("spread"):
+        n = row["spread"]["n"]
+        return float(stdtrit(n - 1, 0.975)) * float(row["spread"]["sd"]) * math.sqrt(1 + 1 / n)
+    return None
+
+
+def measured_text(row: dict[str, Any], *, plus_minus: bool = True, size: bool = False) -> str:
+    """Return the measured number as readers see it: as many digits as its 95 % interval allows, and ± where there is one.
+
+    Args:
+        row: a row of ``build/claims.json``.
+        plus_minus: whether to add " ± " and half the 95 % interval.
+        size: whether to leave out the sign, for sentences that say "loses" or "lower by" themselves.
+
+    Example:
+        >>> row = {"measured": 7.781, "std": 2.4, "seeds": 5, "kind": "measurement", "unit": "points"}
+        >>> measured_text(row), measured_text(row | {"std": None}), measured_text(row | {"measured": -0.1234, "std": None})
+        ('8 ± 3', '7.8', '−0.12')
+    """
+    value = abs(row["measured"]) if size else row["measured"]
+    if row["kind"] == "exact" or value == 0:
+        return number(value).replace("-", "−")
+    half = half_width(row)
+    if half is None or half < 5e-4 * abs(value):
+        return two_digits(value, row["unit"])
+    place = math.floor(math.log10(half))
+    place -= f"{half:.1e}"[0] == "1"  # ± 12 rather than ± 10
+    text = f"{round(value, -place):,.{max(0, -place)}f}"
+    around = f" ± {round(half, -place):,.{max(0, -place)}f}" if plus_minus else ""
+    return (text + around).replace("-", "−")
+
+
+def two_digits(value: float, unit: str = "") -> str:
+    """Return a number with two significant digits, three where it begins with 1; counts below 1,000 as they are.
+
+    A percentage near a hundred keeps the digits of what is missing.
+
+    Example:
+        >>> two_digits(119.876), two_digits(0.000456), two_digits(99.87, "percent"), two_digits(376.2), two_digits(1.095)
+        ('120', '0.00046', '99.9', '380', '1.1')
+    """
+    if value == 0 or not math.isfinite(value):
+        return number(value)
+    if unit == "percent" and 90 < value < 100:
+        return f"{value:.1f}".removesuffix(".0") if value < 99.95 else f"{value:.3g}"
+    if value == round(value) and abs(value) < 1000:
+        return f"{value:.0f}".replace("-", "−")
+    digits = 3 if f"{abs(value):.1e}"[0] == "1" else 2
+    place = math.floor(math.log10(abs(value))) - digits + 1
+    text = f"{round(value, -place):,.{max(0, -place)}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return (text if 1e-6 < abs(value) < 1e12 else f"{value:.1e}").replace("-", "−")
+
+
 def range_text(pair: tuple[float, float] | Sequence[float] | None) -> str:
     """Return an interval as text, one number where both ends print alike, an empty string where there is none.
 
@@ -397,34 +621,47 @@ def _plain(r: Verdict) -> str:
 _COLOURS = {
     "holds": "#0072B2",
     "fails": "#D55E00",
+    CONTRADICTED: "#D55E00",
+    STALE: "#D55E00",
     "unresolved": "#888888",
     "not judged": "#888888",
     "reported": "#009E73",
 }
 
 
-def card(row: dict[str, Any]) -> str:
-    """Return the HTML card of a row of ``build/claims.json``: the claim, the paper's number, ours, the band, the verdict."""
-    esc = html.escape
-    verdict, unit = row["verdict"], f" {esc(row['unit'])}" if row["unit"] else ""
-    ours = number(row["measured"]) + spread_text(row["std"]) + unit
-    cells = [("measured", f"<strong>{ours}</strong>"), ("criterion", esc(row["criterion"]))]
+def facts(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what there is to say of a row of ``build/claims.json``, as pairs of a word and a text."""
+    unit = f" {row['unit']}" if row["unit"] else ""
+    cells = [("here", measured_text(row) + unit), ("criterion", row["criterion"]), ("our bet", row["predicted"])]
     if row["paper_value"] is not None:
-        gap = row["measured"] - row["paper_value"]
         cells.insert(0, ("paper", number(row["paper_value"]) + unit))
-        cells.append(("gap", f"{gap:+,.0f}" if 1e3 <= abs(gap) < 1e12 else f"{gap:+.3g}"))
+    if row["leaning"]:
+        cells.append(("every seed", row["leaning"]))
     if row["interval"]:
         cells.append(("95 % interval", range_text(row["interval"])))
+    if row["values"]:
+        cells.append(("seeds", ", ".join(number(value) for value in row["values"][:8])))
     if row["band"]:
-        cells.append(("healthy runs", range_text(row["band"])))
-    cells.append(("our bet", esc(row["predicted"])))
-    facts = "".join(f'<span class="nw-fact"><small>{k}</small> {v}</span> &ensp;' for k, v in cells)
-    name = verdict.replace(" ", "")
-    note = f'<div class="nw-note">{esc(row["note"])}</div>' if row["note"] else ""
+        cells.append(("live runs with other seeds", range_text(row["band"])))
+    if row["repeat"]:
+        same = row["repeat"]
+        text = f"{number(same['live'])} just now, {number(same['recorded'])} recorded, tolerance {number(same['tolerance'])}"
+        cells.append((f"the same seed again ({same['quantity']})", text))
+    return cells
+
+
+def card(row: dict[str, Any]) -> str:
+    """Return a row of ``build/claims.json`` as one line of HTML that opens on a click: verdict, claim, paper, ours."""
+    esc, verdict = html.escape, row["verdict"]
+    listed = "".join(f"<dt>{esc(name)}</dt><dd>{esc(text)}</dd>" for name, text in facts(row))
+    note = f"<p>{esc(row['note'])}</p>" if row["note"] else ""
+    ours = f"{measured_text(row)} {row['unit']}".strip()
+    paper = f"paper {number(row['paper_value'])}, " if row["paper_value"] is not None else ""
     return (
-        f'<div class="nw-claim nw-claim-{name}" id="claim-{esc(row["id"])}" style="border-left:5px solid {_COLOURS[verdict]};'
-        f'padding:.4em .9em;margin:.8em 0">'
-        f'<div class="nw-statement"><span class="nw-verdict" style="color:{_COLOURS[verdict]};font-weight:700">{esc(verdict)}</span> '
-        f"&ensp;{esc(row['statement'])} <small>({esc(row['citation'])}, {esc(row['where'])})</small></div>"
-        f'<div class="nw-quantity"><small>{esc(row["quantity"])}</small></div><div class="nw-facts">{facts}</div>{note}</div>'
+        f'<details class="nw-claim nw-claim-{verdict.replace(" ", "")}" id="claim-{esc(row["id"])}" '
+        f'style="border-left:4px solid {_COLOURS[verdict]};padding:.1em .7em;margin:.3em 0">'
+        f'<summary><span class="nw-verdict" style="color:{_COLOURS[verdict]};font-weight:700">{esc(verdict)}</span> '
+        f"{esc(row['statement'])} <small>{esc(row['badge'])}: {paper}here {esc(ours)}</small></summary>"
+        f"<p><small>{esc(row['citation'])}, {esc(row['where'])}: {esc(row['quantity'])}</small></p>"
+        f'<dl class="nw-facts">{listed}</dl>{note}</details>'
     )

@@ -1,0 +1,237 @@
+"""When each claim was registered, worked out from the history of this repository, and whether it was before its data.
+
+A claim is registered by the first commit that holds it. Its data are there from the first commit that holds a
+calibration of it, or all the recorded runs that decide it. What is frozen of a claim (quantity, op, threshold, bet,
+kind) may change later only with an ``amended`` entry that says what it was; a claim may never disappear.
+
+    python tools/registration.py    say for each claim when it was registered, and what is wrong
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import chapters
+from nextword import claims
+from nextword.claims import Claim
+
+LEDGER = "lib/nextword/claims.toml"
+CALIBRATION = "lib/nextword/calibration.json"
+RUNS = "lib/nextword/bundled/runs"
+
+
+class NoHistory(RuntimeError):
+    """The history of the repository is missing or cut off, so nothing can be said of when a claim was registered."""
+
+
+@dataclass
+class Registered:
+    """What the history says of one claim."""
+
+    commit: str
+    date: str
+    states: list[dict[str, Any]] = field(default_factory=list)  # the frozen fields, each time they changed
+    data: str = ""  # date of the first commit with data that decide it
+    before: bool = True
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what goes into ``build/claims.json``."""
+        when = "before" if self.before else "after"
+        return {"when": when, "commit": self.commit, "date": self.date, "data": self.data}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise NoHistory(f"git {' '.join(arguments[:2])} failed here ({done.stderr.strip().splitlines()[:1]})")
+    return done.stdout
+
+
+def check_history(root: Path) -> None:
+    """Refuse a copy without its history, and one whose history was cut off.
+
+    Raises:
+        NoHistory: the message says what to do.
+    """
+    if not (root / ".git").exists():
+        raise NoHistory(
+            "this copy has no history (.git is missing): clone the repository instead of unpacking an archive"
+        )
+    if _git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise NoHistory("this clone is shallow: run `git fetch --unshallow`, or set fetch-depth: 0 in the workflow")
+
+
+def frozen(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what is frozen of a claim of ``claims.toml``."""
+    return {key: list(row[key]) if isinstance(row[key], list) else row[key] for key in claims.FROZEN if key in row}
+
+
+def _versions(root: Path, path: str) -> list[tuple[str, str, str]]:
+    """Return all versions of a file on the main line, oldest first: commit, date, content."""
+    lines = _git(root, "log", "--first-parent", "--reverse", "--format=%H %cI", "--", path).splitlines()
+    found = []
+    for line in lines:
+        commit, date = line.split(" ")
+        shown = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=root, capture_output=True, text=True)
+        found.append((commit, date, shown.stdout if shown.returncode == 0 else ""))
+    return found
+
+
+def _order(root: Path) -> dict[str, int]:
+    """Return the place of each commit of the main line in its history."""
+    return {c: i for i, c in enumerate(_git(root, "log", "--first-parent", "--reverse", "--format=%H").split())}
+
+
+def _first_calibrated(root: Path) -> dict[str, tuple[str, str]]:
+    """Return the first commit that holds a calibration of each claim, and its date."""
+    found: dict[str, tuple[str, str]] = {}
+    for commit, date, text in _versions(root, CALIBRATION):
+        for rows in json.loads(text).values() if text else ():
+            for id in rows:
+                found.setdefault(id, (commit, date))
+    return found
+
+
+def _first_recorded(root: Path) -> dict[str, tuple[str, str]]:
+    """Return the first commit that holds each recorded run, and its date."""
+    found: dict[str, tuple[str, str]] = {}
+    commit = date = ""
+    listing = _git(
+        root, "log", "--first-parent", "--reverse", "--diff-filter=A", "--name-only", "--format=> %H %cI", "--", RUNS
+    )
+    for line in listing.splitlines():
+        if line.startswith("> "):
+            _, commit, date = line.split(" ")
+        elif line.strip():
+            found.setdefault(Path(line).name.split(".")[0], (commit, date))
+    return found
+
+
+def history(root: Path = chapters.ROOT) -> dict[str, Registered]:
+    """Return what the history says of each claim that ``claims.toml`` ever held.
+
+    Raises:
+        NoHistory: there is none, or only a part.
+    """
+    check_history(root)
+    found: dict[str, Registered] = {}
+    for commit, date, text in _versions(root, LEDGER):
+        for row in tomllib.loads(text).get("claim", []):
+            claim = found.setdefault(row["id"], Registered(commit, date))
+            if not claim.states or claim.states[-1] != frozen(row):
+                claim.states.append(frozen(row))
+    _date_data(root, found)
+    return found
+
+
+def _date_data(root: Path, found: dict[str, Registered]) -> None:
+    """Say for each claim when its data came, and whether it was there before them."""
+    order, calibrated, recorded = _order(root), _first_calibrated(root), _first_recorded(root)
+    current = {row["id"]: row for row in tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("claim", [])}
+    for id, claim in found.items():
+        runs = [recorded[name] for name in current.get(id, {}).get("runs", []) if name in recorded]
+        decided = [max(runs, key=lambda run: order[run[0]])] if runs else []  # it takes all of them
+        decided += [calibrated[id]] if id in calibrated else []
+        if decided:
+            commit, claim.data = min(decided, key=lambda run: order[run[0]])
+            claim.before = order[claim.commit] < order[commit]
+
+
+@functools.cache
+def of_this_book() -> dict[str, Registered]:
+    """Return :func:`history` of this repository, read once."""
+    return history()
+
+
+def faults(ledger: dict[str, Claim], known: dict[str, Registered]) -> list[str]:
+    """Return a message for each claim whose frozen fields changed silently, and each that disappeared."""
+    found = [
+        f"claim {id} was registered on {row.date[:10]} and has disappeared from claims.toml. Put it back and set "
+        '`withdrawn = "why"`: a claim is never deleted.'
+        for id, row in known.items()
+        if id not in ledger
+    ]
+    for id, claim in ledger.items():
+        said, states = _said(claim), known[id].states if id in known else [_now(claim)]
+        if states[-1] != _now(claim):
+            states = [*states, _now(claim)]  # a change that is not committed yet
+        if said != states:
+            found.append(_explain(id, said, states))
+    return found
+
+
+def _now(claim: Claim) -> dict[str, Any]:
+    row = {key: getattr(claim, key) for key in claims.FROZEN if getattr(claim, key) not in ("", None)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+
+
+def _said(claim: Claim) -> list[dict[str, Any]]:
+    """Return the states of a claim that its ``amended`` entries tell, oldest first."""
+    states = [_now(claim)]
+    for entry in reversed(claim.amended):
+        before = {**states[0], **entry.was}
+        states.insert(0, {key: value for key, value in before.items() if value != ""})
+    return states
+
+
+def _explain(id: str, said: list[dict[str, Any]], states: list[dict[str, Any]]) -> str:
+    changes = [
+        ", ".join(f"{k}: {a.get(k)!r} → {b.get(k)!r}" for k in claims.FROZEN if a.get(k) != b.get(k))
+        for a, b in zip(states, states[1:], strict=False)
+    ]
+    listed = "; ".join(changes) or "nothing"
+    return (
+        f"claim {id}: the history of claims.toml has changed {listed}, and its `amended` entries tell {len(said) - 1} "
+        "change(s) that do not amount to that. What is frozen changes only with an entry [[claim.amended]] (date, was, "
+        "why, verdict)."
+    )
+
+
+def sentence(rows: list[dict[str, Any]]) -> str:
+    """Return the sentence of a chapter's Claims section that says when its claims were registered.
+
+    Example:
+        >>> row = {"registered": {"when": "before"}, "kind": "measurement", "amended": [], "withdrawn": ""}
+        >>> sentence([row, row | {"registered": {"when": "after"}}])
+        'Of these 2 claims, 1 was registered, with criterion and bet, before its data were there and 1 after.'
+    """
+    judged = [row for row in rows if row["kind"] != "report"]
+    if any(row["registered"]["when"] == "unknown" for row in judged):
+        return f"When these {len(judged)} claims were registered is not known: this copy of the book has no history."
+    count = Counter(row["registered"]["when"] for row in judged)
+    before, after = count["before"], count["after"]
+    text = f"Of these {len(judged)} claims, {before} {_were(before)} registered, with criterion and bet, before "
+    text += f"{'its' if before == 1 else 'their'} data were there"
+    text += f" and {after} after." if after else "."
+    amended = sum(bool(row["amended"]) for row in judged)
+    if amended:
+        text += f" The criterion, the quantity or the bet of {amended} {_were(amended)} changed later; each says how and why."
+    return text
+
+
+def _were(n: int) -> str:
+    return "was" if n == 1 else "were"
+
+
+def main() -> int:
+    """Print when each claim was registered."""
+    known = of_this_book()
+    for id, claim in claims.ledger().items():
+        row = known.get(id)
+        says = f"{row.to_dict()['when']:6s} {row.date[:16]} data {row.data[:16]}" if row else "not committed yet"
+        print(f"{id:32s} {says}{'  amended' if claim.amended else ''}")
+    wrong = faults(claims.ledger(), known)
+    print(*wrong, sep="\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
