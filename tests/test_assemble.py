@@ -1,4 +1,4 @@
-"""What tools/assemble.py makes of a page that shows a chapter's result."""
+"""What tools/assemble.py makes of a page that shows a chapter's result, and of a chapter's claims."""
 
 import base64
 import json
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from nextword import claims
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import assemble
@@ -68,3 +70,77 @@ def test_a_mark_that_cannot_be_filled_names_page_and_reason(book, fault, message
     with pytest.raises(assemble.AssemblyError, match=message):
         assemble.assemble_page(source, executed, target)
     assert not target.exists()
+
+
+# The table of claims
+
+
+CARD = nbformat.v4.new_output("display_data", data={"text/html": "<details>", claims.MIME: {"id": "toy.sum"}})
+PRINTED = nbformat.v4.new_output("stream", name="stdout", text="120")
+TABLE = "```{claims-table} toy\n```"
+
+
+def chapter(*cells):
+    """Return a notebook from texts, which become Markdown, and from (tags, outputs), which become code."""
+    made = []
+    for cell in cells:
+        if isinstance(cell, str):
+            made.append(nbformat.v4.new_markdown_cell(cell))
+        else:
+            tags, outputs = cell
+            made.append(nbformat.v4.new_code_cell("record()", outputs=list(outputs), metadata={"tags": tags}))
+    return nbformat.v4.new_notebook(cells=made)
+
+
+def tabulated(*cells):
+    notebook = chapter(*cells)
+    assemble.tabulate_claims(notebook, "toy")
+    nbformat.validate(notebook)
+    return notebook.cells
+
+
+def markdown(cells):
+    return [cell.source if cell.cell_type == "markdown" else "" for cell in cells]
+
+
+def test_one_table_stands_at_the_end_of_the_section_in_place_of_the_cards():
+    cells = tabulated("# Toy", "## Claims\n\nText.", ([], [CARD]), ([], [CARD, CARD]), "## Break it")
+    assert markdown(cells) == ["# Toy", "## Claims\n\nText.", "", "", TABLE, "## Break it"]
+    assert not any(cell.get("outputs") for cell in cells)
+
+
+def test_only_code_that_did_nothing_but_record_is_folded():
+    cells = tabulated("## Claims", (["recorded"], [CARD]), ([], [PRINTED, CARD]), ([], []), (["hide-input"], [CARD]))
+    assert [cell.metadata.tags for cell in cells[1:5]] == [["recorded", "hide-input"], [], [], ["hide-input"]]
+    assert [cell.outputs for cell in cells[1:5]] == [[], [PRINTED], [], []]
+
+
+def test_cards_outside_the_section_are_in_its_table_too():
+    cells = tabulated("# Toy", ([], [CARD]), "## Claims", "## Break it", ([], [CARD]))
+    assert markdown(cells) == ["# Toy", "", "## Claims", TABLE, "## Break it", ""]
+    assert not any(cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["## Claims"], ["## Claims", TABLE]),
+        (["More.\n\n## Claims\n\nText.", "Text."], ["More.\n\n## Claims\n\nText.", "Text.", TABLE]),
+        (["## Claims\n\nText.\n\n## Next\n\nMore."], ["## Claims\n\nText.", TABLE, "## Next\n\nMore."]),
+        (["## Claims", "Text.\n\n## Next"], ["## Claims", "Text.", TABLE, "## Next"]),
+        (["## Claims", "### Late ones", "## Next"], ["## Claims", "### Late ones", TABLE, "## Next"]),
+        (["## Claims", "```\n## a comment\n```", "## Next"], ["## Claims", "```\n## a comment\n```", TABLE, "## Next"]),
+    ],
+)
+def test_the_section_ends_before_the_next_heading_of_its_level(sources, expected):
+    assert markdown(tabulated(([], [CARD]), *sources))[1:] == expected
+
+
+def test_a_chapter_without_claims_stays_as_it_is():
+    assert markdown(tabulated("## Claims", ([], [PRINTED]))) == ["## Claims", ""]
+
+
+@pytest.mark.parametrize("heading", ["### Claims", "## Our claims", "```\n## Claims\n```"])
+def test_claims_without_their_section_name_the_chapter(heading):
+    with pytest.raises(assemble.AssemblyError, match="toy records claims but has no section '## Claims'"):
+        tabulated(heading, ([], [CARD]))

@@ -1,5 +1,6 @@
 """Plant each fault in a copy of a chapter and see the build stop with a message that a newcomer understands."""
 
+import gzip
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ paper = "p2000"
 where = "Table 1"
 statement = "The sum is large."
 kind = "measurement"
+test = "bet"
 quantity = "sum"
 op = ">="
 threshold = 100.0
@@ -32,32 +34,80 @@ expected = "holds"
 CALIBRATION = {"cpu": {"toy.sum": {"mean": 120.0, "sd": 1.0, "n": 5, "runs": [{"verdict": "holds"}] * 5}}}
 
 
-@pytest.fixture
-def book(tmp_path):
-    """A copy of the library and tools around a small chapter; returns a function that builds it up to the claims."""
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
-    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    (tmp_path / "chapters").mkdir()
+RECORDED = LEDGER + 'runs = ["next_word_neural"]\n'
+ADOPT = "import provenance as p; p.adopt('next_word_neural', '2003_next_word', 'train_network', 'recorded', [])"
+CELL = "from nextword import runtime\ndef train_network(seed):\n    return runtime.seed() + seed"
+SEEDS = 'claims.record_seeds("toy.sum", [119.0, 120.0, 121.0])'
 
-    def build(
-        prose="The sum is {claim}`toy.sum`.", code='claims.record("toy.sum", sum(range(16)))', ledger=LEDGER, ci="true"
-    ):
-        cells = [
-            nbformat.v4.new_markdown_cell(f"# Toy\n\n{prose}"),
-            nbformat.v4.new_code_cell(f"from nextword import claims\n{code}"),
-        ]
+
+class Book:
+    """A copy of the library and tools around a small chapter, with a history of its own."""
+
+    def __init__(self, root):
+        self.root = root
+        shutil.copytree(ROOT / "tools", root / "tools")
+        shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        (root / "chapters").mkdir()
+        (root / "lib/nextword/calibration.json").write_text(json.dumps(CALIBRATION))
+
+    def git(self, *arguments):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=self.root, check=True, capture_output=True)
+
+    def run(self, *command, ci="true"):
+        environment = {**os.environ, "PYTHONPATH": str(self.root / "lib"), "NEXTWORD_PRESET": "cpu", "CI": ci}
+        return subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=self.root
+        )
+
+    def change(self, path, old, new):
+        text = (self.root / path).read_text()
+        assert old in text
+        (self.root / path).write_text(text.replace(old, new, 1))
+
+    def write(self, prose, code, ledger, recorded=None):
+        cells = [nbformat.v4.new_markdown_cell(f"# Toy\n\n{prose}")]
+        if recorded:
+            cells.append(nbformat.v4.new_code_cell(recorded, metadata={"tags": ["recorded"]}))
+        cells.append(nbformat.v4.new_code_cell(f"from nextword import claims\n{code}"))
         notebook = nbformat.v4.new_notebook(cells=cells)
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, tmp_path / "chapters" / f"{NAME}.ipynb")
-        (tmp_path / "lib/nextword/claims.toml").write_text(ledger)
-        (tmp_path / "lib/nextword/calibration.json").write_text(json.dumps(CALIBRATION))
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "NEXTWORD_PRESET": "cpu", "CI": ci}
-        run = {"env": environment, "capture_output": True, "text": True, "cwd": tmp_path}
-        executed = subprocess.run([sys.executable, "tools/execute.py"], **run)
-        collected = subprocess.run([sys.executable, "tools/collect.py"], **run)
-        return executed, collected
+        nbformat.write(notebook, self.root / "chapters" / f"{NAME}.ipynb")
+        (self.root / "lib/nextword/claims.toml").write_text(ledger)
 
-    return build
+    def __call__(
+        self,
+        prose="The sum is {claim}`toy.sum`.",
+        code='claims.record("toy.sum", sum(range(16)))',
+        ledger=LEDGER,
+        before=None,
+        recorded=None,
+        then=None,
+        ci="true",
+    ):
+        """Commit ``before`` (or the ledger), build up to the claims, and return what both steps said.
+
+        ``recorded`` is the source of a recorded cell, whose run is taken for recorded by it; ``then`` changes the tree after.
+        """
+        self.write(prose, code, before or ledger, recorded)
+        if not (self.root / ".git").exists():
+            self.git("init", "-q", "-b", "main")
+        self.git("add", "lib/nextword/claims.toml")
+        self.git("commit", "-q", "-m", "Register")
+        self.git("add", "lib/nextword/calibration.json")
+        self.git("commit", "-q", "-m", "Calibrate")
+        if recorded:
+            adopted = self.run("-c", f"import sys; sys.path.insert(0, 'tools'); {ADOPT}")
+            assert adopted.returncode == 0, adopted.stderr
+        (self.root / "lib/nextword/claims.toml").write_text(ledger)
+        if then:
+            then(self)
+        return self.run("tools/execute.py", ci=ci), self.run("tools/collect.py", ci=ci)
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)
 
 
 def test_a_sound_chapter_passes_and_leaves_the_ledger(book, tmp_path):
@@ -67,6 +117,7 @@ def test_a_sound_chapter_passes_and_leaves_the_ledger(book, tmp_path):
     content = json.loads((tmp_path / "build/claims.json").read_text())
     (row,) = content["claims"]
     assert row["measured"] == 120 and row["verdict"] == "holds" and row["band"] == [116, 124]
+    assert row["registered"]["when"] == "before" and row["bet"] == "won" and row["text"] == "120 ± 3"
     assert content["meta"]["preset"] == "cpu" and NAME in content["meta"]["seconds"]
 
 
@@ -91,7 +142,9 @@ FAULTS = {
         {
             "prose": "The slope is −120.1.",
             "code": 'claims.record("toy.sum", -120)',
-            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "").replace("measurement", "report"),
+            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "")
+            .replace("measurement", "report")
+            .replace('test = "bet"\n', ""),
         },
         ["the text types 120.1"],
     ),
@@ -99,11 +152,125 @@ FAULTS = {
         {"code": 'claims.record("toy.sum", 120); claims.record("toy.sum", 120)'},
         ["toy.sum", "was recorded 2 times"],
     ),
+    "a preset set inside the chapter, so that nothing is judged": (
+        {"code": 'import os\nos.environ["NEXTWORD_PRESET"] = "smoke"\nclaims.record("toy.sum", 90)'},
+        ["was recorded under the preset 'smoke' in a run under 'cpu'", "was not judged"],
+    ),
+    "a criterion replaced inside the chapter": (
+        {
+            "ledger": LEDGER.replace("threshold = 100.0", "threshold = 121.0"),
+            "code": "import dataclasses\nsoft = dataclasses.replace(claims.get('toy.sum'), threshold=1.0)\n"
+            "claims.get = lambda id: soft\nclaims.record('toy.sum', 120)",
+        },
+        ["says 'holds', but 120 judged by the ledger (≥ 121) is 'fails'"],
+    ),
+    "a machine said to be busy, so that a measurement is not judged": (
+        {"code": "claims.judge = lambda *a, **k: 'not judged'\nclaims.record('toy.sum', 90)"},
+        ["says 'not judged', but 90", "expected to be 'holds' and is 'fails'"],
+    ),
+    "a bet changed after its data": (
+        {"ledger": LEDGER.replace('predicted = "holds"', 'predicted = "unsure"'), "before": LEDGER},
+        ["toy.sum", "predicted: 'holds' → 'unsure'", "[[claim.amended]]"],
+    ),
+    "a criterion changed after its data": (
+        {"ledger": LEDGER.replace("threshold = 100.0", "threshold = 110.0"), "before": LEDGER},
+        ["toy.sum", "threshold: 100.0 → 110.0"],
+    ),
+    "a claim that fails taken out": (
+        {
+            "ledger": LEDGER,
+            "before": LEDGER + LEDGER[LEDGER.index("[[claim]]") :].replace("toy.sum", "toy.mean"),
+        },
+        ["toy.mean", "has disappeared", "withdrawn"],
+    ),
+    "a measurement without spread": (
+        {"code": "claims.spread = lambda id: None\nclaims.record('toy.sum', 120)"},
+        ["its executed copy is missing"],
+    ),
+    "a withdrawn claim still recorded": (
+        {"ledger": LEDGER + 'withdrawn = "It could not fail."\n'},
+        ["its executed copy is missing"],
+    ),
+    "a mean that its seeds do not have": (
+        {
+            "code": 'claims.record_seeds("toy.sum", [119.0, 120.0]); '
+            'claims.record("toy.sum", 121, std=1.0, values=[119, 120])'
+        },
+        ["gives 121 for seeds whose mean is 119.5"],
+    ),
+    "a live point beyond its tolerance": (
+        {
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": 'claims.record("toy.sum", 120, live=claims.repeat("next_word_neural.sum", 3.0, [2.0]))',
+        },
+        ["toy.sum is contradicted", "was 3 just now and 2 when it was recorded", "the tolerance is 0.5"],
+    ),
+    "a live point beyond its tolerance, of a claim that fails anyway": (
+        {
+            "ledger": LEDGER.replace('expected = "holds"', 'expected = "fails"').replace("100.0", "200.0")
+            + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": 'claims.record("toy.sum", 120, live=claims.repeat("next_word_neural.sum", 3.0, [2.0]))',
+        },
+        ["toy.sum is contradicted"],
+    ),
+    "a tolerance widened inside the chapter": (
+        {
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 99.0))",
+        },
+        ["toy.sum is contradicted", "the tolerance is 0.5"],
+    ),
+    "a recorded run that nobody has tied to its code": (
+        {"ledger": RECORDED, "code": SEEDS},
+        ["rests on the recorded run next_word_neural, which is stale"],
+    ),
+    "a recorded run whose cell has changed": (
+        {
+            "ledger": RECORDED,
+            "code": SEEDS,
+            "recorded": CELL,
+            "then": lambda book: book.change(
+                f"chapters/{NAME}.ipynb", "runtime.seed() + seed", "runtime.seed() - seed"
+            ),
+        },
+        ["which is stale", "cells.train_network", "make verify NAME=next_word_neural"],
+    ),
+    "a recorded run whose library has changed in one operator": (
+        {
+            "ledger": RECORDED,
+            "code": SEEDS,
+            "recorded": CELL,
+            "then": lambda book: book.change("lib/nextword/runtime.py", "return int(text)", "return -int(text)"),
+        },
+        ["which is stale", "runtime.seed"],
+    ),
+    "a number edited in the file of a recorded run": (
+        {"ledger": RECORDED, "code": SEEDS, "recorded": CELL, "then": lambda book: edit_a_number(book.root)},
+        ["which is stale", "its file has been changed"],
+    ),
+    "a minus sign behind a word that says it": (
+        {
+            "prose": "It loses {claim}`toy.sum` points.",
+            "code": 'claims.record("toy.sum", -120)',
+            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "")
+            .replace("measurement", "report")
+            .replace('test = "bet"\n', ""),
+        },
+        ["loses {claim}`toy.sum`", "{claim}`toy.sum:size`"],
+    ),
     "no expectation yet": (
         {"ledger": LEDGER.replace('expected = "holds"\n', "")},
         ["toy.sum", "has no `expected` yet", "make calibrate"],
     ),
 }
+
+
+def edit_a_number(root):
+    """Make the first result of a recorded run a little better."""
+    path = root / "lib/nextword/bundled/runs/next_word_neural.json.gz"
+    run = json.loads(gzip.decompress(path.read_bytes()))
+    run["points"][0]["result"]["network"] -= 1.0
+    path.write_bytes(gzip.compress(json.dumps(run).encode()))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -113,6 +280,23 @@ def test_a_planted_fault_stops_the_build(book, fault):
     assert collected.returncode == 1, f"{fault} went unnoticed:\n{collected.stdout}"
     for text in says:
         assert text in collected.stdout, f"{text!r} is not in the message:\n{collected.stdout}"
+
+
+def test_a_comment_in_the_library_makes_nothing_stale(book):
+    def remark(book):
+        book.change("lib/nextword/runtime.py", "return int(text)", "return int(text)  # a remark")
+
+    _, collected = book(ledger=RECORDED, code=SEEDS, recorded=CELL, then=remark)
+    assert collected.returncode == 0, collected.stdout
+
+
+def test_a_copy_without_history_is_told_so(book, tmp_path):
+    book()
+    shutil.rmtree(tmp_path / ".git")
+    collected = book.run("tools/collect.py")
+    assert collected.returncode == 1 and "no history" in collected.stdout
+    content = json.loads((tmp_path / "build/claims.json").read_text())
+    assert content["claims"][0]["registered"] == {"when": "unknown"}
 
 
 def test_a_reader_without_ci_is_told_and_gets_the_book(book):
@@ -125,9 +309,7 @@ def test_a_copy_older_than_the_library_is_not_taken_for_a_result(book, tmp_path)
     book()
     with open(tmp_path / "lib/nextword/runtime.py", "a") as module:
         module.write("\n# changed\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "NEXTWORD_PRESET": "cpu", "CI": "true"}
-    run = {"env": environment, "capture_output": True, "text": True, "cwd": tmp_path}
-    collected = subprocess.run([sys.executable, "tools/collect.py"], **run)
+    collected = book.run("tools/collect.py")
     assert collected.returncode == 1 and "is older than its source" in collected.stdout
 
 

@@ -1,62 +1,377 @@
-"""Measured numbers in prose: the role and the table render what the run gave, and an unknown claim is a warning."""
+"""Numbers, marks and tables of claims: what the build measured is what a page shows, and a fault is a warning."""
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from nextword import claims
+from nextword.claims import Amendment, Claim, Repeat, Verdict
 
-ROW = {
-    "id": "toy.sum", "chapter": "toy", "paper": "p2000", "citation": "Author 2000", "where": "Table 1", "unit": "",
-    "statement": "The sum is <large>.", "kind": "measurement", "quantity": "sum", "criterion": "≥ 100",
-    "paper_value": 130.0, "measured": 120.4567, "std": 0.5, "band": [116.0, 124.0], "verdict": "holds",
-    "predicted": "unsure", "note": "", "interval": None,
-}  # fmt: skip
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import nextword_sphinx
+
+REGISTERED = {"when": "before", "commit": "0123456789abcdef", "date": "2026-11-24T10:00:00+00:00"}
+REGISTERED["data"] = "2026-11-25T09:30:00+00:00"
+
+
+def claim(id="toy.sum", **changes):
+    """Return a claim that holds by a point criterion unless told otherwise."""
+    given = {
+        "chapter": "toy", "paper": "p2000", "citation": "Author 2000", "where": "Table 1", "kind": "measurement",
+        "statement": "The sum is <large>, says `sum`.", "quantity": "the sum", "predicted": "holds", "test": "replication",
+        "op": ">=", "threshold": 100.0, "paper_value": 130.0, "unit": "points",
+    }  # fmt: skip
+    return Claim(id, **given | changes)
+
+
+def row(made=None, measured=120.4567, verdict="holds", registered=None, states=None, **given):
+    """Return a row of build/claims.json as tools/collect.py writes it."""
+    given = {"std": 2.0, "seeds": 5, "values": (118.0, 119.0, 120.0, 122.0, 123.0)} | given
+    found = Verdict(made or claim(), measured, verdict, **given).to_dict()
+    found |= {"registered": registered or REGISTERED, "runs_state": states or {}}
+    found |= {"bet": claims.bet(found), "text": claims.measured_text(found)}
+    return json.loads(json.dumps(found))
+
+
+def withdrawn(id="toy.gone", **changes):
+    """Return the row of a withdrawn claim as tools/collect.py writes it."""
+    made = claim(id, withdrawn="Two claims asked the same.", expected="fails", **changes)
+    keys = (
+        "id",
+        "chapter",
+        "citation",
+        "where",
+        "statement",
+        "quantity",
+        "badge",
+        "criterion",
+        "predicted",
+        "expected",
+    )
+    return {key: getattr(made, key) for key in (*keys, "withdrawn")} | {"registered": REGISTERED}
+
+
+def everything():
+    """Return one row of each sort."""
+    late = REGISTERED | {"when": "after"}
+    bet = {"test": "bet", "paper_value": None}
+    old = Amendment("2026-11-26", {"threshold": 90.0}, "90 was met by chance.", "holds")
+    again = Repeat("toy_run.sum", 120.0, 119.0, 2.0)
+    wide = {"op": "ci_low>", "threshold": 0.0, **bet}
+    return [
+        row(),
+        row(claim("toy.lost", **bet), 80.0, "fails", registered=late, note="Few <seeds>."),
+        row(claim("toy.against", **wide), -1.0, "unresolved", interval=(-3.0, 1.0), values=(-0.5, -1.5)),
+        row(claim("toy.unsure", predicted="unsure", **bet), 110.0),
+        row(claim("toy.changed", amended=(old,), runs=("toy_run",)), repeat=again, states={"toy_run": ["fits", ""]}),
+        row(claim("toy.stale", runs=("toy_run",)), verdict="stale", states={"toy_run": ["stale", "sum has changed"]}),
+        row(claim("toy.one", kind="exact", test="", unit=""), 376.0, std=None, seeds=None, values=None),
+        row(claim("toy.told", kind="report", test="", op="", threshold=None), verdict="reported"),
+        row(claim("other.sum", chapter="other", test="bet", predicted="fails"), 80.0, "fails"),
+    ]
+
+
+def content(rows=None, gone=None):
+    """Return the contents of build/claims.json."""
+    rows = everything() if rows is None else rows
+    return {"format": 2, "meta": {"date": "2026-11-27", "chapters": {}}, "claims": rows, "withdrawn": gone or []}
 
 
 @pytest.fixture
 def build(tmp_path):
     """Return a function that builds one page and gives its HTML and the warnings."""
 
-    def run(text):
+    def run(text, rows=None, gone=None, page="index"):
         source = tmp_path / "src"
         (source / "chapters").mkdir(parents=True)
-        (tmp_path / "claims.json").write_text(json.dumps({"meta": {}, "claims": [ROW]}))
-        (source / "index.md").write_text(text)
-        (source / "chapters" / "toy.md").write_text("---\norphan: true\n---\n# Toy\n")
-        warnings = io.StringIO()
+        ledger = content(rows, [withdrawn()] if gone is None else gone)
+        (tmp_path / "claims.json").write_text(json.dumps(ledger), encoding="utf8")
+        (source / "index.md").write_text("# T\n\nText.\n", encoding="utf8")
+        for name in ("toy", "other", "claims"):
+            (source / "chapters" / f"{name}.md").write_text(
+                f"---\norphan: true\n---\n# The {name} page\n", encoding="utf8"
+            )
+        with open(source / f"{page}.md", "a", encoding="utf8") as file:
+            file.write(f"\n{text}\n")
         (source / "conf.py").write_text('extensions = ["myst_parser", "nextword_sphinx"]')
-        out, trees = tmp_path / "out", tmp_path / "trees"
+        warnings, out, trees = io.StringIO(), tmp_path / "out", tmp_path / "trees"
         with docutils_namespace():
             Sphinx(source, source, out, trees, "html", status=None, warning=warnings).build()
-        return (tmp_path / "out" / "index.html").read_text(), warnings.getvalue()
+        return (out / f"{page}.html").read_text(encoding="utf8"), warnings.getvalue()
 
     return run
 
 
-def test_the_role_renders_the_measured_number_and_links_to_the_card(build):
+def cells(soup, id):
+    return [" ".join(cell.get_text(" ").split()) for cell in soup.find(id=id).find_all("td")]
+
+
+# Numbers in prose
+
+
+def test_the_role_renders_the_measured_number_and_links_to_its_row(build):
     page, warnings = build(
-        "# T\n\nThe sum is {claim}`toy.sum`, the paper's {claim}`toy.sum:paper`, so it {claim}`toy.sum:verdict`."
+        "The sum is {claim}`toy.sum`, the paper's {claim}`toy.sum:paper`, so {claim}`toy.sum:verdict`."
     )
     assert warnings == ""
-    assert 'href="chapters/toy.html#claim-toy.sum">120.5</a>' in page
-    assert ">130</a>" in page and ">holds</a>" in page
+    assert f'href="chapters/toy.html#claim-toy.sum">{claims.measured_text(row())}</a>' in page
+    assert " ± " in claims.measured_text(row())
+    assert ">130</a>" in page and ">holds</a>" in page and "nw-mark" not in page
 
 
-@pytest.mark.parametrize("text, says", [("toy.mean", "was not recorded"), ("toy.sum:colour", "is no field")])
-def test_an_unknown_claim_or_field_is_a_warning_which_stops_the_build(build, text, says):
-    _, warnings = build(f"# T\n\nThe sum is {{claim}}`{text}`.")
-    assert says in warnings
-
-
-def test_the_table_lists_every_claim_with_its_filters(build):
-    page, warnings = build("# T\n\n```{claims-table}\n```\n")
+def test_fields_leave_out_what_the_sentence_says_itself(build):
+    page, warnings = build("{claim}`toy.against`, {claim}`toy.against:plain`, {claim}`toy.against:size`.")
     assert warnings == ""
-    assert page.count('<tr data-citation="Author 2000" data-kind="measurement" data-verdict="holds">') == 1
-    assert "The sum is &lt;large&gt;." in page and "120.5</strong> ± 0.5" in page and "116 … 124" in page
-    assert page.count("<select") == 3
+    assert re.findall(r'claim-toy.against">([^<]*)</a>', page) == ["−1 ± 2", "−1", "1 ± 2"]
+
+
+@pytest.mark.parametrize(
+    "id, word, says",
+    [
+        ("toy.lost", "failed", "The criterion asks for “the sum” at least 100."),
+        ("toy.against", "unresolved", "with its whole 95 % interval above 0. Every seed came out against our bet."),
+        ("toy.stale", "stale", "made by other code"),
+    ],
+)
+def test_a_verdict_that_is_not_holds_stands_beside_the_number(build, id, word, says):
+    soup = BeautifulSoup(build(f"It is {{claim}}`{id}` or {{claim}}`{id}:plain`.")[0], "lxml")
+    marks = soup.select("sup.nw-mark")
+    assert [found.get_text() for found in marks] == [word, word]
+    assert all(says in found["title"] for found in marks)
+    assert marks[0].find_previous_sibling("a")["href"] == f"chapters/toy.html#claim-{id}"
+
+
+@pytest.mark.parametrize("name", ["verdict", "predicted", "band"])
+def test_other_fields_have_no_mark(build, name):
+    page, warnings = build(f"It is {{claim}}`toy.lost:{name}`.")
+    assert "nw-mark" not in page and warnings == ""
+
+
+@pytest.mark.parametrize("verdict", sorted({*claims.VERDICTS, claims.CONTRADICTED, claims.STALE}))
+def test_every_verdict_has_a_mark_or_needs_none(verdict):
+    found = nextword_sphinx.mark(row(verdict=verdict))
+    assert bool(found) == (verdict not in ("holds", "reported"))
+
+
+def test_every_comparison_of_the_ledger_has_words():
+    assert set(nextword_sphinx._WORDS) == {*claims._POINT_OPS, *claims._INTERVAL_OPS}
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("toy.mean", "was not recorded"),
+        ("toy.sum:colour", "is no field"),
+        ("toy.lost:paper", "printed no number"),
+        ("toy.gone", "is withdrawn"),
+    ],
+)
+def test_a_number_that_is_not_there_is_a_warning_which_stops_the_build(build, text, says):
+    assert says in build(f"The sum is {{claim}}`{text}`.")[1]
+
+
+# The table of a chapter
+
+
+@pytest.fixture
+def chapter(build):
+    page, warnings = build("```{claims-table} toy\n```", page="chapters/toy")
+    assert warnings == ""
+    return BeautifulSoup(page, "lxml")
+
+
+def test_the_table_lists_what_the_paper_found_first_and_nothing_of_other_chapters(chapter):
+    heads = [head.get_text() for head in chapter.select(".nw-group")]
+    assert heads == list(nextword_sphinx.GROUPS.values())
+    ids = [found["id"] for found in chapter.select("tr[data-badge]")]
+    names = ("sum", "changed", "stale", "lost", "against", "unsure", "one", "told")
+    assert ids == [f"claim-toy.{name}" for name in names]
+    assert not chapter.find(string=re.compile("other.sum"))
+
+
+def test_a_row_has_claim_paper_here_and_verdict(chapter):
+    claimed, *rest = cells(chapter, "claim-toy.sum")
+    assert claimed.startswith("The sum is <large>, says sum . the sum")
+    assert rest == ["130", f"{claims.measured_text(row())} points", "holds , as we bet"]
+    assert cells(chapter, "claim-toy.lost")[1] == "–"
+
+
+@pytest.mark.parametrize(
+    "id, says",
+    [
+        ("toy.lost", "fails ; we bet it would hold"),
+        ("toy.against", "unresolved ; every seed against the bet"),
+        ("toy.unsure", "holds ; we were unsure"),
+        ("toy.stale", "stale"),
+        ("toy.one", "holds"),
+        ("toy.told", "reported"),
+    ],
+)
+def test_the_verdict_is_said_with_the_bet(chapter, id, says):
+    assert cells(chapter, f"claim-{id}")[3] == says
+
+
+def test_the_sentence_on_registration_stands_above(chapter):
+    told = chapter.select_one("p.nw-registered")
+    assert told.get_text().startswith("Of these 7 claims, 6 were registered")
+    assert told.find_next(class_="nw-claims")
+
+
+def details(soup, id):
+    """Return what opens under a claim, as pairs of a word and a text."""
+    found = soup.find(id=id)
+    pairs = zip(found.select("dt"), found.select("dd"), strict=True)
+    return [(name.get_text(), text.get_text()) for name, text in pairs]
+
+
+def test_the_details_say_what_made_the_number(chapter):
+    told = dict(details(chapter, "claim-toy.changed"))
+    assert told["source"] == "Author 2000, Table 1"
+    assert told["measured"] == "120.5, sd 2, 5 seeds"
+    assert told["criterion"] == "≥ 100" and told["our bet"] == "holds" and told["seeds"].startswith("118, 119")
+    assert told["recorded run"] == "toy_run: fits"
+    assert told["the same seed again (toy_run.sum)"] == "120 just now, 119 recorded, tolerance 2"
+    assert told["registered"] == "before its data: 2026-11-24 10:00 (commit 01234567), data 2026-11-25 09:30"
+    assert told["changed"] == (
+        "on 2026-11-26; before: “the sum” at least 90, our bet holds. 90 was met by chance. Verdict under it: holds."
+    )
+    assert dict(details(chapter, "claim-toy.stale"))["recorded run"] == "toy_run: stale: sum has changed"
+    assert dict(details(chapter, "claim-toy.lost"))["note"] == "Few <seeds>."
+    assert dict(details(chapter, "claim-toy.against"))["95 % interval"] == "−3 … 1"
+
+
+def test_the_changes_of_a_claim_are_told_from_the_first_to_the_last():
+    first = Amendment("2026-11-20", {"quantity": "the mean", "threshold": 1.0}, "It asked for the wrong thing.")
+    second = Amendment("2026-11-22", {"threshold": 90.0, "predicted": "unsure"}, "Too easy", "holds")
+    told = nextword_sphinx.amendments(row(claim(amended=(first, second))))
+    assert "“the mean” at least 1, our bet unsure. It asked" in told[0]
+    assert "“the sum” at least 90, our bet unsure. Too easy. Verdict" in told[1]
+
+
+def test_a_row_leads_to_its_address_and_to_its_file(chapter):
+    links = [a["href"] for a in chapter.find(id="claim-toy.sum").select(".nw-links a")]
+    assert links == ["claims.html#toy.sum", "claims/toy.sum.json"]
+
+
+def test_a_withdrawn_claim_keeps_a_folded_line_with_the_reason(chapter):
+    found = chapter.find(id="claim-toy.gone")
+    assert found.name == "details" and not found.has_attr("open")
+    assert found.summary.get_text().startswith("withdrawn The sum is <large>")
+    told = dict(details(chapter, "claim-toy.gone"))
+    assert told["why"] == "Two claims asked the same." and told["last verdict"] == "fails"
+
+
+def test_a_chapter_without_claims_is_a_warning(build):
+    assert "no claim of it was recorded" in build("```{claims-table} nothing\n```")[1]
+
+
+def test_a_claim_without_history_says_so(build):
+    page, warnings = build("```{claims-table} toy\n```", rows=[row(registered={"when": "unknown"})], gone=[])
+    assert "is not known" in page and "has no history of it" in page and warnings == ""
+
+
+# The page of all claims
+
+
+@pytest.fixture
+def whole(build):
+    page, warnings = build("```{claims-table}\n```", page="chapters/claims")
+    assert warnings == ""
+    return BeautifulSoup(page, "lxml")
+
+
+def test_the_totals_count_each_kind_by_what_became_of_it(whole):
+    lines = [[cell.get_text() for cell in found.find_all(["th", "td"])] for found in whole.select(".nw-totals tr")][:7]
+    assert [line[1:] for line in lines] == [
+        ["3", "2 held · 0 failed · 0 unresolved · 1 stale"],
+        ["4", "1 won · 1 lost · 1 unresolved · 1 no bet"],
+        ["1", "1 held · 0 failed"],
+        ["1", ""],
+        ["8", "7 before their data · 1 after"],
+        ["1", ""],
+        ["1", ""],
+    ]
+
+
+def test_the_bets_stand_against_the_verdicts(whole):
+    lines = [[cell.get_text() for cell in found.find_all(["th", "td"])] for found in whole.select(".nw-bets tr")]
+    assert lines == [
+        ["we bet", "holds", "fails", "unresolved"],
+        ["What the paper found"],
+        ["holds", "2", "0", "0"],
+        ["unsure", "0", "0", "0"],
+        ["fails", "0", "0", "0"],
+        ["Brier score", "0.01"],
+        ["Our own questions"],
+        ["holds", "0", "1", "1"],
+        ["unsure", "1", "0", "0"],
+        ["fails", "0", "1", "0"],
+        ["Brier score", "0.36"],  # (0.9² + 0.5² + 0.1²) / 3
+    ]
+    assert "Over both kinds together it is 0.22. The 1 without such a verdict" in whole.get_text()
+
+
+def test_no_resolved_claim_means_no_score():
+    assert nextword_sphinx.brier([row(verdict="unresolved")]) is None
+
+
+def test_each_chapter_has_its_heading_and_each_claim_its_address(whole):
+    assert [head.find(string=True) for head in whole.select(".nw-by-chapter h3")] == ["The other page", "The toy page"]
+    section = whole.select_one("section#claims-of-toy.nw-by-chapter")
+    assert section.find(id="toy.sum") and section.find(id="toy.gone") and not section.find(id="other.sum")
+    links = [a["href"] for a in section.find(id="toy.sum").select(".nw-links a")]
+    assert links == ["toy.html#claim-toy.sum", "claims/toy.sum.json"]
+    ids = [tag["id"] for tag in whole.find("body").find_all(id=True)]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_filters_know_every_value_and_hide_where_no_script_runs(whole):
+    box = whole.select_one(".nw-filters")
+    assert box.has_attr("hidden") and box.select_one(".nw-count").get_text() == "10 claims"
+    options = {s["data-key"]: [o["value"] for o in s.find_all("option")][1:] for s in box.find_all("select")}
+    for key, values in options.items():
+        assert {found[f"data-{key}"] for found in whole.select("[data-badge]")} == set(values)
+    assert list(options) == ["badge", "verdict", "chapter", "registered"] and "withdrawn" in options["verdict"]
+    assert not whole.select(".nw-claims [hidden], details[open]")
+
+
+def test_titles_come_from_the_notebook_in_the_order_of_the_contents(tmp_path):
+    (tmp_path / "chapters").mkdir()
+    cell = {"cell_type": "markdown", "source": ["Before.\n", "# Look at less\n", "## More"]}
+    (tmp_path / "chapters" / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    (tmp_path / "_toc.yml").write_text("- file: chapters/b\n- file: chapters/a\n")
+    assert list(nextword_sphinx.chapter_titles(tmp_path, {"a", "b"}).items()) == [("b", "b"), ("a", "Look at less")]
+
+
+def test_each_claim_has_its_file(build, tmp_path):
+    build("Nothing.")
+    folder = tmp_path / "out" / "chapters" / "claims"
+    names = {path.stem for path in folder.glob("*.json")}
+    assert names == {found["id"] for found in everything()} | {"toy.gone", "claims"}
+    one = json.loads((folder / "toy.sum.json").read_text(encoding="utf8"))
+    assert one == {"format": 2, "claim": row()}
+    assert json.loads((folder / "claims.json").read_text(encoding="utf8")) == content(gone=[withdrawn()])
+
+
+def test_the_schema_is_copied_beside_the_claims(tmp_path):
+    schema = tmp_path / "src" / "chapters" / "_static" / "claims.schema.json"
+    (tmp_path / "src").mkdir()
+
+    class App:
+        confdir = srcdir = tmp_path / "src"
+        outdir = tmp_path / "out"
+
+    schema.parent.mkdir(parents=True)
+    schema.write_text("{}")
+    (tmp_path / "claims.json").write_text(json.dumps(content(rows=[])))
+    App.builder = type("Builder", (), {"format": "html"})
+    App.env = type("Env", (), {"nextword_ledger": content(rows=[])})
+    nextword_sphinx.write_files(App, None)
+    assert (tmp_path / "out" / "chapters" / "claims" / "claims.schema.json").read_text() == "{}"

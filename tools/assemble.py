@@ -6,6 +6,8 @@ the table of contents leaves no trace. In each executed notebook two marks are f
 ``<!-- stamp -->``  what the run cost: seconds against the budget, date, device, preset, versions
 ``<!-- hero -->``   the figure of the cell tagged ``hero``, copied up so that a chapter opens with its result
 
+The cards of its claims give way to one table, at the end of the section "Claims".
+
 A page in Markdown may show a chapter's result, too: ``<!-- hero 2020_gpt3 -->`` becomes that figure and a link to where it is made.
 """
 
@@ -198,20 +200,73 @@ def _marked(notebook: NotebookNode, mark: str) -> list[int]:
     return [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and mark in cell.source]
 
 
-def drop_records(notebook: NotebookNode) -> None:
-    """Take the claims' own output type out: tools/collect.py has read it, Sphinx does not know it, the card stays."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(claims.MIME, None)
+def tabulate_claims(notebook: NotebookNode, chapter: str) -> None:
+    """Put one table of claims at the end of the section "Claims", in place of the cards that the cells put out.
+
+    The cells that did nothing but record are bookkeeping, so their code is folded.
+    """
+    if not sum(_take_claims_out(cell) for cell in notebook.cells):
+        return
+    end = _end_of_claims(notebook, chapter)
+    table = _markdown(f"```{{claims-table}} {chapter}\n```", "claims-table")
+    notebook.cells.insert(end, table)
+
+
+def _take_claims_out(cell: NotebookNode) -> int:
+    """Take the claims out of a cell's outputs, fold its code if nothing else is left, and return how many they were."""
+    outputs = cell.get("outputs", [])
+    others = [output for output in outputs if claims.MIME not in output.get("data", {})]
+    taken = len(outputs) - len(others)
+    if taken:
+        cell.outputs = others
+    if taken and not others:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata.tags = tags if "hide-input" in tags else [*tags, "hide-input"]
+    return taken
+
+
+def _end_of_claims(notebook: NotebookNode, chapter: str) -> int:
+    """Return the index of the cell before which the section "Claims" ends; a cell that holds its end is cut in two."""
+    inside = False
+    for i, cell in enumerate(notebook.cells):
+        for line, title in _headings(cell.source) if cell.cell_type == "markdown" else ():
+            if inside:
+                return _cut(notebook, i, line)
+            inside = title == "Claims"
+    if not inside:
+        raise AssemblyError(f"{chapter} records claims but has no section '## Claims', where their table belongs")
+    return len(notebook.cells)
+
+
+def _headings(source: str) -> list[tuple[int, str]]:
+    """Return the line and title of each heading of the first two levels that stands outside code."""
+    found, fenced = [], False
+    for i, line in enumerate(source.splitlines()):
+        fenced ^= line.lstrip().startswith(("```", "~~~"))
+        heading = re.match(r"##? +(.+?)\s*$", line)
+        if heading and not fenced:
+            found.append((i, heading[1]))
+    return found
+
+
+def _cut(notebook: NotebookNode, i: int, line: int) -> int:
+    """Cut a Markdown cell before one of its lines, and return the index of the cell that begins with that line."""
+    cell, lines = notebook.cells[i], notebook.cells[i].source.splitlines()
+    before, after = ("\n".join(part).strip() for part in (lines[:line], lines[line:]))
+    if not before:
+        return i
+    cell.source = before
+    notebook.cells.insert(i + 1, _markdown(after, f"{cell.id[:50]}-after-claims"))
+    return i + 1
 
 
 def assemble_notebook(source: Path, executed: Path, target: Path) -> None:
-    """Write the executed copy of ``source`` with both marks filled in to ``target``."""
+    """Write the executed copy of ``source``, with both marks filled in and a table of its claims, to ``target``."""
     try:
         notebook, run = read_executed(source, executed)
         fill_stamp(notebook, run)
         fill_hero(notebook)
-        drop_records(notebook)
+        tabulate_claims(notebook, source.stem)
         nbformat.validate(notebook)
     except AssemblyError as error:
         raise AssemblyError(f"{source.name}: {error}") from None

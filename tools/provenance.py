@@ -344,7 +344,10 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
         return "unverified", "it was recorded before provenance was kept, and has not been repeated since"
     if row["digest"] != digest(read_run(name)):
         return STALE, "its file has been changed since it was recorded or verified"
-    now, known = parts_of(chapter, function), row["fits"]
+    try:
+        now, known = parts_of(chapter, function), row["fits"]
+    except (ValueError, FileNotFoundError) as error:
+        return STALE, f"its code is gone ({error})"
     if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
         return "fits", ""
     before = known[-1]["parts"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import provenance
+import registration
 from nextword import runtime
 
 
@@ -463,9 +464,11 @@ def namespace(chapter: str) -> dict[str, Any]:
 
 def record(name: str, run: Run, path: Path) -> None:
     """Measure every point of a run that ``path`` does not hold yet; each says what made it."""
+    check_registered(name)
     made_by = provenance.fingerprint(run.chapter, run.function)
     done = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {"points": []}
-    if done["points"] and done["fingerprint"] != made_by:
+    begun = bool(done["points"])
+    if begun and done["fingerprint"] != made_by and provenance.state(name, run.chapter, run.function)[0] != "fits":
         raise SystemExit(
             f"{path.name} was begun by other code than {run.chapter} and the library hold now; make it again: "
             f"make runs NAME={name}"
@@ -494,7 +497,20 @@ def record(name: str, run: Run, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(gzip.compress(json.dumps(content, indent=1).encode(), mtime=0))
         os.replace(temporary, path)
-    provenance.adopt(name, run.chapter, run.function, "recorded", [])
+    provenance.adopt(name, run.chapter, run.function, "extended" if begun else "recorded", [])
+
+
+def check_registered(name: str) -> None:
+    """Refuse to measure what a claim is not yet registered for: criterion and bet are committed first."""
+    try:
+        waiting = registration.uncommitted(name)
+    except registration.NoHistory as error:
+        raise SystemExit(f"recorded runs are made in a clone of the repository only: {error}") from error
+    if waiting:
+        raise SystemExit(
+            f"{name} decides {', '.join(waiting)}, and what is frozen of these is not committed. Commit claims.toml first: a "
+            "claim is registered before its data."
+        )
 
 
 def prepare(kind: str, known: Iterable[str], names: Sequence[str] | None = None) -> None:

@@ -173,6 +173,18 @@ def _now(claim: Claim) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
+def uncommitted(run: str, root: Path = chapters.ROOT) -> list[str]:
+    """Return the claims decided by a recorded run whose frozen fields HEAD does not hold as they are now.
+
+    Raises:
+        NoHistory: there is no repository to compare with.
+    """
+    text = _git(root, "show", f"HEAD:{LEDGER}")
+    committed = {row["id"]: frozen(row) for row in tomllib.loads(text).get("claim", [])}
+    now = tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("claim", [])
+    return [row["id"] for row in now if run in row.get("runs", []) and committed.get(row["id"]) != frozen(row)]
+
+
 def _said(claim: Claim) -> list[dict[str, Any]]:
     """Return the states of a claim that its ``amended`` entries tell, oldest first."""
     states = [_now(claim)]
@@ -213,7 +225,7 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     text += f" and {after} after." if after else "."
     amended = sum(bool(row["amended"]) for row in judged)
     if amended:
-        text += f" The criterion, the quantity or the bet of {amended} {_were(amended)} changed later; each says how and why."
+        text += f" The criterion, the quantity or the bet of {amended} of them {_were(amended)} changed later; each says how and why."
     return text
 
 

@@ -547,7 +547,7 @@ def measured_text(row: dict[str, Any], *, plus_minus: bool = True, size: bool = 
     Example:
         >>> row = {"measured": 7.781, "std": 2.4, "seeds": 5, "kind": "measurement", "unit": "points"}
         >>> measured_text(row), measured_text(row | {"std": None}), measured_text(row | {"measured": -0.1234, "std": None})
-        ('8 ± 3', '7.8', '−0.12')
+        ('8 ± 3', '7.8', '−0.123')
     """
     value = abs(row["measured"]) if size else row["measured"]
     if row["kind"] == "exact" or value == 0:
@@ -568,8 +568,8 @@ def two_digits(value: float, unit: str = "") -> str:
     A percentage near a hundred keeps the digits of what is missing.
 
     Example:
-        >>> two_digits(119.876), two_digits(0.000456), two_digits(99.87, "percent"), two_digits(376.2), two_digits(1.095)
-        ('120', '0.00046', '99.9', '380', '1.1')
+        >>> two_digits(119.876), two_digits(0.000456), two_digits(99.87, "percent"), two_digits(376.2), two_digits(1.2345)
+        ('120', '0.00046', '99.9', '380', '1.23')
     """
     if value == 0 or not math.isfinite(value):
         return number(value)

@@ -8,18 +8,35 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+import jsonschema
 import pytest
 import yaml
 from browsing import BOOK, ROOT, SCHEMES, Visit, Visits, settle, watch
 from bs4 import BeautifulSoup
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from nextword.claims import measured_text, number
 
 HASH = re.compile(r"[0-9a-f]{16,}")
 RAW_ROLE = re.compile(r"\{[a-z][a-z:-]*\}`[^`]*`")
 
 
-def claims() -> list[dict[str, Any]]:
-    return json.loads((ROOT / "build" / "claims.json").read_text(encoding="utf-8"))["claims"]
+def ledger() -> dict[str, Any]:
+    return json.loads((ROOT / "build" / "claims.json").read_text(encoding="utf-8"))
+
+
+def filed() -> list[dict[str, str]]:
+    """All claims, the withdrawn ones too, by what the Claims page filters."""
+    content = ledger()
+    return [
+        {
+            "badge": claim["badge"],
+            "verdict": claim.get("verdict", "withdrawn"),
+            "chapter": claim["chapter"],
+            "registered": claim["registered"]["when"],
+        }
+        for claim in [*content["claims"], *content["withdrawn"]]
+    ]
 
 
 def chapter_names() -> list[str]:
@@ -255,30 +272,108 @@ def test_the_first_page_shows_a_result_and_leads_to_it(soups: dict[Path, Beautif
         assert soups[BOOK / f"chapters/{name}.html"].select_one("img.nw-hero")["alt"] == picture["alt"]
 
 
-def test_each_claim_has_a_card(soups: dict[Path, BeautifulSoup]) -> None:
-    recorded = claims()
+# Claims
+
+
+def test_each_claim_has_a_row_in_its_chapter(soups: dict[Path, BeautifulSoup]) -> None:
+    recorded = ledger()["claims"]
     assert recorded, "build/claims.json holds no claim"
     for claim in recorded:
-        card = soups[BOOK / "chapters" / f"{claim['chapter']}.html"].find(id=f"claim-{claim['id']}")
-        assert card, f"chapter {claim['chapter']} shows no card of the claim {claim['id']}"
-        assert claim["verdict"] in card.get_text(), f"the card of {claim['id']} does not say {claim['verdict']!r}"
+        row = soups[BOOK / "chapters" / f"{claim['chapter']}.html"].find(id=f"claim-{claim['id']}")
+        assert row and row.name == "tr", f"chapter {claim['chapter']} has no row of the claim {claim['id']}"
+        verdict = row.select_one(".nw-verdict").get_text()
+        assert verdict == claim["verdict"], f"the row of {claim['id']} says {verdict!r}, not {claim['verdict']!r}"
+        assert claim["text"] in row.get_text(), f"the row of {claim['id']} does not show {claim['text']}"
 
 
-def test_claims_page(contexts: dict[str, BrowserContext], bases: dict[str, str]) -> None:
-    recorded = claims()
+@pytest.mark.parametrize("name", chapter_names())
+def test_chapter_has_one_table_of_claims_and_no_card(name: str, soups: dict[Path, BeautifulSoup]) -> None:
+    soup = soups[BOOK / f"{name}.html"]
+    assert len(soup.select(".nw-claims-table")) == 1, f"{name} should have one table of claims"
+    assert len(soup.select(".nw-registered")) == 1, f"{name} should say once when its claims were registered"
+    assert not soup.select(".nw-claim"), f"{name} shows a card of a claim besides its table"
+    found = soup.select_one(".nw-claims-table").find_parent("section").find("h2")
+    assert "Claims" in found.get_text(), f"{name}: the table of claims stands in the section {found.get_text()!r}"
+
+
+def test_a_number_in_a_sentence_is_marked_unless_its_claim_holds(soups: dict[Path, BeautifulSoup]) -> None:
+    by_id = {claim["id"]: claim for claim in ledger()["claims"]}
+    for path, soup in soups.items():
+        for link in soup.select("a.nw-number"):
+            claim = by_id[link["href"].partition("#claim-")[2]]
+            marked = "nw-mark" in (getattr(link.next_sibling, "attrs", None) or {}).get("class", [])
+            plain = claim["verdict"] in ("holds", "reported") or link.get_text() not in measured_texts(claim)
+            what = f"{path.name}: {link.get_text()!r} of {claim['id']}, which is {claim['verdict']!r},"
+            assert marked != plain, f"{what} has {'a' if marked else 'no'} mark"
+
+
+def measured_texts(claim: dict[str, Any]) -> set[str]:
+    """The ways in which a sentence may print what was measured; a paper's number of the same digits is none."""
+    ways = [{"plus_minus": p, "size": s} for p, s in ((True, False), (False, False), (True, True))]
+    return {measured_text(claim, **way) for way in ways} - {number(claim["paper_value"])}
+
+
+def test_each_claim_has_an_address_and_a_file(soups: dict[Path, BeautifulSoup]) -> None:
+    content, folder = ledger(), BOOK / "chapters" / "claims"
+    page = soups[BOOK / "chapters" / "claims.html"]
+    for claim in [*content["claims"], *content["withdrawn"]]:
+        assert page.find(id=claim["id"]), f"claims.html has no place called {claim['id']}"
+        one = json.loads((folder / f"{claim['id']}.json").read_text(encoding="utf-8"))
+        assert one == {"format": content["format"], "claim": claim}, f"the file of {claim['id']} says something else"
+    assert json.loads((folder / "claims.json").read_text(encoding="utf-8")) == content
+    schema = json.loads((folder / "claims.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(content)
+
+
+def test_claims_page_filters(contexts: dict[str, BrowserContext], bases: dict[str, str]) -> None:
+    recorded = filed()
     page, visit = open_page(contexts["file"], f"{bases['file']}/chapters/claims.html")
-    rows = page.locator(".nw-claims-table tbody tr:visible")
-    assert rows.count() == len(recorded), f"the page lists {rows.count()} claims; claims.json has {len(recorded)}"
-    for key in ("citation", "kind", "verdict"):
+    shown = page.locator("[data-badge]:visible")
+    assert shown.count() == len(recorded), f"the page lists {shown.count()} claims; claims.json has {len(recorded)}"
+    for key in ("badge", "verdict", "chapter", "registered"):
         for value in sorted({claim[key] for claim in recorded}):
             page.locator(f".nw-filters select[data-key='{key}']").select_option(value)
             expected = sum(claim[key] == value for claim in recorded)
-            assert rows.count() == expected, f"filter {key} = {value!r} shows {rows.count()} rows, not {expected}"
-            assert str(expected) in page.locator(".nw-count").inner_text(), f"the count is wrong for {key} = {value!r}"
+            assert shown.count() == expected, f"filter {key} = {value!r} shows {shown.count()} claims, not {expected}"
+            count = page.locator(".nw-count").inner_text()
+            assert count == f"{expected} of {len(recorded)} claims", f"{key} = {value!r} counts {count!r}"
         page.locator(f".nw-filters select[data-key='{key}']").select_option("")
-    assert rows.count() == len(recorded), "taking the filters back does not bring all claims back"
-    rows.first.locator("a").first.click()
+    assert shown.count() == len(recorded), "taking the filters back does not bring all claims back"
+    assert not visit.problems, "\n".join(visit.problems)
+    page.close()
+
+
+def test_filters_leave_no_empty_heading(contexts: dict[str, BrowserContext], bases: dict[str, str]) -> None:
+    page, _ = open_page(contexts["file"], f"{bases['file']}/chapters/claims.html")
+    first = filed()[0]
+    for key in ("badge", "chapter"):
+        page.locator(f".nw-filters select[data-key='{key}']").select_option(first[key])
+    assert page.locator(".nw-by-chapter:visible").count() == page.locator(".nw-group:visible").count() == 1
+    page.close()
+
+
+def test_claims_page_without_scripts(browser: Browser, bases: dict[str, str]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{bases['file']}/chapters/claims.html")
+    assert page.locator("[data-badge]:visible").count() == len(filed()), "without scripts some claims are hidden"
+    assert page.locator(".nw-filters:visible").count() == 0, "without scripts the filters do nothing, yet they show"
+    summary = page.locator("tr[data-badge] summary").first
+    summary.click()
+    assert page.locator(".nw-facts:visible").count() == 1, "without scripts a claim does not open"
+    context.close()
+
+
+def test_an_address_opens_its_claim(contexts: dict[str, BrowserContext], bases: dict[str, str]) -> None:
+    claim = ledger()["claims"][-1]
+    page, visit = open_page(contexts["file"], f"{bases['file']}/chapters/claims.html#{claim['id']}")
+    assert page.locator("details[open]").count() == 1, f"the address of {claim['id']} does not open it"
+    row = page.locator("tr:target")
+    assert row.get_attribute("id") == claim["id"]
+    row.locator(".nw-links a").first.click()
     page.wait_for_load_state()
-    assert page.locator(".nw-claim:target").count() == 1, "a row of the table does not lead to the claim's card"
+    row = page.locator("tr:target")
+    assert row.get_attribute("id") == f"claim-{claim['id']}", "a claim does not lead to its row in its chapter"
+    assert row.locator("details[open]").count() == 1
     assert not visit.problems, "\n".join(visit.problems)
     page.close()
