@@ -38,3 +38,34 @@ def test_a_speed_that_goes_by_the_processor_may_fall_on_either_side(verdict):
 def test_a_claim_without_expectation_asks_for_a_calibration():
     [message] = faults("holds", expected="")
     assert "make calibrate" in message
+
+
+def row(**changes):
+    base = {"measured": 7.781, "std": 2.4, "seeds": 5, "kind": "measurement", "unit": "", "verdict": "holds"}
+    return {"toy.gain": base | {"interval": None, "spread": None} | changes}
+
+
+@pytest.mark.parametrize(
+    "text, changes, says",
+    [
+        ("gains 8<!-- claim toy.gain --> points", {}, []),
+        ("gains 8 ± 3<!-- claim toy.gain --> points", {}, []),
+        ("gains 8<!-- claim toy.gain --> (failed) points", {"verdict": "fails"}, []),
+        ("gains 7.8<!-- claim toy.gain --> points", {}, ["the run gave 8 ± 3"]),
+        ("gains 8<!-- claim toy.gain --> points", {"verdict": "unresolved"}, ['write "(unresolved)"']),
+        ("gains 8<!-- claim toy.gain --> points", {"verdict": "fails"}, ['write "(failed)"']),
+        ("gains 8<!-- claim toy.gain --> (failed) points", {}, ["holds; take (failed) away"]),
+        ("gains 8<!-- claim toy.loss --> points", {}, ["toy.loss was not recorded"]),
+    ],
+)
+def test_the_readme_shows_the_measured_number_and_what_did_not_hold(text, changes, says):
+    faults = collect.check_readme(text, row(**changes))
+    assert len(faults) == len(says)
+    for fault, words in zip(faults, says, strict=True):
+        assert words in fault
+
+
+def test_a_sign_behind_a_word_of_direction_is_a_fault():
+    assert collect.check_signs("toy", "It loses {claim}`toy.gain` points.", row(measured=-3.0))
+    assert not collect.check_signs("toy", "It loses {claim}`toy.gain:size` points.", row(measured=-3.0))
+    assert not collect.check_signs("toy", "It loses {claim}`toy.gain` points.", row())

@@ -208,7 +208,7 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "read_run", lambda name: whole)
     monkeypatch.setattr(provenance, "LEDGER", tmp_path / "provenance.json")
     monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "1"})
-    assert provenance.state("x", "c", "f")[0] == "unverified"
+    assert provenance.state("x", "c", "f") == ("stale", "nothing says what made it")
     provenance.adopt("x", "c", "f", "recorded", [])
     assert provenance.state("x", "c", "f") == ("fits", "")
     whole["points"][0]["result"]["score"] = 1.5
@@ -219,8 +219,17 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     assert what == "stale" and "cells.f" in why
     provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
     assert provenance.state("x", "c", "f")[0] == "fits"
+    content = provenance.read_ledger()
+    content["x"]["awaiting"] = True
+    provenance.write_ledger(content)
+    assert provenance.state("x", "c", "f")[0] == "fits"
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "3"})
+    assert provenance.state("x", "c", "f")[0] == "unverified"
+    provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "4"})
+    assert provenance.state("x", "c", "f")[0] == "stale", "it awaits nothing any more"
     stored = json.loads((tmp_path / "provenance.json").read_text())["x"]["fits"]
-    assert [fit["how"] for fit in stored] == ["recorded", "verified"]
+    assert [fit["how"] for fit in stored] == ["recorded", "verified", "verified"]
 
 
 def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_shows():

@@ -22,6 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 import chapters
 import provenance
 import registration
@@ -100,7 +102,7 @@ def check_states(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
     faults = []
     for row in rows:
         for name, (state, why) in row["runs_state"].items():
-            if state != "fits":
+            if state == provenance.STALE:
                 faults.append(
                     f"{chapter}: claim {row['id']} rests on the recorded run {name}, which is {state}: {why}. Run `make "
                     f"verify NAME={name}`; if it gives other numbers, `make runs NAME={name}`."
@@ -231,6 +233,31 @@ def check_signs(chapter: str, text: str, rows: dict[str, dict[str, Any]]) -> lis
     ]
 
 
+_README = re.compile(r"([−\d][−\d.,]*(?: ± [\d.,]+)?)<!-- claim (\S+) -->(?: \((\w+)\))?")
+_MARKS = {"holds": "", "reported": "", "fails": "failed"}
+
+
+def check_readme(text: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a message for each number of the README that is not the measured one, or hides that it did not hold."""
+    faults = []
+    for number, id, mark in _README.findall(text):
+        if id not in rows:
+            faults.append(f"README.md: claim {id} was not recorded.")
+            continue
+        row = rows[id]
+        right = [claims.measured_text(row, plus_minus=p, size=s) for p in (False, True) for s in (False, True)]
+        if number not in right:
+            faults.append(f"README.md: the text says {number} for {id}, and the run gave {right[-2]}. Write that.")
+        says = _MARKS.get(row["verdict"], row["verdict"])
+        if mark != says:
+            faults.append(
+                f"README.md: {id} is '{row['verdict']}'; write \"({says})\" behind its comment."
+                if says
+                else f"README.md: {id} holds; take ({mark}) away behind its comment."
+            )
+    return faults
+
+
 def history() -> tuple[dict[str, Any], list[str]]:
     """Return what the history says of each claim, and what is wrong with the ledger beside it."""
     try:
@@ -271,6 +298,9 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
     by_id = {row["id"]: row for row in rows}
     for page in sorted([*chapters.CHAPTERS.glob("*.md"), *chapters.CHAPTERS.glob("*.ipynb")]):
         faults += check_signs(page.stem, page.read_text(encoding="utf8"), by_id)
+    readme = chapters.ROOT / "README.md"
+    if readme.is_file() and len(runs) == len(chapters.names()):
+        faults += check_readme(readme.read_text(encoding="utf8"), by_id)
     meta: dict[str, Any] = {"date": datetime.date.today().isoformat(), "chapters": runs}
     if runs:
         first = next(iter(runs.values()))
@@ -288,6 +318,16 @@ def _withdrawn(claim: Claim, known: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def check_schema(content: dict[str, Any]) -> list[str]:
+    """Return a message where build/claims.json is not what its schema promises to those who read it."""
+    path = chapters.CHAPTERS / "_static" / "claims.schema.json"
+    if not path.is_file():
+        return []
+    plain = json.loads(json.dumps(content))
+    errors = jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf8"))).iter_errors(plain)
+    return [f"build/claims.json, {error.json_path}: {error.message[:200]}" for error in list(errors)[:5]]
+
+
 def main() -> int:
     """Write build/claims.json and report the faults; they stop the build in continuous integration only."""
     parser = argparse.ArgumentParser(description="Gather and check the verdicts of the executed chapters.")
@@ -297,6 +337,7 @@ def main() -> int:
     ledger, faults = collect(arguments.folder)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf8")
+    faults += check_schema(ledger)
     tally = Counter(row["verdict"] for row in ledger["claims"])
     print("claims:", ", ".join(f"{n} {verdict}" for verdict, n in tally.items()) or "none")
     for fault in faults:

@@ -43,7 +43,7 @@ from nextword import data, runtime
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
 MODELS_FOLDER = chapters.LIBRARY / "bundled" / "models"
 LEDGER = RUNS_FOLDER / "provenance.json"
-STALE = "stale"
+STALE, UNVERIFIED = "stale", "unverified"
 NO_RESULTS = ("plots", "claims")
 _RUNS = "lib/nextword/bundled/runs"
 TIMES = ("seconds",)
@@ -338,10 +338,14 @@ def processor() -> str:
 
 
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
-    """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit."""
+    """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit.
+
+    A run is unverified while it awaits its first repetition: it was recorded before provenance was kept, and the code has
+    changed since. Pages say so. Every other run that does not fit is stale, and stops the build.
+    """
     row = read_ledger().get(name)
     if row is None:
-        return "unverified", "it was recorded before provenance was kept, and has not been repeated since"
+        return STALE, "nothing says what made it"
     if row["digest"] != digest(read_run(name)):
         return STALE, "its file has been changed since it was recorded or verified"
     try:
@@ -352,10 +356,8 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
         return "fits", ""
     before = known[-1]["parts"]
     changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
-    return (
-        "stale",
-        f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}",
-    )
+    why = f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
+    return (UNVERIFIED if row.get("awaiting") else STALE), why
 
 
 # Repeating -------------------------------------------------------------------------------------------------------------
