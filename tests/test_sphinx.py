@@ -67,7 +67,8 @@ def everything():
     wide = {"op": "ci_low>", "threshold": 0.0, **bet}
     return [
         row(),
-        row(claim("toy.lost", **bet), 80.0, "fails", registered=late, note="Few <seeds>."),
+        row(claim("toy.lost", **bet), 80.0, "fails", note="Few <seeds>."),
+        row(claim("toy.late", **bet), 80.0, "fails", registered=late),
         row(claim("toy.against", **wide), -1.0, "unresolved", interval=(-3.0, 1.0), values=(-0.5, -1.5)),
         row(claim("toy.unsure", predicted="unsure", **bet), 110.0),
         row(claim("toy.changed", amended=(old,), runs=("toy_run",)), repeat=again, states={"toy_run": ["fits", ""]}),
@@ -121,7 +122,8 @@ def test_the_role_renders_the_measured_number_and_links_to_its_row(build):
         "The sum is {claim}`toy.sum`, the paper's {claim}`toy.sum:paper`, so {claim}`toy.sum:verdict`."
     )
     assert warnings == ""
-    assert f'href="chapters/toy.html#claim-toy.sum">{claims.measured_text(row())}</a>' in page
+    shown = claims.measured_text(row()).replace(" ", "\u00a0")
+    assert f'href="chapters/toy.html#claim-toy.sum">{shown}</a>' in page
     assert " ± " in claims.measured_text(row())
     assert ">130</a>" in page and ">holds</a>" in page and "nw-mark" not in page
 
@@ -129,7 +131,7 @@ def test_the_role_renders_the_measured_number_and_links_to_its_row(build):
 def test_fields_leave_out_what_the_sentence_says_itself(build):
     page, warnings = build("{claim}`toy.against`, {claim}`toy.against:plain`, {claim}`toy.against:size`.")
     assert warnings == ""
-    assert re.findall(r'claim-toy.against">([^<]*)</a>', page) == ["−1 ± 2", "−1", "1 ± 2"]
+    assert re.findall(r'claim-toy.against">([^<]*)</a>', page) == ["−1\u00a0±\u00a02", "−1", "1\u00a0±\u00a02"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_the_table_lists_what_the_paper_found_first_and_nothing_of_other_chapter
     heads = [head.get_text() for head in chapter.select(".nw-group")]
     assert heads == list(nextword_sphinx.GROUPS.values())
     ids = [found["id"] for found in chapter.select("tr[data-badge]")]
-    names = ("sum", "changed", "stale", "lost", "against", "unsure", "one", "told")
+    names = ("sum", "changed", "stale", "lost", "late", "against", "unsure", "one", "told")
     assert ids == [f"claim-toy.{name}" for name in names]
     assert not chapter.find(string=re.compile("other.sum"))
 
@@ -207,6 +209,7 @@ def test_a_row_has_claim_paper_here_and_verdict(chapter):
     "id, says",
     [
         ("toy.lost", "fails ; we bet it would hold"),
+        ("toy.late", "fails ; registered after its data"),
         ("toy.against", "unresolved ; every seed against the bet"),
         ("toy.unsure", "holds ; we were unsure"),
         ("toy.stale", "stale"),
@@ -220,7 +223,7 @@ def test_the_verdict_is_said_with_the_bet(chapter, id, says):
 
 def test_the_sentence_on_registration_stands_above(chapter):
     told = chapter.select_one("p.nw-registered")
-    assert told.get_text().startswith("Of these 7 claims, 6 were registered")
+    assert told.get_text().startswith("Of these 8 claims, 7 were registered")
     assert told.find_next(class_="nw-claims")
 
 
@@ -288,15 +291,17 @@ def whole(build):
 
 
 def test_the_totals_count_each_kind_by_what_became_of_it(whole):
-    lines = [[cell.get_text() for cell in found.find_all(["th", "td"])] for found in whole.select(".nw-totals tr")][:7]
+    lines = [[cell.get_text() for cell in found.find_all(["th", "td"])] for found in whole.select(".nw-totals tr")][:9]
     assert [line[1:] for line in lines] == [
         ["3", "2 held · 0 failed · 0 unresolved · 1 stale"],
-        ["4", "1 won · 1 lost · 1 unresolved · 1 no bet"],
+        ["5", "1 won · 1 lost · 1 unresolved · 1 registered after their data and not counted · 1 no bet"],
+        ["1", ""],
         ["1", "1 held · 0 failed"],
         ["1", ""],
-        ["8", "7 before their data · 1 after"],
+        ["9", "8 before their data · 1 after"],
         ["1", ""],
         ["1", ""],
+        ["1", "0 made or repeated by today's code · 1 stale"],
     ]
 
 
@@ -334,7 +339,7 @@ def test_each_chapter_has_its_heading_and_each_claim_its_address(whole):
 
 def test_the_filters_know_every_value_and_hide_where_no_script_runs(whole):
     box = whole.select_one(".nw-filters")
-    assert box.has_attr("hidden") and box.select_one(".nw-count").get_text() == "10 claims"
+    assert box.has_attr("hidden") and box.select_one(".nw-count").get_text() == "11 claims"
     options = {s["data-key"]: [o["value"] for o in s.find_all("option")][1:] for s in box.find_all("select")}
     for key, values in options.items():
         assert {found[f"data-{key}"] for found in whole.select("[data-badge]")} == set(values)

@@ -104,7 +104,8 @@ def field(row: Row, name: str) -> str:
         return minus(claims.range_text(row["band"])) or "no band yet"
     if name in ("verdict", "predicted"):
         return str(row[name])
-    return claims.measured_text(row, plus_minus=name != "plain", size=name == "size")
+    text = claims.measured_text(row, plus_minus=name != "plain", size=name == "size")
+    return text.replace(" ± ", "\u00a0±\u00a0")  # never cut at the end of a line
 
 
 class ClaimRole(SphinxRole):
@@ -216,9 +217,12 @@ def outcome(row: Row) -> str:
 
     Example:
         >>> row = {"badge": "our bet", "verdict": "fails", "predicted": "holds", "leaning": "", "bet": "lost"}
+        >>> row["registered"] = {"when": "before"}
         >>> outcome(row), outcome(row | {"predicted": "fails", "bet": "won"})
         ('; we bet it would hold', ', as we bet')
     """
+    if row["badge"] in SCORED and row["registered"]["when"] == "after":
+        return "; registered after its data"
     if row["badge"] not in SCORED or row["verdict"] not in ("holds", "fails", "unresolved"):
         return ""
     if row["leaning"]:
@@ -300,15 +304,22 @@ def totals(rows: list[Row], gone: list[Row]) -> list[tuple[str, int, str]]:
     when = {"before": "before their data", "after": "after", "unknown": "not known"}
     known, held = Counter(row["registered"]["when"] for row in judged), {"holds": "held", "fails": "failed"}
     verdicts = {badge: Counter(held.get(row["verdict"], row["verdict"]) for row in by[badge]) for badge in by}
-    bets, found, always = Counter(row["bet"] for row in by["our bet"]), "replication", ("held", "failed", "unresolved")
+    in_time = [row for row in by["our bet"] if row["registered"]["when"] != "after"]
+    bets, found, always = Counter(row["bet"] for row in in_time), "replication", ("held", "failed", "unresolved")
+    bets["late"] = len(by["our bet"]) - len(in_time)
+    against = sum(row["leaning"] != "" for row in in_time)
+    runs = {name: state for row in rows for name, (state, _) in row["runs_state"].items()}
+    names = {"none": "no bet", "late": "registered after their data and not counted"}
     return [
         ("Replications of what a paper found", len(by[found]), _parts(verdicts[found], always)),
-        ("Bets on questions of our own", len(by["our bet"]), _parts(bets, ("won", "lost", "unresolved"), none="no bet")),
+        ("Bets on questions of our own", len(by["our bet"]), _parts(bets, ("won", "lost", "unresolved"), **names)),
+        ("Of the unresolved ones: every seed against the bet", against, ""),
         ("Exact, counted apart", len(by["exact"]), _parts(verdicts["exact"], ("held", "failed"))),
         ("Reported, without pass or fail", len(by["report"]), ""),
         ("Registered, of all that are judged", len(judged), _parts({when[k]: known[k] for k in known}, tuple(when.values())[:2])),
         ("Changed after they were registered", sum(bool(row["amended"]) for row in rows), ""),
         ("Withdrawn", len(gone), ""),
+        ("Recorded runs behind these claims", len(runs), _parts(Counter(_STATES[x] for x in runs.values()), tuple(_STATES.values())[:1])),
     ]  # fmt: skip
 
 
@@ -323,6 +334,11 @@ def _parts(count: dict[str, int], always: tuple[str, ...], **names: str) -> str:
     return " · ".join(f"{count.get(key, 0)} {names.get(key, key)}" for key in keys)
 
 
+_STATES = {
+    "fits": "made or repeated by today's code",
+    "unverified": "recorded by older code and not yet repeated",
+    "stale": "stale",
+}
 CHANCE = {"holds": 0.9, "unsure": 0.5, "fails": 0.1}
 """How probable we are taken to have thought it that a claim holds, by our bet."""
 OUTCOMES = ("holds", "fails", "unresolved")
@@ -353,6 +369,7 @@ def _totals_table(rows: list[Row], gone: list[Row]) -> str:
 def _bets_table(rows: list[Row]) -> str:
     """Return how our bets compare with the verdicts, for replications and for our own questions."""
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("we bet", *OUTCOMES))
+    rows = [row for row in rows if row["registered"]["when"] != "after"]
     body = "".join(_bets(GROUPS[badge], [row for row in rows if row["badge"] == badge]) for badge in SCORED)
     return f'<div class="nw-table"><table class="nw-totals nw-bets"><thead><tr>{heads}</tr></thead>{body}</table></div>'
 
@@ -376,10 +393,10 @@ def _score(rows: list[Row]) -> str:
 
 def _explanation(rows: list[Row]) -> str:
     """Return the sentences under the table of bets."""
-    scored = [row for row in rows if row["badge"] in SCORED]
+    scored = [row for row in rows if row["badge"] in SCORED and row["registered"]["when"] != "after"]
     left = sum(row["verdict"] not in OUTCOMES for row in scored)
     text = (
-        "The Brier score reads “holds” as a chance of 90 % that the claim holds, “unsure” as 50 % and “fails” as 10 %, and "
+        "Only claims that were registered before their data are counted here. The Brier score reads “holds” as a chance of 90 % that the claim holds, “unsure” as 50 % and “fails” as 10 %, and "
         "is the mean squared distance between that chance and what came out (1 or 0), over the claims that are resolved: 0 "
         f"is perfect, and saying 50 % every time scores 0.25. Over both kinds together it is {_score(scored)}."
     )
