@@ -101,6 +101,11 @@ def test_a_claim_that_comes_with_or_after_its_recorded_run_is_late(repository):
     assert not registration.history(repository.root)["toy.sum"].before
 
 
+def test_a_claim_whose_data_had_been_seen_is_late(repository):
+    repository.commit(ledger=CLAIM + "seen = true\n")
+    assert not registration.history(repository.root)["toy.sum"].before
+
+
 def test_it_takes_all_the_runs_that_decide_a_claim(repository):
     repository.commit(**{f"{registration.RUNS}/old.json.gz": run_file()})
     repository.commit(ledger=CLAIM + 'runs = ["old", "new"]\n')

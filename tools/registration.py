@@ -1,7 +1,8 @@
 """When each claim was registered, worked out from the history of this repository, and whether it was before its data.
 
 A claim is registered by the first commit that holds it. Its data are there from the first commit that holds a
-calibration of it, or all the recorded runs that decide it. What is frozen of a claim (quantity, op, threshold, bet,
+calibration of it, or all the recorded runs that decide it; a claim whose data had been seen without leaving a file says
+``seen = true``. What is frozen of a claim (quantity, op, threshold, bet,
 kind) may change later only with an ``amended`` entry that says what it was; a claim may never disappear.
 
     python tools/registration.py    say for each claim when it was registered, and what is wrong
@@ -143,6 +144,7 @@ def _date_data(root: Path, found: dict[str, Registered]) -> None:
         if decided:
             commit, claim.data = min(decided, key=lambda run: order[run[0]])
             claim.before = order[claim.commit] < order[commit]
+        claim.before &= not current.get(id, {}).get("seen", False)
 
 
 @functools.cache

@@ -97,6 +97,7 @@ class Claim:
     since: str = ""
     presets: tuple[str, ...] = ("cpu",)  # where it is judged; a larger GPU run is another experiment
     amended: tuple[Amendment, ...] = ()
+    seen: bool = False  # its data had been seen when it was registered, although no file of the history holds them
     withdrawn: str = ""  # why it is judged no longer; it stays on the Claims page
 
     def __post_init__(self) -> None:
