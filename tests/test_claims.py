@@ -359,7 +359,7 @@ def test_numbers_are_printed_to_four_digits_and_counts_in_full(x):
     "row, text",
     [
         ({"measured": 7.781, "std": 2.4, "seeds": 5}, "8 ± 3"),
-        ({"measured": 376.17, "interval": [210.0, 540.0]}, "380 ± 170"),
+        ({"measured": 376.17, "interval": [206.0, 546.0]}, "380 ± 170"),
         ({"measured": -0.0123, "interval": [-0.0324, 0.0078]}, "−0.01 ± 0.02"),
         ({"measured": 1.2401}, "1.24"),
         ({"measured": 0.4401}, "0.44"),

@@ -528,7 +528,7 @@ def half_width(row: dict[str, Any]) -> float | None:
     A given interval counts first, then the spread over the row's own seeds, then that of the calibration's live runs.
     """
     if row.get("interval"):
-        return float(max(row["interval"][1] - row["measured"], row["measured"] - row["interval"][0])) or None
+        return float(row["interval"][1] - row["interval"][0]) / 2 or None
     if row.get("std") and (row.get("seeds") or 0) > 1:
         return float(stdtrit(row["seeds"] - 1, 0.975)) * float(row["std"]) / math.sqrt(row["seeds"])
     if row.get("spread"):
@@ -558,7 +558,7 @@ def measured_text(row: dict[str, Any], *, plus_minus: bool = True, size: bool = 
         return two_digits(value, row["unit"])
     place = math.floor(math.log10(half))
     place -= f"{half:.1e}"[0] == "1"  # ± 12 rather than ± 10
-    text = f"{round(value, -place):,.{max(0, -place)}f}"
+    text = f"{round(value, -place) + 0.0:,.{max(0, -place)}f}"  # + 0.0: no minus before a zero
     around = f" ± {round(half, -place):,.{max(0, -place)}f}" if plus_minus else ""
     return (text + around).replace("-", "−")
 
