@@ -49,12 +49,12 @@ def row(**changes):
     "text, changes, says",
     [
         ("gains 8<!-- claim toy.gain --> points", {}, []),
-        ("gains 8 ± 3<!-- claim toy.gain --> points", {}, []),
         ("gains 8<!-- claim toy.gain --> (failed) points", {"verdict": "fails"}, []),
-        ("gains 7.8<!-- claim toy.gain --> points", {}, ["the run gave 8 ± 3"]),
-        ("gains 8<!-- claim toy.gain --> points", {"verdict": "unresolved"}, ['write "(unresolved)"']),
-        ("gains 8<!-- claim toy.gain --> points", {"verdict": "fails"}, ['write "(failed)"']),
-        ("gains 8<!-- claim toy.gain --> (failed) points", {}, ["holds; take (failed) away"]),
+        ("gains 7.8<!-- claim toy.gain --> points", {}, []),
+        ("gains 12<!-- claim toy.gain --> points", {}, ["the run gave 8 ± 3"]),
+        ("gains 8<!-- claim toy.gain --> points", {"verdict": "unresolved"}, ["write (unresolved)"]),
+        ("gains 8<!-- claim toy.gain --> points", {"verdict": "fails"}, ["write (failed)"]),
+        ("gains 8<!-- claim toy.gain --> (failed) points", {}, ["take (failed) away"]),
         ("gains 8<!-- claim toy.loss --> points", {}, ["toy.loss was not recorded"]),
     ],
 )
