@@ -1,6 +1,5 @@
 """A recorded run is bound to what it computes: cells, library, data. Words may change; an operator may not."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -228,7 +227,7 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
     monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "4"})
     assert provenance.state("x", "c", "f")[0] == "stale", "it awaits nothing any more"
-    stored = json.loads((tmp_path / "provenance.json").read_text())["x"]["fits"]
+    stored = provenance.read_ledger()["x"]["fits"]
     assert [fit["how"] for fit in stored] == ["recorded", "verified", "verified"]
 
 

@@ -11,7 +11,7 @@ operator does. Figures and verdicts (``plots``, ``claims``) are made of results,
 
 Runs that one function made with one and the same code are repeated together: the cheapest point of an arm stands for that
 arm in all of them. Points that agree give these runs the new fingerprint, with date, commit and processor, in
-``bundled/runs/provenance.json``. One that differs leaves them stale: record them again.
+``tools/provenance.json``. One that differs leaves them stale: record them again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from nextword import data, runtime
 
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
 MODELS_FOLDER = chapters.LIBRARY / "bundled" / "models"
-LEDGER = RUNS_FOLDER / "provenance.json"
+LEDGER = Path(__file__).with_name("provenance.json")
 STALE, UNVERIFIED = "stale", "unverified"
 NO_RESULTS = ("plots", "claims")
 _RUNS = "lib/nextword/bundled/runs"
@@ -284,16 +284,27 @@ def fingerprint(chapter: str, function: str) -> str:
 
 def read_ledger() -> dict[str, Any]:
     """Return the provenance of all recorded runs by name."""
+    return _stored()["runs"]
+
+
+def read_parts(made_by: str) -> dict[str, str]:
+    """Return what went into a fingerprint, as far as it was kept."""
+    parts: dict[str, str] = _stored()["parts"].get(made_by, {})
+    return parts
+
+
+def _stored() -> dict[str, Any]:
     stored: dict[str, Any] = json.loads(LEDGER.read_text(encoding="utf8")) if LEDGER.is_file() else {}
-    return stored
+    return {"runs": {}, "parts": {}} | stored
 
 
-def write_ledger(content: dict[str, Any]) -> None:
-    """Write the provenance of all recorded runs, at once or not at all."""
+def write_ledger(runs: dict[str, Any], parts: dict[str, dict[str, str]] | None = None) -> None:
+    """Write the provenance of all recorded runs, at once or not at all; of each run's latest fingerprint the parts stay."""
+    latest = {row["fits"][-1]["fingerprint"] for row in runs.values()}
+    kept = {made_by: known for made_by, known in (_stored()["parts"] | (parts or {})).items() if made_by in latest}
+    content = {"runs": dict(sorted(runs.items())), "parts": dict(sorted(kept.items()))}
     temporary = LEDGER.with_suffix(".tmp")
-    temporary.write_text(
-        json.dumps(dict(sorted(content.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf8"
-    )
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     os.replace(temporary, LEDGER)
 
 
@@ -354,7 +365,7 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
         return STALE, f"its code is gone ({error})"
     if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
         return "fits", ""
-    before = known[-1]["parts"]
+    before = read_parts(known[-1]["fingerprint"])
     changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
     why = f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
     return (UNVERIFIED if row.get("awaiting") else STALE), why
@@ -499,12 +510,10 @@ def adopt(name: str, chapter: str, function: str, how: str, repeated: list[dict[
     fits = [] if how == "recorded" else ledger.get(name, {}).get("fits", [])
     made_by = fingerprint(chapter, function)
     fits = [fit for fit in fits if fit["fingerprint"] != made_by or fit["how"] == "recorded"]
-    for fit in fits:
-        fit.pop("parts", None)  # only the latest says what it was made of
     fit = {"fingerprint": made_by, "how": how, "date": datetime.date.today().isoformat(), **here()}
-    fits.append({**fit, "repeated": repeated, "parts": parts_of(chapter, function)})
+    fits.append({**fit, "repeated": repeated})
     ledger[name] = {"function": f"{chapter}: {function}", "digest": digest(read_run(name)), "fits": fits}
-    write_ledger(ledger)
+    write_ledger(ledger, {made_by: parts_of(chapter, function)})
 
 
 def main() -> int:
