@@ -10,27 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from toy_ledger import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "2003_next_word"
 
-LEDGER = """
-[papers]
-p2000 = "Author 2000"
-[[claim]]
-id = "toy.sum"
-chapter = "2003_next_word"
-paper = "p2000"
-where = "Table 1"
-statement = "The sum is large."
-kind = "measurement"
-test = "bet"
-quantity = "sum"
-op = ">="
-threshold = 100.0
-predicted = "holds"
-expected = "holds"
-"""
+LEDGER = ledger(NAME) + 'expected = "holds"\n'
+REPORT = LEDGER.replace('op = ">="\nthreshold = 100.0\n', "").replace("measurement", "report")
+REPORT = REPORT.replace('test = "bet"\n', "")
 CALIBRATION = {"cpu": {"toy.sum": {"mean": 120.0, "sd": 1.0, "n": 5, "runs": [{"verdict": "holds"}] * 5}}}
 
 
@@ -142,9 +129,7 @@ FAULTS = {
         {
             "prose": "The slope is −120.1.",
             "code": 'claims.record("toy.sum", -120)',
-            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "")
-            .replace("measurement", "report")
-            .replace('test = "bet"\n', ""),
+            "ledger": REPORT,
         },
         ["the text types 120.1"],
     ),
@@ -186,10 +171,12 @@ FAULTS = {
     "a measurement without spread": (
         {"code": "claims.spread = lambda id: None\nclaims.record('toy.sum', 120)"},
         ["its executed copy is missing"],
+        "a measurement needs a spread",
     ),
     "a withdrawn claim still recorded": (
         {"ledger": LEDGER + 'withdrawn = "It could not fail."\n'},
         ["its executed copy is missing"],
+        "is withdrawn (It could not fail.)",
     ),
     "a mean that its seeds do not have": (
         {
@@ -252,9 +239,7 @@ FAULTS = {
         {
             "prose": "It loses {claim}`toy.sum` points.",
             "code": 'claims.record("toy.sum", -120)',
-            "ledger": LEDGER.replace('op = ">="\nthreshold = 100.0\n', "")
-            .replace("measurement", "report")
-            .replace('test = "bet"\n', ""),
+            "ledger": REPORT,
         },
         ["loses {claim}`toy.sum`", "{claim}`toy.sum:size`"],
     ),
@@ -275,11 +260,13 @@ def edit_a_number(root):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_stops_the_build(book, fault):
-    changes, says = FAULTS[fault]
-    _, collected = book(**changes)
+    changes, says, *raised = FAULTS[fault]  # where the chapter itself raises: why
+    executed, collected = book(**changes)
     assert collected.returncode == 1, f"{fault} went unnoticed:\n{collected.stdout}"
     for text in says:
         assert text in collected.stdout, f"{text!r} is not in the message:\n{collected.stdout}"
+    for text in raised:
+        assert text in executed.stdout, f"{text!r} is not what the chapter raises:\n{executed.stdout}"
 
 
 def test_a_comment_in_the_library_makes_nothing_stale(book):

@@ -9,26 +9,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from toy_ledger import ledger
+
 import registration
 from nextword import claims
 
 ROOT = Path(__file__).parents[1]
-CLAIM = """
-[papers]
-p2000 = "Author 2000"
-[[claim]]
-id = "toy.sum"
-chapter = "toy"
-paper = "p2000"
-where = "Table 1"
-statement = "The sum is large."
-kind = "measurement"
-test = "bet"
-quantity = "sum"
-op = ">="
-threshold = 100.0
-predicted = "holds"
-"""
+CLAIM = ledger()
 AMENDED = """
 [[claim.amended]]
 date = "2026-01-02"
@@ -63,11 +50,11 @@ class Repository:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "x", "--allow-empty")
 
-    def ledger(self):
+    def claims(self):
         return claims.read_ledger(self.root / registration.LEDGER)
 
     def faults(self):
-        return registration.faults(self.ledger(), registration.history(self.root))
+        return registration.faults(self.claims(), registration.history(self.root))
 
 
 @pytest.fixture

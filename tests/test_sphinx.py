@@ -110,6 +110,13 @@ def build(tmp_path):
     return run
 
 
+def shown(build, directive, page):
+    """Return a page that holds one directive and was built without a warning."""
+    text, warnings = build(directive, page=page)
+    assert warnings == ""
+    return BeautifulSoup(text, "lxml")
+
+
 def cells(soup, id):
     return [" ".join(cell.get_text(" ").split()) for cell in soup.find(id=id).find_all("td")]
 
@@ -184,9 +191,7 @@ def test_a_number_that_is_not_there_is_a_warning_which_stops_the_build(build, te
 
 @pytest.fixture
 def chapter(build):
-    page, warnings = build("```{claims-table} toy\n```", page="chapters/toy")
-    assert warnings == ""
-    return BeautifulSoup(page, "lxml")
+    return shown(build, "```{claims-table} toy\n```", "chapters/toy")
 
 
 def test_the_table_lists_what_the_paper_found_first_and_nothing_of_other_chapters(chapter):
@@ -285,9 +290,7 @@ def test_a_claim_without_history_says_so(build):
 
 @pytest.fixture
 def whole(build):
-    page, warnings = build("```{claims-table}\n```", page="chapters/claims")
-    assert warnings == ""
-    return BeautifulSoup(page, "lxml")
+    return shown(build, "```{claims-table}\n```", "chapters/claims")
 
 
 def test_the_totals_count_each_kind_by_what_became_of_it(whole):

@@ -25,7 +25,7 @@ from nextword import claims
 RECORDERS = {"nextword.claims.record", "nextword.claims.record_seeds", "nextword.claims.repeat"}
 """The functions that take measurements, all but their first argument."""
 CHECKED = ("measured", "values", "interval", "std", "live", "recorded")
-FOR_CHAPTERS = {"record", "record_seeds", "repeat", "get", "band_of", "number", "range_text", "two_digits"}
+FOR_CHAPTERS = {"record", "record_seeds", "repeat", "get", "number", "range_text", "two_digits"}
 """What a chapter may use of ``nextword.claims``; all else writes or replaces verdicts."""
 MAGICS = {"pip", "matplotlib", "config"}
 FORBIDDEN = {

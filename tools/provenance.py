@@ -41,15 +41,12 @@ import chapters
 from nextword import data, runtime
 
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
-MODELS_FOLDER = chapters.LIBRARY / "bundled" / "models"
 LEDGER = Path(__file__).with_name("provenance.json")
 STALE, UNVERIFIED = "stale", "unverified"
 NO_RESULTS = ("plots", "claims")
-_RUNS = "lib/nextword/bundled/runs"
+"""Modules that are made of results and make none."""
 TIMES = ("seconds",)
 """Results that no repetition can equal."""
-
-Names = dict[str, list[ast.stmt]]
 
 
 # The fingerprint ------------------------------------------------------------------------------------------------------
@@ -95,7 +92,7 @@ class _Module:
     """One module of the library, taken apart: its definitions by name, what its imports stand for, and the rest."""
 
     def __init__(self, source: str, known: set[str]) -> None:
-        self.names: Names = {}
+        self.names: dict[str, list[ast.stmt]] = {}
         self.loose: list[ast.stmt] = []
         self.imports: dict[str, tuple[str, str]] = {}
         tree = _bare(source)
@@ -136,16 +133,22 @@ def _defined(statement: ast.stmt) -> list[str]:
     return [t.id for t in flat if isinstance(t, ast.Name)] if all(isinstance(t, ast.Name) for t in flat) else []
 
 
+@functools.cache
+def _library(folder: Path) -> dict[str, _Module]:
+    """Return the modules of the library that make results, read once: many functions reach into the same ones."""
+    known = {path.stem for path in folder.glob("*.py")} - {*NO_RESULTS}
+    return {name: _Module((folder / f"{name}.py").read_text(encoding="utf8"), known) for name in known}
+
+
 class _Reach:
     """Everything that a source reaches in the library: definitions by (module, name), and the names it speaks of."""
 
-    def __init__(self, folder: Path) -> None:
-        known = {path.stem for path in folder.glob("*.py")} - {*NO_RESULTS}
-        self.modules = {name: _Module((folder / f"{name}.py").read_text(encoding="utf8"), known) for name in known}
+    def __init__(self, modules: dict[str, _Module]) -> None:
+        self.modules = modules
         self.found: dict[tuple[str, str], list[ast.stmt]] = {}
         self.spoken: set[str] = set()  # attributes and strings: methods are looked up by them
         self.strings: set[str] = set()
-        self.waiting: list[tuple[str, str, ast.ClassDef, ast.stmt]] = []  # methods nobody has spoken of yet
+        self.waiting: list[tuple[str, str, ast.FunctionDef]] = []  # methods nobody has spoken of yet
 
     def add(self, tree: ast.AST, imports: dict[str, tuple[str, str]], home: str) -> None:
         """Follow the names of a tree that stands in module ``home``."""
@@ -194,7 +197,7 @@ class _Reach:
         kept = []
         for part in statement.body:
             if isinstance(part, ast.FunctionDef) and not _called_unseen(part.name) and part.name not in self.spoken:
-                self.waiting.append((module, statement.name, statement, part))
+                self.waiting.append((module, statement.name, part))
             else:
                 kept.append(part)
         shell = ast.ClassDef(statement.name, statement.bases, statement.keywords, kept, statement.decorator_list)
@@ -205,9 +208,9 @@ class _Reach:
         if name in self.spoken:
             return
         self.spoken.add(name)
-        due = [row for row in self.waiting if row[3].name == name]  # type: ignore[attr-defined]  # only functions wait
+        due = [row for row in self.waiting if row[2].name == name]
         self.waiting = [row for row in self.waiting if row not in due]
-        for module, owner, _, part in due:
+        for module, owner, part in due:
             self.found[module, f"{owner}.{name}"] = [part]
             self.add(part, self.modules[module].imports, module)
 
@@ -232,8 +235,8 @@ def reached(code: str, function: str, folder: Path = chapters.LIBRARY) -> dict[s
 
     These are definitions of the code itself (``cells.``) and of the library, data sets and bundled models.
     """
-    reach = _Reach(folder)
-    reach.modules["cells"] = _Module(code, set(reach.modules))
+    library = _library(folder)
+    reach = _Reach({**library, "cells": _Module(code, set(library))})
     reach.define("cells", function)
     parts = {}
     for (module, name), statements in reach.found.items():
@@ -319,13 +322,12 @@ def digest(run: dict[str, Any]) -> str:
     return _hash(json.dumps([[p["settings"], p["result"]] for p in run["points"]], sort_keys=True))
 
 
-def here(threads: str | None = None) -> dict[str, Any]:
+def here() -> dict[str, Any]:
     """Return what made a point besides its settings: commit, changes not committed, time, processor, versions."""
     git = {"cwd": chapters.ROOT, "capture_output": True, "text": True}
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **git).stdout.strip()  # type: ignore[call-overload]
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "-uno", "--", "lib", "chapters", f":!{_RUNS}"], **git
-    ).stdout  # type: ignore[call-overload]
+    paths = ("lib", "chapters", f":!{RUNS_FOLDER.relative_to(chapters.ROOT).as_posix()}")
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno", "--", *paths], **git).stdout  # type: ignore[call-overload]
     versions = runtime.describe()
     return {
         "commit": commit or "no history",
@@ -476,7 +478,9 @@ def verify(names: list[str], log: Path) -> int:
                 with open(log, "a", encoding="utf8") as file:
                     file.write(json.dumps(row) + "\n")
             rows.append({k: v for k, v in row.items() if k not in ("result", "fingerprint")})
-            print(name, {k: v for k, v in rows[-1].items() if k not in here()}, flush=True)
+            print(
+                name, {k: row[k] for k in ("settings", "agrees", "numbers", "different", "process_seconds")}, flush=True
+            )
         if all(row["agrees"] for row in rows):
             for name in group:
                 adopt(name, plan.chapter, plan.function, "verified", rows)
