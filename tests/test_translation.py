@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from nextword.translation import (
     bleu_by_length,
     cross_entropy,
     learn,
+    spread,
     translate,
     write,
 )
@@ -340,7 +342,7 @@ LESSONS = [("one cat", "un gato"), ("one dog", "un perro"), ("a dog eats .", "un
 def tiny() -> Corpus:
     pairs = [Pair(english, spanish, "nobody") for english, spanish in LESSONS]
     vocabulary = Vocabulary.words((text for pair in LESSONS for text in pair), 30)
-    return Corpus(vocabulary, vocabulary.pairs(pairs) * 5, pairs, pairs)
+    return Corpus(vocabulary, vocabulary.pairs(pairs) * 5, valid=pairs, test=[], long=[])
 
 
 def run(corpus: Corpus, steps: int, seed: int = 0, **settings: float) -> tuple[nn.Module, History]:
@@ -350,20 +352,20 @@ def run(corpus: Corpus, steps: int, seed: int = 0, **settings: float) -> tuple[n
     return model, learn(model, corpus, steps=steps, seed=seed, tokens=20, **settings)
 
 
-def test_learning_measures_perplexity_and_bleu_of_the_test_sentences(tiny: Corpus) -> None:
+def test_learning_measures_perplexity_and_bleu_of_the_validation_sentences(tiny: Corpus) -> None:
     model, history = run(tiny, 2, every=1)
     assert [e["step"] for e in history.evaluations] == [1, 2]
-    pairs = tiny.vocabulary.pairs(tiny.test)
+    pairs = tiny.vocabulary.pairs(tiny.valid)
     assert history.evaluations[-1]["perplexity"] == pytest.approx(
         math.exp(cross_entropy(model, pairs, tiny.vocabulary))
     )
     written = write(model, [source for source, _ in pairs], tiny.vocabulary)
-    assert history.evaluations[-1]["bleu"] == pytest.approx(bleu(written, [p.spanish for p in tiny.test]).score)
+    assert history.evaluations[-1]["bleu"] == pytest.approx(bleu(written, [p.spanish for p in tiny.valid]).score)
 
 
-def test_only_so_many_test_sentences_are_measured(tiny: Corpus) -> None:
+def test_only_so_many_validation_sentences_are_measured(tiny: Corpus) -> None:
     model, history = run(tiny, 1, sentences=2)
-    pairs = tiny.vocabulary.pairs(tiny.some_of_test(2))
+    pairs = tiny.vocabulary.pairs(spread(tiny.valid, 2))
     assert len(pairs) == 2
     assert history.evaluations[-1]["perplexity"] == pytest.approx(
         math.exp(cross_entropy(model, pairs, tiny.vocabulary))
@@ -453,14 +455,15 @@ def trained_on(corpus: Corpus) -> list[tuple[str, str]]:
 def test_no_english_sentence_is_both_trained_on_and_tested(tatoeba: tuple[Corpus, dict[str, object]]) -> None:
     corpus, _ = tatoeba
     train = {english for english, _ in trained_on(corpus)}
-    for held_out in (corpus.test, corpus.long):
-        assert held_out and not train & {pair.english for pair in held_out}
-    assert not {pair.english for pair in corpus.test} & {pair.english for pair in corpus.long}
+    sets = [{pair.english for pair in held_out} for held_out in (corpus.valid, corpus.test, corpus.long)]
+    for one, other in itertools.combinations([train, *sets], 2):
+        assert one and other and not one & other
 
 
 def test_the_sets_are_what_the_docstrings_say(tatoeba: tuple[Corpus, dict[str, object]]) -> None:
     corpus, _ = tatoeba
     assert corpus.test == data.load_tatoeba("test") and 1300 < len(corpus.test) < 1500
+    assert corpus.valid == data.load_tatoeba("valid") and 1300 < len(corpus.valid) < 1500
     assert 700 < len(corpus.long) < 900 and all(len(pair.english.split()) >= 11 for pair in corpus.long)
     everything = data.load_tatoeba("train")
     long = [pair for pair in everything if len(pair.english.split()) >= 11]
@@ -478,14 +481,14 @@ def test_the_vocabulary_is_learnt_from_a_sample_of_what_is_trained_on(
     texts = given["texts"]
     assert isinstance(texts, list) and given["size"] == 777 and len(texts) == 40_000
     assert all(text.startswith(" ") for text in texts)
-    held_out = {f" {pair.english}" for pair in [*corpus.test, *corpus.long]}
+    held_out = {f" {pair.english}" for pair in [*corpus.valid, *corpus.test, *corpus.long]}
     assert not held_out & set(texts[::2])
 
 
 @pytest.mark.parametrize("n", [1, 10, 400, 1000, 5000])
-def test_some_of_the_test_set_is_spread_over_all_of_it(n: int, tatoeba: tuple[Corpus, dict[str, object]]) -> None:
+def test_some_of_a_set_is_spread_over_all_of_it(n: int, tatoeba: tuple[Corpus, dict[str, object]]) -> None:
     corpus, _ = tatoeba
-    some, total = corpus.some_of_test(n), len(corpus.test)
+    some, total = spread(corpus.test, n), len(corpus.test)
     assert min(n, total) <= len(some) < 2 * n
     places = [corpus.test.index(pair) for pair in some]
     assert places[0] == 0 and places[-1] >= total - 1 - 2 * total / n

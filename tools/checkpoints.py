@@ -21,7 +21,7 @@ import torch
 
 import chapters
 import record
-from nextword import checkpoints, data
+from nextword import checkpoints, data, translation
 from nextword.decoder import Decoder
 from nextword.tokenizers import ByteBPE
 from nextword.training import History
@@ -87,11 +87,11 @@ def train(name: str, recipe: Model) -> None:
 
 def translated(history: History, corpus: Any) -> dict[str, Any]:
     """Return what a translator's training measured last, and on what."""
-    sentences = len(corpus.some_of_test(400))
+    sentences = len(translation.spread(corpus.valid, 400))
     return {
         "perplexity": round(history.evaluations[-1]["perplexity"], 3),
         "bleu": round(history.evaluations[-1]["bleu"], 2),
-        "measured on": f"{sentences} test sentences of all lengths, perplexity a target token, greedy BLEU",
+        "measured on": f"{sentences} validation sentences of all lengths, perplexity a target token, greedy BLEU",
     }
 
 

@@ -176,12 +176,14 @@ def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tatoeba's English-Spanish pairs as ids: what is learned from, and two sets that are not."""
+    """Tatoeba's English-Spanish pairs: ids to learn from, one set to choose settings with, and two to report on."""
 
     vocabulary: Vocabulary
     train: list[IdPair]
+    valid: list[Pair]
+    """About 1,400 pairs: what is measured while training, and what settings are chosen by."""
     test: list[Pair]
-    """About 1,400 pairs: the common test set, mostly short sentences."""
+    """About 1,400 other pairs: the common test set, mostly short sentences."""
     long: list[Pair]
     """742 more of at least 11 English words, to measure by length: a tenth of all such sentences, less those in the common
     test and validation sets."""
@@ -203,13 +205,14 @@ class Corpus:
         sample = random.Random(0).sample(kept, 20_000)
         vocabulary = make((f" {text}" for pair in sample for text in pair[:2]), size)
         train = vocabulary.pairs(pair for pair in kept if max(map(len, pair[:2])) <= 120)
-        return cls(vocabulary, train, data.load_tatoeba("test"), held_out)
+        return cls(vocabulary, train, data.load_tatoeba("valid"), data.load_tatoeba("test"), held_out)
 
-    def some_of_test(self, n: int) -> list[Pair]:
-        """Return at least ``n`` test pairs of all lengths: the file is sorted by length, so these are evenly spaced."""
-        if n < 1:
-            raise ValueError(f"n={n} is below 1")
-        return self.test[:: max(1, len(self.test) // n)]
+
+def spread(pairs: Sequence[Pair], n: int) -> Sequence[Pair]:
+    """Return at least ``n`` of ``pairs``, all if there are fewer: evenly spaced, since Tatoeba's are sorted by length."""
+    if n < 1:
+        raise ValueError(f"n={n} is below 1")
+    return pairs[:: max(1, len(pairs) // n)]
 
 
 def learn(
@@ -233,9 +236,9 @@ def learn(
 
     Returns:
         The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of ``sentences``
-        test sentences.
+        validation sentences. The test set stays unread.
     """
-    chosen = corpus.some_of_test(sentences)
+    chosen = spread(corpus.valid, sentences)
     pairs = corpus.vocabulary.pairs(chosen)
     references = [pair.spanish for pair in chosen]
 
