@@ -170,7 +170,7 @@ RUNS = {
     "gpt1_start": Run(
         "2018_gpt1",
         "record_pretraining",
-        [{"kind": "Transformer", "seed": seed, "steps": 150, "every": 50} for seed in range(3, 8)],
+        [{"kind": "Transformer", "seed": seed, "steps": 150, "every": 50} for seed in (*range(3, 8), 0)],
     ),
     "bert_objectives": Run(
         "2018_bert",
@@ -195,7 +195,7 @@ RUNS = {
         "record",
         [
             {"kind": kind, "seed": seed, "steps": 150, "every": 50}
-            for seed in range(3, 8)
+            for seed in (*range(3, 8), 0)
             for kind in ("masked", "left to right")
         ],
     ),
@@ -221,7 +221,10 @@ RUNS = {
     "bert_cheat": Run(
         "2018_bert",
         "record",
-        [{"kind": "cheating", "seed": seed, "steps": 1000, "every": 250} for seed in range(3)],
+        [
+            *({"kind": "cheating", "seed": seed, "steps": 1000, "every": 250} for seed in range(3)),
+            {"kind": "cheating", "seed": 0, "steps": 150, "every": 50},
+        ],
     ),
     "bert_pairs": Run(
         "2018_bert",
@@ -254,7 +257,7 @@ RUNS = {
         "record",
         [
             {"name": f"{size} thousand", "seed": seed}
-            for seeds, sizes in ((range(3), (13, 50, 200, 800)), (range(3, 8), (50,)))
+            for seeds, sizes in ((range(3), (13, 50, 200, 800)), (range(3, 8), (50,)), (range(3, 5), (13, 200, 800)))
             for seed in seeds
             for size in sizes
         ],
