@@ -22,6 +22,7 @@ test: $(VENV)/.done            ## prove the library: style, types, tests, doctes
 
 book: $(VENV)/.done            ## execute every chapter, gather the claims, build the HTML, open it in a real browser
 	$(BIN)/python tools/execute.py
+	$(if $(CI),OMP_NUM_THREADS=1 NEXTWORD_PROGRESS=0 $(BIN)/python tools/provenance.py --spot)
 	$(BIN)/python tools/collect.py
 	$(BIN)/python tools/assemble.py
 	PYTHONPATH=tools $(BIN)/jupyter-book build build/src -W -n --keep-going --path-output build/html

@@ -14,6 +14,7 @@ import record
 
 ROOT = Path(__file__).parents[1]
 
+MADE = ("device", "precision", "threads", "python", "torch", "numpy")
 CELLS = '''
 import math
 from nextword import small, plots
@@ -231,6 +232,35 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     assert provenance.state("x", "c", "f")[0] == "stale", "it awaits nothing any more"
     stored = provenance.read_ledger()["x"]["fits"]
     assert [fit["how"] for fit in stored] == ["recorded", "verified", "verified"]
+
+
+def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch, capsys):
+    monkeypatch.setattr(provenance.runtime, "describe", lambda: dict.fromkeys(MADE, "x"))
+    monkeypatch.setattr(provenance, "processor", lambda: "this one")
+    rows = [{"settings": {"seed": s}, "result": {"score": 2.0 * s}, "seconds": 9.0 + 9 * s} for s in range(6)]
+    ledger = {"toy": {"fits": [{**dict.fromkeys(MADE, "x"), "processor": "this one"}]}}
+    monkeypatch.setattr(provenance, "read_ledger", lambda: ledger)
+    monkeypatch.setattr(provenance, "read_run", lambda name: {"points": rows})
+    monkeypatch.setattr(record, "RUNS", {"toy": record.Run("toy", "f")})
+    measured = []
+
+    def f(seed):
+        measured.append(seed)
+        return {"score": 2.0 * seed}
+
+    monkeypatch.setattr(record, "namespace", lambda chapter: {"f": f})
+    for commit in range(40):
+        monkeypatch.setattr(
+            provenance, "here", lambda commit=commit: {**ledger["toy"]["fits"][0], "commit": str(commit)}
+        )
+        assert provenance.spot_check() == 0
+    assert set(measured) == {0, 1, 2}, "those of at most thirty seconds"
+    for row in rows:
+        row["result"]["score"] += 10.0
+    assert provenance.spot_check() == 1 and "no longer gives its recorded numbers" in capsys.readouterr().out
+    ledger["toy"]["fits"][0] = {**ledger["toy"]["fits"][0], "processor": "another"}
+    monkeypatch.setattr(provenance, "here", lambda: {**dict.fromkeys(MADE, "x"), "processor": "this one"})
+    assert provenance.spot_check() == 0 and "nothing to compare" in capsys.readouterr().out
 
 
 def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_shows():

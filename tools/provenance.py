@@ -8,6 +8,7 @@ operator does. Figures and verdicts (``plots``, ``claims``) are made of results,
     python tools/provenance.py                    say which runs no longer fit, and why
     python tools/provenance.py --verify           repeat the cheapest point of every arm of those, with the same seed
     python tools/provenance.py --verify NAME ...  of these runs, whether they fit or not
+    python tools/provenance.py --spot             repeat one cheap point, another one at each commit
 
 Runs that one function made with one and the same code are repeated together: the cheapest point of an arm stands for that
 arm in all of them. Points that agree give these runs the new fingerprint, with date, commit and processor, in
@@ -47,6 +48,8 @@ NO_RESULTS = ("plots", "claims")
 """Modules that are made of results and make none."""
 TIMES = ("seconds",)
 """Results that no repetition can equal."""
+CHEAP = 30.0
+"""Seconds that a point may have taken to be repeated at every build."""
 
 
 # The fingerprint ------------------------------------------------------------------------------------------------------
@@ -494,6 +497,31 @@ def verify(names: list[str], log: Path) -> int:
     return failed
 
 
+def spot_check() -> int:
+    """Repeat one cheap point of all recorded runs, chosen by the commit, and return 1 where it gives other numbers.
+
+    Runs that were last made or repeated on another kind of processor do not take part: it may round differently.
+    """
+    from record import RUNS, namespace
+
+    made = here()
+    points = []
+    for name, row in read_ledger().items():
+        last = row["fits"][-1]
+        if all(last.get(k) == made[k] for k in ("processor", "precision", "torch")) and not row.get("awaiting"):
+            cheap = [p for p in read_run(name)["points"] if p.get("process_seconds", p["seconds"]) <= CHEAP]
+            points += [(name, point) for point in cheap]
+    if not points:
+        print("no recorded run was last repeated on such a processor; nothing to compare", flush=True)
+        return 0
+    name, point = points[int(_hash(made["commit"]), 16) % len(points)]
+    row = _repeat(namespace(RUNS[name].chapter)[RUNS[name].function], read_run(name), point)
+    print(f"one of {len(points)} cheap points: {name} {point['settings']} in {row['process_seconds']} s", flush=True)
+    if not row["agrees"]:
+        print(f"{name} no longer gives its recorded numbers: {row['outside']} of {row['numbers']}, {row.get('worst')}")
+    return 0 if row["agrees"] else 1
+
+
 def _repeat(function: Any, run: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     """Measure a point again; return how it compares, what made it, and the result."""
     made, start = here(), time.process_time()
@@ -529,9 +557,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the recorded runs with the code that would make them today.")
     parser.add_argument("names", nargs="*", help="recorded runs; all when empty")
     parser.add_argument("--verify", action="store_true", help="repeat the cheapest point of every arm")
+    parser.add_argument("--spot", action="store_true", help="repeat one cheap point, another one at each commit")
     parser.add_argument("--log", type=Path, default=chapters.ROOT / "build" / "verified.jsonl")
     arguments = parser.parse_args()
     prepare("recorded run", RUNS, arguments.names)
+    if arguments.spot:
+        return spot_check()
     states = {name: state(name, RUNS[name].chapter, RUNS[name].function) for name in arguments.names or RUNS}
     if not arguments.verify:
         for name, (what, why) in states.items():
