@@ -1,16 +1,19 @@
 """When each claim was registered, worked out from the history of this repository, and whether it was before its data.
 
-A claim is registered by the first commit that holds it. Its data are there from the first commit that holds a
-calibration of it, or all the recorded runs that decide it; a claim whose data had been seen without leaving a file says
-``seen = true``. What is frozen of a claim (quantity, op, threshold, bet,
-kind) may change later only with an ``amended`` entry that says what it was; a claim may never disappear.
+A claim is registered by the first commit that holds it as it is judged today. Its data are there from the first commit
+that holds a calibration of it, or all the recorded runs that decide it or ever did, and a point that says when it was
+begun is data from then on; a claim whose data had been seen without leaving a file says ``seen = true``. What is frozen
+of a claim (chapter, quantity, op, threshold, bet, kind, test, the paper's number) may change only with an ``amended``
+entry that says what it was, and after its data such a claim counts as registered after them. None may disappear.
 
     python tools/registration.py    say for each claim when it was registered, and what is wrong
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
+import gzip
 import json
 import subprocess
 import sys
@@ -27,6 +30,9 @@ from nextword.claims import Claim
 LEDGER = "lib/nextword/claims.toml"
 CALIBRATION = "lib/nextword/calibration.json"
 RUNS = "lib/nextword/bundled/runs"
+SINCE = "8514c34a58501360fd6cf3ee7f4517fdfc6ca59c"
+"""The commit from which on ``LATE`` is frozen, too: the badges and two of the paper's numbers were corrected before it."""
+LATE = ("chapter", "test", "paper_value")
 
 
 class NoHistory(RuntimeError):
@@ -40,6 +46,10 @@ class Registered:
     commit: str
     date: str
     states: list[dict[str, Any]] = field(default_factory=list)  # the frozen fields, each time they changed
+    changed: list[str] = field(default_factory=list)  # the commit of each state
+    runs: list[tuple[str, ...]] = field(default_factory=list)  # all that ever were to decide it
+    seen: bool = False  # whether any version said so
+    expected: str = ""  # the verdict that was expected, before a withdrawal
     data: str = ""  # date of the first commit with data that decide it
     before: bool = True
 
@@ -106,7 +116,9 @@ def _first_recorded(root: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     commit = date = ""
     listing = _git(
-        root, "log", "--first-parent", "--reverse", "--diff-filter=A", "--name-only", "--format=> %H %cI", "--", RUNS
+        root,
+        *("log", "--first-parent", "--reverse", "--no-renames", "--diff-filter=A", "--name-only", "--format=> %H %cI"),
+        *("--", RUNS),
     )
     for line in listing.splitlines():
         if line.startswith("> "):
@@ -124,13 +136,32 @@ def history(root: Path = chapters.ROOT) -> dict[str, Registered]:
     """
     check_history(root)
     found: dict[str, Registered] = {}
-    for commit, date, text in _versions(root, LEDGER):
-        for row in tomllib.loads(text).get("claim", []):
-            claim = found.setdefault(row["id"], Registered(commit, date))
-            if not claim.states or claim.states[-1] != frozen(row):
-                claim.states.append(frozen(row))
+    versions = [(commit, date, tomllib.loads(text).get("claim", [])) for commit, date, text in _versions(root, LEDGER)]
+    late = _late_fields(root, versions)
+    for commit, date, rows in versions:
+        for row in rows:
+            claim, state = found.setdefault(row["id"], Registered(commit, date)), frozen(row)
+            if commit in late:
+                state = {k: v for k, v in state.items() if k not in LATE} | late[commit].get(row["id"], {})
+            if not claim.states or claim.states[-1] != state:
+                claim.states.append(state)
+                claim.changed.append(commit)
+            claim.runs.append(tuple(row.get("runs", ())))
+            claim.seen |= row.get("seen", False)
+            if not row.get("withdrawn"):
+                claim.expected = row.get("expected", "")
     _date_data(root, found)
     return found
+
+
+def _late_fields(root: Path, versions: list[tuple[str, str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    """Return for each version before ``SINCE`` what the fields of ``LATE`` were at that commit."""
+    order = _order(root)
+    if SINCE not in order:
+        return {}
+    before = [(commit, rows) for commit, _, rows in versions if order[commit] <= order[SINCE]]
+    then = {row["id"]: {k: row[k] for k in LATE if k in row} for row in before[-1][1]}
+    return {commit: then for commit, _ in before}
 
 
 def _date_data(root: Path, found: dict[str, Registered]) -> None:
@@ -138,13 +169,28 @@ def _date_data(root: Path, found: dict[str, Registered]) -> None:
     order, calibrated, recorded = _order(root), _first_calibrated(root), _first_recorded(root)
     current = {row["id"]: row for row in tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("claim", [])}
     for id, claim in found.items():
-        runs = [recorded[name] for name in current.get(id, {}).get("runs", []) if name in recorded]
-        decided = [max(runs, key=lambda run: order[run[0]])] if runs else []  # it takes all of them
-        decided += [calibrated[id]] if id in calibrated else []
+        decided = [calibrated[id]] if id in calibrated else []
+        for names in {*claim.runs, tuple(current.get(id, {}).get("runs", ()))}:
+            runs = [recorded[name] for name in names if name in recorded]
+            decided += [max(runs, key=lambda run: order[run[0]])] if runs else []  # it takes all of them
         if decided:
             commit, claim.data = min(decided, key=lambda run: order[run[0]])
-            claim.before = order[claim.commit] < order[commit]
-        claim.before &= not current.get(id, {}).get("seen", False)
+            claim.before = max(order[c] for c in claim.changed) < order[commit]
+        begun = [_begun(root, name) for name in current.get(id, {}).get("runs", ())]
+        claim.before &= all(_moment(claim.date) < _moment(start) for start in begun if start)
+        claim.before &= not (claim.seen or current.get(id, {}).get("seen", False))
+
+
+@functools.cache
+def _begun(root: Path, name: str) -> str:
+    """Return when the first point of a recorded run was begun, as far as its points say so."""
+    path = root / RUNS / f"{name}.json.gz"
+    points = json.loads(gzip.decompress(path.read_bytes()))["points"] if path.is_file() else []
+    return min((p["made"]["started"] for p in points if "made" in p), key=_moment, default="")
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
 
 
 @functools.cache
@@ -167,6 +213,11 @@ def faults(ledger: dict[str, Claim], known: dict[str, Registered]) -> list[str]:
             states = [*states, _now(claim)]  # a change that is not committed yet
         if said != states:
             found.append(_explain(id, said, states))
+        if claim.withdrawn and id in known and known[id].expected != claim.expected:
+            found.append(
+                f"claim {id} is withdrawn and expected to be {claim.expected!r}; before it was withdrawn that was "
+                f"{known[id].expected!r}. What it was stays."
+            )
     return found
 
 

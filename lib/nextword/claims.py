@@ -47,7 +47,7 @@ _POINT_OPS: dict[str, Callable[[float, Any], bool]] = {
     "within": lambda x, t: t[0] <= x <= t[1],
 }
 _SIGNS = {">=": "≥", "<=": "≤"}
-FROZEN = ("quantity", "op", "threshold", "predicted", "kind")
+FROZEN = ("chapter", "quantity", "op", "threshold", "predicted", "kind", "test", "paper_value")
 """What no later edit of a claim may change without an entry under ``amended``."""
 _INTERVAL_OPS = ("ci_low>", "ci_high<", "equivalent")
 _PACKAGE = Path(__file__).parent
