@@ -70,11 +70,13 @@ class Book:
         before=None,
         recorded=None,
         then=None,
+        after=None,
         ci="true",
     ):
         """Commit ``before`` (or the ledger), build up to the claims, and return what both steps said.
 
-        ``recorded`` is the source of a recorded cell, whose run is taken for recorded by it; ``then`` changes the tree after.
+        ``recorded`` is the source of a recorded cell, whose run is taken for recorded by it; ``then`` changes the tree
+        before the chapter runs, and ``after`` once its numbers are pinned.
         """
         self.write(prose, code, before or ledger, recorded)
         if not (self.root / ".git").exists():
@@ -89,7 +91,13 @@ class Book:
         (self.root / "lib/nextword/claims.toml").write_text(ledger)
         if then:
             then(self)
-        return self.run("tools/execute.py", ci=ci), self.run("tools/collect.py", ci=ci)
+        executed = self.run("tools/execute.py", ci=ci)
+        if recorded:
+            self.run("tools/collect.py", ci="")
+            self.run("tools/evidence.py")
+        if after:
+            after(self)
+        return executed, self.run("tools/collect.py", ci=ci)
 
 
 @pytest.fixture
@@ -183,7 +191,71 @@ FAULTS = {
             "code": 'claims.record_seeds("toy.sum", [119.0, 120.0]); '
             'claims.record("toy.sum", 121, std=1.0, values=[119, 120])'
         },
-        ["gives 121 for seeds whose mean is 119.5"],
+        ["gives 121 for values whose mean is 119.5"],
+    ),
+    "seeds that the run does not have": (
+        {"ledger": RECORDED, "code": 'claims.record_seeds("toy.sum", [119.0, 120.0, 121.0, 120.5])', "recorded": CELL},
+        ["is the mean of 4 values, and the arms of next_word_neural have [3, 5] seeds"],
+    ),
+    "every seed twice, for a narrower interval": (
+        {"ledger": RECORDED, "code": 'claims.record_seeds("toy.sum", 2 * [119.0, 120.0, 121.0])', "recorded": CELL},
+        ["is the mean of 6 values", "Record every seed, once"],
+    ),
+    "an interval narrower than its seeds": (
+        {"code": 'claims.record_seeds("toy.sum", [110.0, 120.0, 130.0], interval=(119.0, 121.0))'},
+        ["has the interval 119 … 121", "allow no narrower one than ± 24.8"],
+    ),
+    "a number counted in another way while its run stays": (
+        {
+            "ledger": RECORDED,
+            "code": SEEDS,
+            "recorded": CELL,
+            "after": lambda book: book.change("tools/pins.json", '"measured": 120.0', '"measured": 110.0'),
+        },
+        ["toy.sum was 110 by the same recorded runs and is 120 now", "--recount"],
+    ),
+    "an executed copy edited by hand": (
+        {
+            "after": lambda book: book.change(
+                f"build/executed/chapters/{NAME}.ipynb", '"measured": 120', '"measured": 125'
+            )
+        },
+        ["its executed copy was edited after it ran"],
+    ),
+    "a claim moved to a chapter that does not exist": (
+        {
+            "ledger": LEDGER.replace(NAME, "2023_dolly"),
+            "before": LEDGER,
+            "code": "print('nothing measured')",
+        },
+        ["its chapter 2023_dolly has no notebook", "chapter: '2003_next_word' → '2023_dolly'"],
+    ),
+    "a paper's number changed": (
+        {"ledger": LEDGER + "paper_value = 119.0\n", "before": LEDGER + "paper_value = 90.0\n"},
+        ["toy.sum", "paper_value: 90.0 → 119.0"],
+    ),
+    "a tolerance widened after it was registered": (
+        {
+            "before": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 5.0\n',
+            "code": 'claims.record("toy.sum", 120, live=claims.repeat("next_word_neural.sum", 3.0, [2.0]))',
+        },
+        ["the tolerance 'next_word_neural.sum' is 5.0, and 0.5 was registered"],
+    ),
+    "a live point compared with nothing": (
+        {
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": 'claims.record("toy.sum", 120, live=claims.repeat("next_word_neural.sum", 3.0, []))',
+        },
+        ["no chapter compared anything by the tolerance 'next_word_neural.sum'"],
+    ),
+    "a lost claim withdrawn and called a success": (
+        {
+            "before": LEDGER.replace('expected = "holds"', 'expected = "fails"'),
+            "ledger": LEDGER + 'withdrawn = "It could not be decided."\n',
+            "code": "print('nothing measured')",
+        },
+        ["is withdrawn and expected to be 'holds'; before it was withdrawn that was 'fails'"],
     ),
     "a live point beyond its tolerance": (
         {

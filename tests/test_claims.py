@@ -420,3 +420,10 @@ def test_interval_claims_registered_since_the_rule_say_the_half_width_they_need(
         new = claim.id not in known or known[claim.id].date >= "2026-11-27"
         if new and claim.op in ("ci_low>", "ci_high<", "equivalent") and claim.kind == "measurement":
             assert claim.half_width, f"{claim.id}: an interval claim registers the half-width it needs"
+
+
+def test_every_calibration_is_the_summary_of_its_runs():
+    for rows in claims.calibration().values():
+        for id, row in rows.items():
+            found = claims.summarise([r["measured"] for r in row["runs"]])
+            assert found == pytest.approx({k: row[k] for k in found}, rel=1e-9, abs=1e-12), id

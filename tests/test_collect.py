@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from nextword import claims
@@ -14,9 +15,9 @@ import collect
 SPEED = claims.get("sparse.growth-strided")
 
 
-def faults(verdict, **changes):
+def faults(verdict, busy=False, **changes):
     claim = dataclasses.replace(SPEED, **changes)
-    row = {"id": claim.id, "verdict": verdict, "measured": 1.0}
+    row = {"id": claim.id, "verdict": verdict, "measured": 1.0, "busy": busy}
     return collect.check_verdicts("2019_sparse_transformer", [row], {claim.id: claim})
 
 
@@ -27,7 +28,9 @@ def test_another_verdict_than_the_expected_one_is_a_fault():
 
 
 def test_what_is_not_judged_on_a_busy_machine_is_no_fault():
-    assert not faults("not judged", expected="holds")
+    assert not faults("not judged", kind="timing", busy=True, expected="holds")
+    assert faults("not judged", kind="timing", busy=False, expected="holds")
+    assert faults("not judged", kind="measurement", test="bet", busy=True, expected="holds")
 
 
 @pytest.mark.parametrize("verdict", ["holds", "fails"])
@@ -69,3 +72,13 @@ def test_a_sign_behind_a_word_of_direction_is_a_fault():
     assert collect.check_signs("toy", "It loses {claim}`toy.gain` points.", row(measured=-3.0))
     assert not collect.check_signs("toy", "It loses {claim}`toy.gain:size` points.", row(measured=-3.0))
     assert not collect.check_signs("toy", "It loses {claim}`toy.gain` points.", row())
+
+
+def test_numbers_in_captions_and_descriptions_of_figures_are_prose_too():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("plot()"), nbformat.v4.new_markdown_cell("")])
+    row = {"id": "toy.sum", "measured": 120.4, "paper_value": None, "band": None}
+    assert not collect.check_prose("toy", notebook, [row])
+    for shown in ({"figure": {"caption": "It ends at 120.4."}}, {"image": {"alt": "A line that ends at 120.4."}}):
+        notebook.cells[0].metadata["mystnb"] = shown
+        [message] = collect.check_prose("toy", notebook, [row])
+        assert "the text types 120.4" in message

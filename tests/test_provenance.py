@@ -1,6 +1,8 @@
 """A recorded run is bound to what it computes: cells, library, data. Words may change; an operator may not."""
 
+import gzip
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -261,6 +263,52 @@ def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch
     ledger["toy"]["fits"][0] = {**ledger["toy"]["fits"][0], "processor": "another"}
     monkeypatch.setattr(provenance, "here", lambda: {**dict.fromkeys(MADE, "x"), "processor": "this one"})
     assert provenance.spot_check() == 0 and "nothing to compare" in capsys.readouterr().out
+
+
+def test_a_verification_that_repeated_nothing_or_disagreed_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "read_run", lambda name: run([1.0], arms=("a",)))
+    monkeypatch.setattr(provenance, "LEDGER", tmp_path / "provenance.json")
+    for repeated in ([], [{"agrees": True}, {"agrees": False}]):
+        with pytest.raises(ValueError, match="verifies nothing"):
+            provenance.adopt("x", "c", "f", "verified", repeated)
+    assert not (tmp_path / "provenance.json").exists()
+
+
+def test_points_change_or_go_only_where_the_run_was_recorded_again(monkeypatch, tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setattr(provenance, "RUNS_FOLDER", folder)
+    monkeypatch.setattr(provenance.chapters, "ROOT", tmp_path)
+    known: dict = {"x": {"recorded": []}}
+    monkeypatch.setattr(provenance, "read_ledger", lambda: known)
+
+    def write(content):
+        (folder / "x.json.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+
+    def git(*arguments):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    whole = run([1.0, 2.0, 3.0], arms=("a",))
+    git("init", "-q", "-b", "main")
+    write(whole)
+    git("add", "runs")
+    git("commit", "-q", "-m", "Record")
+    assert provenance.rewritten(tmp_path) == []
+    longer = {"points": [*whole["points"], *run([5.0], arms=("c",))["points"]]}
+    write(longer)
+    assert provenance.rewritten(tmp_path) == [], "a run may grow"
+    shorter = {"points": longer["points"][1:]}
+    better = {"points": [{**longer["points"][0], "result": {"score": 9.0}}, *longer["points"][1:]]}
+    for forged in (shorter, better):
+        write(forged)
+        git("commit", "-q", "-a", "-m", "Forge")
+        assert len(provenance.rewritten(tmp_path)) == 1
+        write(longer)  # the history remembers
+        assert len(provenance.rewritten(tmp_path)) >= 1
+        known["x"]["recorded"] = [provenance.digest(x) for x in (whole, longer, shorter, better)]
+        assert provenance.rewritten(tmp_path) == [], "each was recorded"
+        known["x"]["recorded"] = []
 
 
 def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_shows():

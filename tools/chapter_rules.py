@@ -479,7 +479,8 @@ class _Chapter:
         """Return whether a claim may be arithmetic on a paper's printed numbers: kinds ``exact`` and ``report``."""
         given = [k.value for k in call.keywords if k.arg == "id"]
         pattern = re.compile(self._pattern((call.args or given)[0], scope))
-        return any(c.kind in ("exact", "report") for c in claims.ledger().values() if pattern.fullmatch(c.id))
+        kinds = [c.kind for c in claims.ledger().values() if pattern.fullmatch(c.id)]  # of all that it may be
+        return bool(kinds) and set(kinds) <= {"exact", "report"}
 
     def _pattern(self, id: ast.AST, scope: _Scope) -> str:
         match id:

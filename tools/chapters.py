@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -126,6 +127,19 @@ def environment() -> dict[str, str]:
     return {**runtime.describe(), "threads": os.environ.get("NEXTWORD_THREADS", "1"), "seed": str(runtime.seed())}
 
 
+def outputs_hash(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash over what a notebook's cells gave, so that an executed copy edited by hand is noticed."""
+    given = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+def runs_of(name: str) -> list[str]:
+    """Return the recorded runs that a chapter names in its code."""
+    code = code_of(read(name))
+    found = (path.name.removesuffix(".json.gz") for path in (LIBRARY / "bundled" / "runs").glob("*.json.gz"))
+    return sorted(run for run in found if re.search(rf"\b{run}\b", code))
+
+
 def key(name: str) -> str:
     """Return the key under which an executed chapter may be used again.
 
@@ -141,8 +155,7 @@ def key(name: str) -> str:
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
-    for run in sorted((LIBRARY / "bundled" / "runs").glob("*.json.gz")):
-        if run.name.removesuffix(".json.gz") in code:
-            digest.update(run.read_bytes())
+    for run in runs_of(name):
+        digest.update((LIBRARY / "bundled" / "runs" / f"{run}.json.gz").read_bytes())
     digest.update(json.dumps(environment(), sort_keys=True).encode())
     return digest.hexdigest()

@@ -25,6 +25,7 @@ from typing import Any
 import jsonschema
 
 import chapters
+import evidence
 import provenance
 import registration
 from nextword import claims
@@ -74,7 +75,7 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
 
 
 def check_honesty(chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str) -> list[str]:
-    """Return a message where a chapter's own verdict, preset or mean is not what its numbers give."""
+    """Return a message where a chapter's own verdict or preset is not what its numbers give."""
     faults = []
     for before, row in zip(said, rows, strict=True):
         if before["verdict"] != row["verdict"]:
@@ -88,18 +89,18 @@ def check_honesty(chapter: str, said: list[dict[str, Any]], rows: list[dict[str,
                 f"{chapter}: claim {row['id']} was recorded under the preset {row['preset']!r} in a run under {preset!r}. "
                 "A chapter never sets its own preset."
             )
-        mean = sum(row["values"]) / len(row["values"]) if row["values"] else row["measured"]
-        if row["std"] is not None and abs(mean - row["measured"]) > 1e-6 * max(1.0, abs(mean)):
-            faults.append(
-                f"{chapter}: claim {row['id']} gives {claims.number(row['measured'])} for seeds whose mean is "
-                f"{claims.number(mean)}."
-            )
     return faults
 
 
 def check_states(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
-    """Return a message for each claim that a stale run decides, or that a live point contradicts."""
-    faults = []
+    """Return a message for each claim that a stale run decides, or that a live point contradicts, and each stale run shown."""
+    named = {name for row in rows for name in row["runs"]}
+    faults = [
+        f"{chapter} shows the recorded run {name}, which is {provenance.STALE}: {run_state(name)[1]}. Run `make verify "
+        f"NAME={name}`; if it gives other numbers, `make runs NAME={name}`."
+        for name in chapters.runs_of(chapter)
+        if name not in named and run_state(name)[0] == provenance.STALE
+    ]
     for row in rows:
         for name, (state, why) in row["runs_state"].items():
             if state == provenance.STALE:
@@ -151,7 +152,7 @@ def check_verdicts(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, C
             )
         elif row["verdict"] in (claims.STALE, claims.CONTRADICTED):
             continue  # check_states says so
-        elif row["verdict"] == "not judged" and claim.kind != "timing":
+        elif row["verdict"] == "not judged" and not (claim.kind == "timing" and row["busy"]):
             faults.append(
                 f"{chapter}: claim {claim.id} was not judged. Only a speed on a busy machine may stay without verdict."
             )
@@ -164,6 +165,27 @@ def check_verdicts(chapter: str, rows: list[dict[str, Any]], ledger: dict[str, C
                 "chapter broke, or the finding changed: then say so in claims.toml with `reason` and `since`."
             )
     return faults
+
+
+def check_repeats(rows: list[dict[str, Any]], all_of_it: bool) -> list[str]:
+    """Return a message for each registered tolerance by which no claim compared a live point with a recorded one."""
+    used = {row["repeat"]["quantity"] for row in rows if row["repeat"]}
+    return [
+        f"claims.toml: no chapter compared anything by the tolerance {name!r}. Hand claims.repeat({name!r}, now, recorded) "
+        "to claims.record as `live`; the recorded run needs a point with this page's seed and settings."
+        for name in sorted(set(claims.tolerances()) - used)
+        if all_of_it
+    ]
+
+
+def check_places(ledger: dict[str, Claim], known: dict[str, Any]) -> list[str]:
+    """Return a message for each claim with data whose chapter does not exist: it would be shown nowhere."""
+    existing = set(chapters.names())
+    return [
+        f"claim {claim.id} has data, and its chapter {claim.chapter} has no notebook, so no page shows it. Put it back."
+        for claim in ledger.values()
+        if claim.chapter not in existing and claim.id in known and known[claim.id].data
+    ]
 
 
 def check_bands(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -189,10 +211,8 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
     """
     printed = {row["paper_value"] for row in rows if row["paper_value"] is not None}
     faults = []
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
-            continue
-        for text in _NUMBER.findall(_NOT_PROSE.sub(" ", cell.source)):
+    for prose in _prose_of(notebook):
+        for text in _NUMBER.findall(_NOT_PROSE.sub(" ", prose)):
             value = float(text.replace(",", ""))
             if len(text.replace(",", "").replace(".", "").lstrip("0")) < 3 or value in printed:
                 continue
@@ -206,6 +226,15 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
                         "always the one the run gave."
                     )
     return faults
+
+
+def _prose_of(notebook: Any) -> list[str]:
+    """Return all sentences that people read: markdown, captions, and descriptions of figures."""
+    found = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for cell in notebook.cells:
+        shown = cell.metadata.get("mystnb", {})
+        found += [shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")]
+    return found
 
 
 def check_budget(chapter: str, run: dict[str, Any]) -> list[str]:
@@ -249,7 +278,7 @@ def check_readme(text: str, rows: dict[str, dict[str, Any]]) -> list[str]:
             continue
         row, value = rows[id], float(number.replace(",", "").replace("−", "-"))
         allowed = max(0.5 * 10 ** -len(number.partition(".")[2]), claims.half_width(row) or 0.0)
-        if min(abs(value - row["measured"]), abs(value - abs(row["measured"]))) > allowed:
+        if abs(value - row["measured"]) > allowed:
             faults.append(f"README.md: the text says {number} for {id}, and the run gave {claims.measured_text(row)}.")
         says = _MARKS.get(row["verdict"], row["verdict"])
         if mark != says:
@@ -264,7 +293,8 @@ def history() -> tuple[dict[str, Any], list[str]]:
         known = registration.of_this_book()
     except registration.NoHistory as error:
         return {}, [f"claims.toml: when claims were registered cannot be said: {error}."]
-    return dict(known), registration.faults(claims.ledger(), known)
+    faults = registration.faults(claims.ledger(), known) + registration.loosened() + provenance.rewritten()
+    return dict(known), faults + check_places(claims.ledger(), known)
 
 
 def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -280,6 +310,10 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
     for chapter in chapters.names():
         path = folder / f"{chapter}.run.json"
         run = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"key": None}
+        if run["key"] == chapters.key(chapter) and run["outputs"] != chapters.outputs_hash(
+            chapters.read(chapter, folder)
+        ):
+            faults.append(f"{chapter}: its executed copy was edited after it ran; run `make chapter NAME={chapter}`.")
         if run["key"] != chapters.key(chapter):
             how = "is older than its source, the library or the preset" if path.exists() else "is missing"
             faults.append(f"{chapter}: its executed copy {how}; run `make chapter NAME={chapter}`.")
@@ -293,13 +327,18 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if run["preset"] != "smoke":
             faults += check_states(chapter, found) + check_verdicts(chapter, found, ledger)
             faults += check_bands(chapter, found) + check_budget(chapter, run)
-            faults += check_prose(chapter, notebook, found)
+            faults += check_prose(chapter, notebook, found) + evidence.check_values(chapter, found)
+        if run["preset"] == "cpu":
+            faults += evidence.check_pins(chapter, found)
         rows += found
     by_id = {row["id"]: row for row in rows}
     for page in sorted([*chapters.CHAPTERS.glob("*.md"), *chapters.CHAPTERS.glob("*.ipynb")]):
         faults += check_signs(page.stem, page.read_text(encoding="utf8"), by_id)
+    everything = len(runs) == len(chapters.names())
+    presets = {(run["preset"], run["seed"]) for run in runs.values()}
+    faults += check_repeats(rows, everything and presets == {("cpu", "0")})
     readme = chapters.ROOT / "README.md"
-    if readme.is_file() and len(runs) == len(chapters.names()):
+    if readme.is_file() and everything:
         faults += check_readme(readme.read_text(encoding="utf8"), by_id)
     meta: dict[str, Any] = {"date": datetime.date.today().isoformat(), "chapters": runs}
     if runs:

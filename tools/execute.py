@@ -62,6 +62,7 @@ def passed(name: str, folder: Path) -> bool:
 def _write_run(name: str, folder: Path, key: str) -> None:
     run = {
         "key": key,
+        "outputs": chapters.outputs_hash(chapters.read(name, folder)),
         "date": datetime.date.today().isoformat(),
         "seconds": round(seconds(name, folder), 1),
         "budget_seconds": chapters.BUDGET_SECONDS[name],

@@ -23,6 +23,7 @@ import datetime
 import functools
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ from typing import Any
 from torch import nn
 
 import chapters
+import registration
 from nextword import data, runtime
 
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
@@ -353,6 +355,28 @@ def processor() -> str:
     return name
 
 
+def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> list[str]:
+    """Return a message for each run whose file lost a point or changed a result without having been recorded again.
+
+    Raises:
+        NoHistory: the repository has none, or only a part.
+    """
+    registration.check_history(root)
+    faults = []
+    for name, row in read_ledger().items():
+        path = f"{RUNS_FOLDER.relative_to(chapters.ROOT).as_posix()}/{name}.json.gz"
+        commits = registration.commits_of(root, path, since)
+        found = [subprocess.run(["git", "show", f"{c}:{path}"], cwd=root, capture_output=True) for c in commits]
+        versions = [json.loads(gzip.decompress(done.stdout)) for done in found if not done.returncode]
+        versions.append(json.loads(gzip.decompress((root / path).read_bytes())))
+        for old, new in itertools.pairwise(versions):
+            points = {json.dumps(p["settings"], sort_keys=True): p["result"] for p in new["points"]}
+            kept = all(points.get(json.dumps(p["settings"], sort_keys=True)) == p["result"] for p in old["points"])
+            if not kept and digest(new) not in row.get("recorded", []):
+                faults.append(f"{name}: points were changed or taken out and the run was not recorded again")
+    return faults
+
+
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit.
 
@@ -539,14 +563,23 @@ def _already(log: Path, name: str, settings: dict[str, Any], made_by: str) -> di
 
 
 def adopt(name: str, chapter: str, function: str, how: str, repeated: list[dict[str, Any]]) -> None:
-    """Write down that a run fits today's code, ``recorded`` or ``verified`` by it."""
+    """Write down that a run fits today's code: it was ``recorded``, ``extended`` or ``verified`` by it.
+
+    Raises:
+        ValueError: a verification that repeated nothing, or of which not every point agreed.
+    """
+    if how == "verified" and not (repeated and all(row["agrees"] for row in repeated)):
+        raise ValueError(f"{name}: repeated={repeated} verifies nothing; every repeated point must agree, one at least")
     ledger = read_ledger()
-    fits = [] if how == "recorded" else ledger.get(name, {}).get("fits", [])
+    row = ledger.get(name, {})
+    fits = [] if how == "recorded" else row.get("fits", [])
     made_by = fingerprint(chapter, function)
     fits = [fit for fit in fits if fit["fingerprint"] != made_by or fit["how"] == "recorded"]
     fit = {"fingerprint": made_by, "how": how, "date": datetime.date.today().isoformat(), **here()}
     fits.append({**fit, "repeated": repeated})
-    ledger[name] = {"function": f"{chapter}: {function}", "digest": digest(read_run(name)), "fits": fits}
+    now = digest(read_run(name))
+    recorded = [*row.get("recorded", []), *([now] if how == "recorded" else [])]
+    ledger[name] = {"function": f"{chapter}: {function}", "digest": now, "recorded": recorded, "fits": fits}
     write_ledger(ledger, {made_by: parts_of(chapter, function)})
 
 

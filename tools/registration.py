@@ -96,6 +96,13 @@ def _versions(root: Path, path: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def commits_of(root: Path, path: str, since: str) -> list[str]:
+    """Return the commits of the main line that touch a file, oldest first, from ``since`` on if the history holds it."""
+    touching = _git(root, "log", "--first-parent", "--reverse", "--format=%H", "--", path).split()
+    order = _order(root)
+    return [since] * (since in order) + [c for c in touching if order[c] > order.get(since, -1)]
+
+
 def _order(root: Path) -> dict[str, int]:
     """Return the place of each commit of the main line in its history."""
     return {c: i for i, c in enumerate(_git(root, "log", "--first-parent", "--reverse", "--format=%H").split())}
@@ -219,6 +226,20 @@ def faults(ledger: dict[str, Claim], known: dict[str, Registered]) -> list[str]:
                 f"{known[id].expected!r}. What it was stays."
             )
     return found
+
+
+def loosened(root: Path = chapters.ROOT) -> list[str]:
+    """Return a message for each tolerance of a live point that is wider than it was when it was registered."""
+    first: dict[str, float] = {}
+    for _, _, text in _versions(root, LEDGER):
+        for name, value in tomllib.loads(text).get("tolerances", {}).items():
+            first.setdefault(name, value)
+    now = tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("tolerances", {})
+    return [
+        f"claims.toml: the tolerance {name!r} is {value}, and {first[name]} was registered. A tolerance may only shrink."
+        for name, value in now.items()
+        if value > first.get(name, value)
+    ]
 
 
 def _now(claim: Claim) -> dict[str, Any]:
