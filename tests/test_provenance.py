@@ -224,11 +224,12 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
     assert provenance.state("x", "c", "f")[0] == "fits"
     content = provenance.read_ledger()
-    content["x"]["awaiting"] = True
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "5"})
+    content["x"]["awaiting"] = provenance.fingerprint("c", "f")
     provenance.write_ledger(content)
-    assert provenance.state("x", "c", "f")[0] == "fits"
-    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "3"})
     assert provenance.state("x", "c", "f")[0] == "unverified"
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "3"})
+    assert provenance.state("x", "c", "f")[0] == "stale", "its code changed while it waited"
     provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
     monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "4"})
     assert provenance.state("x", "c", "f")[0] == "stale", "it awaits nothing any more"

@@ -380,8 +380,9 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit.
 
-    A run is unverified while it awaits its first repetition: it was recorded before provenance was kept, and the code has
-    changed since. Pages say so. Every other run that does not fit is stale, and stops the build.
+    A run is unverified while it awaits its first repetition: it was recorded before provenance was kept, and the code had
+    changed until its row was written, which names the code (``awaiting``). Pages say so. Every other run that does not fit
+    is stale, and stops the build; so is one whose code changes while it waits.
     """
     row = read_ledger().get(name)
     if row is None:
@@ -397,7 +398,7 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     before = read_parts(known[-1]["fingerprint"])
     changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
     why = f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
-    return (UNVERIFIED if row.get("awaiting") else STALE), why
+    return (UNVERIFIED if row.get("awaiting") == fingerprint(chapter, function) else STALE), why
 
 
 # Repeating -------------------------------------------------------------------------------------------------------------
