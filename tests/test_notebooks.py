@@ -1,10 +1,12 @@
 """Rules that every chapter keeps, so that readers know where they are and the committed file never goes stale."""
 
+import ast
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -64,6 +66,33 @@ def test_anatomy(chapter):
     assert any("runtime.choose(" in cell.source for cell in code(chapter))
     reads = any(re.search(r"data\.(load|fetch)_(?!run)", cell.source) for cell in code(chapter))
     assert not reads or any("data.credit(" in cell.source for cell in code(chapter))
+
+
+def test_the_seed_is_the_one_of_the_run(chapter):
+    """Nobody shops for a seed: it comes from ``runtime.seed()`` and is never changed."""
+    for cell in code(chapter):
+        for statement in ast.parse(TransformerManager().transform_cell(cell.source)).body:
+            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+                continue
+            for node in ast.walk(statement):
+                stored = isinstance(node, ast.Name) and node.id == "seed" and isinstance(node.ctx, ast.Store)
+                shopped = isinstance(node, ast.BinOp) and "runtime.seed(" in ast.unparse(node)
+                if (stored and not within(statement, node)) or shopped:
+                    assert ast.unparse(statement) == "seed = runtime.seed()", (
+                        f"cell {cell.id}: {ast.unparse(statement)}"
+                    )
+
+
+def within(statement, name):
+    """Return whether a name is stored by a comprehension, which has names of its own."""
+    made = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    return any(name in ast.walk(node) for node in ast.walk(statement) if isinstance(node, made))
+
+
+def test_numbers_and_marks_of_claims_are_made_by_the_build_alone(chapter):
+    for cell in chapter.cells:
+        for word in ("nw-number", "nw-mark", "nw-claim", "nw-verdict", "<a class"):
+            assert word not in cell.source, f"cell {cell.id}: {word}"
 
 
 def test_every_figure_has_caption_name_and_alt_text(chapter):

@@ -184,3 +184,8 @@ def test_the_readmes_examples_run(capsys):
     assert "[" in counted
     assert len([line for line in examples[1].splitlines() if line]) == 5
     assert "The capital of France is Paris" in generated
+
+
+def test_every_chapter_stands_in_the_table_of_contents():
+    listed = re.findall(r"file: chapters/(\d{4}_\w+)", (ROOT / "_toc.yml").read_text(encoding="utf8"))
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
