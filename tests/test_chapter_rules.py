@@ -51,6 +51,7 @@ TYPED = {
     "a negative number": "claims.record('m.a', -3)",
     "arithmetic": "claims.record('m.a', 1 + 2)",
     "a list": "claims.record_seeds('m.a', [1.0, 2.0])",
+    "arithmetic under a name that is put together": "claims.record_seeds(''.join(['m.', 'a']), [15 + 0.9, 16 + 0.8])",
     "one of a list": "claims.record_seeds('m.a', [1.0, runs['x']])",
     "a conversion": "claims.record('m.a', float('3.2'))",
     "text": "claims.record('m.a', '3.2')",
