@@ -206,19 +206,20 @@ _NUMBER = re.compile(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w]|[.,]\d)")
 def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list[str]:
     """Return a message for each number in the text that repeats, from memory, what a claim measures.
 
-    Numbers of at least three digits are compared with each measurement, within its band or half a percent. Code,
-    formulas and the paper's own numbers are left alone.
+    Numbers of at least three digits are compared with each measurement, within its band or half a percent; those of
+    captions and descriptions of figures, which speak of settings as well, within half a percent. Code, formulas and the
+    paper's own numbers are left alone.
     """
     printed = {row["paper_value"] for row in rows if row["paper_value"] is not None}
     faults = []
-    for prose in _prose_of(notebook):
+    for prose, is_text in _prose_of(notebook):
         for text in _NUMBER.findall(_NOT_PROSE.sub(" ", prose)):
             value = float(text.replace(",", ""))
             if len(text.replace(",", "").replace(".", "").lstrip("0")) < 3 or value in printed:
                 continue
             for row in rows:
                 size = abs(row["measured"])  # a sign is part of the sentence: −1.02 is read as 1.02
-                low, high = sorted(map(abs, row["band"] or (size, size)))
+                low, high = sorted(map(abs, (is_text and row["band"]) or (size, size)))
                 if min(low, 0.995 * size) <= value <= max(high, 1.005 * size):
                     faults.append(
                         f"{chapter}: the text types {text}, which claim {row['id']} measures "
@@ -228,12 +229,12 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
     return faults
 
 
-def _prose_of(notebook: Any) -> list[str]:
-    """Return all sentences that people read: markdown, captions, and descriptions of figures."""
-    found = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+def _prose_of(notebook: Any) -> list[tuple[str, bool]]:
+    """Return all that people read: markdown (True), captions and descriptions of figures (False)."""
+    found = [(cell.source, True) for cell in notebook.cells if cell.cell_type == "markdown"]
     for cell in notebook.cells:
         shown = cell.metadata.get("mystnb", {})
-        found += [shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")]
+        found += [(shown.get("figure", {}).get("caption", ""), False), (shown.get("image", {}).get("alt", ""), False)]
     return found
 
 
