@@ -207,8 +207,8 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
     """Return a message for each number in the text that repeats, from memory, what a claim measures.
 
     Numbers of at least three digits are compared with each measurement, within its band or half a percent; those of
-    captions and descriptions of figures, which speak of settings as well, within half a percent. Code, formulas and the
-    paper's own numbers are left alone.
+    captions and descriptions of figures, which speak of settings as well, within half a percent and with decimals only.
+    Code, formulas and the paper's own numbers are left alone.
     """
     printed = {row["paper_value"] for row in rows if row["paper_value"] is not None}
     faults = []
@@ -216,6 +216,8 @@ def check_prose(chapter: str, notebook: Any, rows: list[dict[str, Any]]) -> list
         for text in _NUMBER.findall(_NOT_PROSE.sub(" ", prose)):
             value = float(text.replace(",", ""))
             if len(text.replace(",", "").replace(".", "").lstrip("0")) < 3 or value in printed:
+                continue
+            if not is_text and "." not in text:
                 continue
             for row in rows:
                 size = abs(row["measured"])  # a sign is part of the sentence: −1.02 is read as 1.02
