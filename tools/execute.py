@@ -66,6 +66,7 @@ def _write_run(name: str, folder: Path, key: str) -> None:
         "date": datetime.date.today().isoformat(),
         "seconds": round(seconds(name, folder), 1),
         "budget_seconds": chapters.BUDGET_SECONDS[name],
+        "load": round(os.getloadavg()[1] / (os.cpu_count() or 1), 2) if hasattr(os, "getloadavg") else 1.0,
         **chapters.environment(),
     }
     (folder / f"{name}.run.json").write_text(json.dumps(run, indent=1), encoding="utf8")
