@@ -532,9 +532,11 @@ def spot_check() -> int:
     made = here()
     points = []
     for name, row in read_ledger().items():
-        last = row["fits"][-1]
-        if all(last.get(k) == made[k] for k in ("processor", "precision", "torch")) and not row.get("awaiting"):
-            cheap = [p for p in read_run(name)["points"] if p.get("process_seconds", p["seconds"]) <= CHEAP]
+        last, run = row["fits"][-1], read_run(name)
+        alike = run.get("versions", made)["precision"] == made["precision"]  # a repetition in another one may differ
+        alike &= all(last.get(k) == made[k] for k in ("processor", "precision", "torch"))
+        if alike and not row.get("awaiting"):
+            cheap = [p for p in run["points"] if p.get("process_seconds", p["seconds"]) <= CHEAP]
             points += [(name, point) for point in cheap]
     if not points:
         print("no recorded run was last repeated on such a processor; nothing to compare", flush=True)
