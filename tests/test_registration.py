@@ -93,6 +93,60 @@ def test_a_claim_whose_data_had_been_seen_is_late(repository):
     assert not registration.history(repository.root)["toy.sum"].before
 
 
+def test_a_run_under_another_name_is_still_data_of_its_day(repository):
+    run = "toy_run.json.gz"
+    repository.commit(**{f"{registration.RUNS}/{run}": run_file()})
+    repository.commit(ledger=CLAIM + 'runs = ["toy_run"]\n')
+    repository.git("mv", f"{registration.RUNS}/{run}", f"{registration.RUNS}/contest.json.gz")
+    repository.commit(ledger=CLAIM + 'runs = ["contest"]\n')
+    assert not registration.history(repository.root)["toy.sum"].before
+
+
+def test_a_later_run_beside_the_first_or_none_makes_no_claim_earlier(repository):
+    repository.commit(**{f"{registration.RUNS}/toy_run.json.gz": run_file()})
+    repository.commit(ledger=CLAIM + 'runs = ["toy_run"]\n')
+    repository.commit(**{f"{registration.RUNS}/later.json.gz": run_file()})
+    for runs in ('runs = ["toy_run", "later"]\n', 'runs = ["later"]\n', ""):
+        repository.commit(ledger=CLAIM + runs)
+        assert not registration.history(repository.root)["toy.sum"].before
+
+
+def test_what_was_seen_stays_seen(repository):
+    repository.commit(ledger=CLAIM + "seen = true\n")
+    repository.commit(ledger=CLAIM)
+    assert not registration.history(repository.root)["toy.sum"].before
+
+
+def test_a_claim_changed_after_its_data_counts_as_late(repository):
+    repository.commit(ledger=CLAIM)
+    repository.commit(ledger=CLAIM.replace("100.0", "90.0") + AMENDED)
+    repository.commit(calibration=calibration("toy.sum"))
+    assert registration.history(repository.root)["toy.sum"].before, "changed before its data"
+    twice = CLAIM.replace("100.0", "80.0") + AMENDED + AMENDED.replace("100.0", "90.0")
+    repository.commit(ledger=twice)
+    assert repository.faults() == [] and not registration.history(repository.root)["toy.sum"].before
+
+
+@pytest.mark.parametrize(
+    ("started", "before"), [("2020-01-01T00:00:00+00:00", False), ("2100-01-01T00:00:00+00:00", True)]
+)
+def test_a_point_begun_before_the_claim_was_committed_makes_it_late(repository, started, before):
+    repository.commit(ledger=CLAIM + 'runs = ["toy_run"]\n')
+    run = {"points": [{"settings": {}, "result": 1, "made": {"started": started}}]}
+    repository.commit(**{f"{registration.RUNS}/toy_run.json.gz": gzip.compress(json.dumps(run).encode(), mtime=0)})
+    assert registration.history(repository.root)["toy.sum"].before is before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('chapter = "toy"', 'chapter = "other"'), ('test = "bet"', 'test = "replication"')]
+)
+def test_chapter_and_badge_are_frozen_too(repository, old, new):
+    repository.commit(ledger=CLAIM)
+    repository.write(registration.LEDGER, CLAIM.replace(old, new))
+    [message] = repository.faults()
+    assert "toy.sum" in message and old.split(" = ")[0] in message
+
+
 def test_it_takes_all_the_runs_that_decide_a_claim(repository):
     repository.commit(**{f"{registration.RUNS}/old.json.gz": run_file()})
     repository.commit(ledger=CLAIM + 'runs = ["old", "new"]\n')
