@@ -133,9 +133,15 @@ def outputs_hash(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-def runs_of(name: str) -> list[str]:
-    """Return the recorded runs that a chapter names in its code."""
-    code = code_of(read(name))
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that people read in diffs, at once or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    os.replace(temporary, path)
+
+
+def runs_in(code: str) -> list[str]:
+    """Return the recorded runs that a source names."""
     found = (path.name.removesuffix(".json.gz") for path in (LIBRARY / "bundled" / "runs").glob("*.json.gz"))
     return sorted(run for run in found if re.search(rf"\b{run}\b", code))
 
@@ -155,7 +161,7 @@ def key(name: str) -> str:
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
-    for run in runs_of(name):
+    for run in runs_in(code):
         digest.update((LIBRARY / "bundled" / "runs" / f"{run}.json.gz").read_bytes())
     digest.update(json.dumps(environment(), sort_keys=True).encode())
     return digest.hexdigest()

@@ -98,7 +98,7 @@ def check_states(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
     faults = [
         f"{chapter} shows the recorded run {name}, which is {provenance.STALE}: {run_state(name)[1]}. Run `make verify "
         f"NAME={name}`; if it gives other numbers, `make runs NAME={name}`."
-        for name in chapters.runs_of(chapter)
+        for name in chapters.runs_in(chapters.code_of(chapters.read(chapter)))
         if name not in named and run_state(name)[0] == provenance.STALE
     ]
     for row in rows:
@@ -313,15 +313,13 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
     for chapter in chapters.names():
         path = folder / f"{chapter}.run.json"
         run = json.loads(path.read_text(encoding="utf8")) if path.exists() else {"key": None}
-        if run["key"] == chapters.key(chapter) and run["outputs"] != chapters.outputs_hash(
-            chapters.read(chapter, folder)
-        ):
-            faults.append(f"{chapter}: its executed copy was edited after it ran; run `make chapter NAME={chapter}`.")
         if run["key"] != chapters.key(chapter):
             how = "is older than its source, the library or the preset" if path.exists() else "is missing"
             faults.append(f"{chapter}: its executed copy {how}; run `make chapter NAME={chapter}`.")
             continue
         notebook = chapters.read(chapter, folder)
+        if run["outputs"] != chapters.outputs_hash(notebook):
+            faults.append(f"{chapter}: its executed copy was edited after it ran; run `make chapter NAME={chapter}`.")
         said = [row for row in records(notebook) if row["id"] in ledger]
         found = [judged(row, ledger[row["id"]]) for row in said]
         runs[chapter] = run

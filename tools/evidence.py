@@ -14,13 +14,10 @@ import argparse
 import collections
 import datetime
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
-
-from scipy.special import stdtrit
 
 import chapters
 import provenance
@@ -71,7 +68,7 @@ def check_values(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
             faults.append(
                 f"{who} gives {claims.number(row['measured'])} for values whose mean is {claims.number(mean)}."
             )
-        half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / n**0.5
+        half = claims.half_width({"seeds": n, "std": statistics.stdev(values)}) or 0.0
         if row["interval"] and row["interval"][1] - row["interval"][0] < 2 * 0.85 * half:
             faults.append(
                 f"{who} has the interval {claims.range_text(row['interval'])}; its {n} values allow no narrower one than ± "
@@ -90,8 +87,7 @@ def _pinned(row: dict[str, Any]) -> dict[str, Any]:
 
 def _moved(now: dict[str, Any], pin: dict[str, Any]) -> bool:
     """Return whether a number, or an end of its interval, is no longer where it was."""
-    half = (pin["interval"][1] - pin["interval"][0]) / 2 if pin["interval"] else 0.0
-    allowed = max(MOVED * half, 1e-6 * max(1.0, abs(pin["measured"])))
+    allowed = max(MOVED * (claims.half_width(pin) or 0.0), 1e-6 * max(1.0, abs(pin["measured"])))
     ends = zip(now["interval"] or (), pin["interval"] or (), strict=False)
     return any(abs(a - b) > allowed for a, b in [(now["measured"], pin["measured"]), *ends])
 
@@ -136,9 +132,7 @@ def pin(rows: list[dict[str, Any]], why: str = "") -> int:
             entry = {"date": datetime.date.today().isoformat(), "was": before["measured"], "why": why}
             now["recounted"] = [*before.get("recounted", []), entry]
         pins[row["id"]] = now
-    temporary = PINS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(dict(sorted(pins.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    os.replace(temporary, PINS)
+    chapters.write_json(PINS, dict(sorted(pins.items())))
     return left
 
 

@@ -26,7 +26,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import platform
 import re
 import statistics
@@ -311,9 +310,7 @@ def write_ledger(runs: dict[str, Any], parts: dict[str, dict[str, str]] | None =
     latest = {row["fits"][-1]["fingerprint"] for row in runs.values()}
     kept = {made_by: known for made_by, known in (_stored()["parts"] | (parts or {})).items() if made_by in latest}
     content = {"runs": dict(sorted(runs.items())), "parts": dict(sorted(kept.items()))}
-    temporary = LEDGER.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    os.replace(temporary, LEDGER)
+    chapters.write_json(LEDGER, content)
 
 
 def read_run(name: str) -> dict[str, Any]:
@@ -362,10 +359,10 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
         NoHistory: the repository has none, or only a part.
     """
     registration.check_history(root)
-    faults = []
+    faults, order = [], registration.order_of(root)
     for name, row in read_ledger().items():
         path = f"{RUNS_FOLDER.relative_to(chapters.ROOT).as_posix()}/{name}.json.gz"
-        commits = registration.commits_of(root, path, since)
+        commits = registration.commits_of(root, path, since, order)
         found = [subprocess.run(["git", "show", f"{c}:{path}"], cwd=root, capture_output=True) for c in commits]
         versions = [json.loads(gzip.decompress(done.stdout)) for done in found if not done.returncode]
         versions.append(json.loads(gzip.decompress((root / path).read_bytes())))

@@ -96,14 +96,13 @@ def _versions(root: Path, path: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def commits_of(root: Path, path: str, since: str) -> list[str]:
+def commits_of(root: Path, path: str, since: str, order: dict[str, int]) -> list[str]:
     """Return the commits of the main line that touch a file, oldest first, from ``since`` on if the history holds it."""
     touching = _git(root, "log", "--first-parent", "--reverse", "--format=%H", "--", path).split()
-    order = _order(root)
     return [since] * (since in order) + [c for c in touching if order[c] > order.get(since, -1)]
 
 
-def _order(root: Path) -> dict[str, int]:
+def order_of(root: Path) -> dict[str, int]:
     """Return the place of each commit of the main line in its history."""
     return {c: i for i, c in enumerate(_git(root, "log", "--first-parent", "--reverse", "--format=%H").split())}
 
@@ -163,7 +162,7 @@ def history(root: Path = chapters.ROOT) -> dict[str, Registered]:
 
 def _late_fields(root: Path, versions: list[tuple[str, str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
     """Return for each version before ``SINCE`` what the fields of ``LATE`` were at that commit."""
-    order = _order(root)
+    order = order_of(root)
     if SINCE not in order:
         return {}
     before = [(commit, rows) for commit, _, rows in versions if order[commit] <= order[SINCE]]
@@ -173,7 +172,7 @@ def _late_fields(root: Path, versions: list[tuple[str, str, list[dict[str, Any]]
 
 def _date_data(root: Path, found: dict[str, Registered]) -> None:
     """Say for each claim when its data came, and whether it was there before them."""
-    order, calibrated, recorded = _order(root), _first_calibrated(root), _first_recorded(root)
+    order, calibrated, recorded = order_of(root), _first_calibrated(root), _first_recorded(root)
     current = {row["id"]: row for row in tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("claim", [])}
     for id, claim in found.items():
         decided = [calibrated[id]] if id in calibrated else []
