@@ -297,6 +297,7 @@ def history() -> tuple[dict[str, Any], list[str]]:
     except registration.NoHistory as error:
         return {}, [f"claims.toml: when claims were registered cannot be said: {error}."]
     faults = registration.faults(claims.ledger(), known) + registration.loosened() + provenance.rewritten()
+    faults += evidence.repinned()
     return dict(known), faults + check_places(claims.ledger(), known)
 
 

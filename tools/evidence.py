@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import itertools
 import json
 import statistics
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 import chapters
 import provenance
+import registration
 from nextword import claims
 
 PINS = Path(__file__).with_name("pins.json")
@@ -113,6 +115,20 @@ def check_pins(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
                 f"{claims.number(row['measured'])} now, so it is counted in another way. If that is right, say why: python "
                 'tools/evidence.py --recount "why"'
             )
+    return faults
+
+
+def repinned(root: Path = chapters.ROOT) -> list[str]:
+    """Return a message for each pin of the history that was taken out, or moved while its runs stayed, without a why."""
+    stored = [text for _, _, text in registration.versions(root, "tools/pins.json")]
+    states = [json.loads(text) for text in stored if text] + [read_pins()]
+    faults = []
+    for before, after in itertools.pairwise(states):
+        for id, old in before.items():
+            new = after.get(id)
+            told = new is not None and len(new.get("recounted", [])) > len(old.get("recounted", []))
+            if new is None or (new["runs"] == old["runs"] and _moved(new, old) and not told):
+                faults.append(f"tools/pins.json: the pin of claim {id} was changed by hand; give --recount WHY instead")
     return faults
 
 

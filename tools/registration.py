@@ -85,7 +85,7 @@ def frozen(row: dict[str, Any]) -> dict[str, Any]:
     return {key: list(row[key]) if isinstance(row[key], list) else row[key] for key in claims.FROZEN if key in row}
 
 
-def _versions(root: Path, path: str) -> list[tuple[str, str, str]]:
+def versions(root: Path, path: str) -> list[tuple[str, str, str]]:
     """Return all versions of a file on the main line, oldest first: commit, date, content."""
     lines = _git(root, "log", "--first-parent", "--reverse", "--format=%H %cI", "--", path).splitlines()
     found = []
@@ -110,7 +110,7 @@ def order_of(root: Path) -> dict[str, int]:
 def _first_calibrated(root: Path) -> dict[str, tuple[str, str]]:
     """Return the first commit that holds a calibration of each claim, and its date."""
     found: dict[str, tuple[str, str]] = {}
-    for commit, date, text in _versions(root, CALIBRATION):
+    for commit, date, text in versions(root, CALIBRATION):
         for rows in json.loads(text).values() if text else ():
             for id in rows:
                 found.setdefault(id, (commit, date))
@@ -142,9 +142,9 @@ def history(root: Path = chapters.ROOT) -> dict[str, Registered]:
     """
     check_history(root)
     found: dict[str, Registered] = {}
-    versions = [(commit, date, tomllib.loads(text).get("claim", [])) for commit, date, text in _versions(root, LEDGER)]
-    late = _late_fields(root, versions)
-    for commit, date, rows in versions:
+    ledgers = [(commit, date, tomllib.loads(text).get("claim", [])) for commit, date, text in versions(root, LEDGER)]
+    late = _late_fields(root, ledgers)
+    for commit, date, rows in ledgers:
         for row in rows:
             claim, state = found.setdefault(row["id"], Registered(commit, date)), frozen(row)
             if commit in late:
@@ -160,12 +160,12 @@ def history(root: Path = chapters.ROOT) -> dict[str, Registered]:
     return found
 
 
-def _late_fields(root: Path, versions: list[tuple[str, str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
+def _late_fields(root: Path, ledgers: list[tuple[str, str, list[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
     """Return for each version before ``SINCE`` what the fields of ``LATE`` were at that commit."""
     order = order_of(root)
     if SINCE not in order:
         return {}
-    before = [(commit, rows) for commit, _, rows in versions if order[commit] <= order[SINCE]]
+    before = [(commit, rows) for commit, _, rows in ledgers if order[commit] <= order[SINCE]]
     then = {row["id"]: {k: row[k] for k in LATE if k in row} for row in before[-1][1]}
     return {commit: then for commit, _ in before}
 
@@ -230,7 +230,7 @@ def faults(ledger: dict[str, Claim], known: dict[str, Registered]) -> list[str]:
 def loosened(root: Path = chapters.ROOT) -> list[str]:
     """Return a message for each tolerance of a live point that is wider than it was when it was registered."""
     first: dict[str, float] = {}
-    for _, _, text in _versions(root, LEDGER):
+    for _, _, text in versions(root, LEDGER):
         for name, value in tomllib.loads(text).get("tolerances", {}).items():
             first.setdefault(name, value)
     now = tomllib.loads((root / LEDGER).read_text(encoding="utf8")).get("tolerances", {})
