@@ -326,7 +326,7 @@ def test_only_runs_older_than_provenance_await_their_first_repetition():
     rows = provenance.read_ledger()
     assert set(rows) == set(record.RUNS)
     waiting = [name for name, row in rows.items() if row.get("awaiting")]
-    assert len(waiting) <= 12, (
+    assert len(waiting) <= 3, (
         "a run that today's code no longer fits is stale; the list of those that wait only shrinks"
     )
     for name in waiting:
