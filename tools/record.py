@@ -46,8 +46,8 @@ RUNS = {
         "train_network",
         [
             {"steps": steps, "seed": seed}
-            for steps, seeds in ((2_000, 5), (8_000, 3), (16_000, 3))
-            for seed in range(seeds)
+            for steps in (2_000, 8_000, 16_000)
+            for seed in range(5)
         ],
     ),
     "gnmt_attention": Run(
@@ -55,7 +55,7 @@ RUNS = {
         "record_translator",
         [
             {"attention": attention, "steps": 1_500, "seed": seed}
-            for seed in range(3)
+            for seed in range(5)
             for attention in ("none", "bottom")
         ],
     ),
@@ -64,7 +64,7 @@ RUNS = {
         "record_translator",
         [
             {"attention": "bottom", "steps": 1_200, "seed": seed, "vocabulary": vocabulary}
-            for vocabulary, seeds in (("words", 2), ("subwords", 2), ("characters", 1))
+            for vocabulary, seeds in (("words", 5), ("subwords", 5), ("characters", 1))
             for seed in range(seeds)
         ],
     ),
@@ -91,7 +91,8 @@ RUNS = {
         "2017_transformer",
         "record_width",
         [
-            {"arm": arm, "width": width, "steps": 1_500, "seed": 0}
+            {"arm": arm, "width": width, "steps": 1_500, "seed": seed}
+            for seed in range(3)
             for arm, widths in (("Transformer", (64, 256)), ("LSTM with attention", (76, 312)))
             for width in widths
         ],
@@ -101,7 +102,7 @@ RUNS = {
         "record",
         [
             {"arm": "Transformer", "steps": 900, "seed": seed, **change}
-            for seed in range(3)
+            for seed in range(5)
             for change in (
                 {},
                 {"warm": False},
@@ -272,8 +273,8 @@ RUNS = {
         "record",
         [
             {"kind": kind, "attention": attention, "seed": seed}
-            for kind, seeds in (("images", 5), ("text", 3))
-            for seed in range(seeds)
+            for kind in ("images", "text")
+            for seed in range(5)
             for attention in ("dense", "strided", "fixed")
         ],
     ),
@@ -487,6 +488,7 @@ def record(name: str, run: Run, path: Path) -> None:
             "process_seconds": round(time.process_time() - cpu, 1),
         }
         done["points"].append({"settings": setting, **seconds, "made": made, "result": result})
+        done["points"].sort(key=lambda point: run.settings.index(point["settings"]))  # a seed added later stands in its place
         print(name, setting, seconds, str(result)[:400], flush=True)
         content = {
             "name": name,
