@@ -33,7 +33,6 @@ from nextword.training import (
     TrainConfig,
     cosine,
     fit,
-    in_mode,
     labelled_batches,
     linear,
     make_optimizer,
@@ -371,7 +370,7 @@ def test_modes_are_put_back_even_after_an_error(training_mode: bool) -> None:
         not training_mode,
         training_mode,
     ]
-    with in_mode(model, training=False):
+    with eval_mode(model):
         assert not model.norm.training
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MarianConfig, MarianMTModel
 
-from nextword.attention import record_attention
+from nextword.attention import capture_attention
 from nextword.layers import sinusoidal_positions
 from nextword.transformer import Transformer, TransformerConfig
 
@@ -407,7 +407,7 @@ def test_steps_equal_the_forward_pass(model: Transformer, beam: int) -> None:
     generator = torch.Generator().manual_seed(0)
     for new in (1, 1, 2, 1):
         log_probs, attention = step(ids)
-        with record_attention(block.cross_attention for block in model.decoder) as maps:
+        with capture_attention(block.cross_attention for block in model.decoder) as maps:
             logits = model(source.repeat_interleave(beam, 0), ids).logits
         assert_close(log_probs, logits[:, -1].log_softmax(-1), atol=1e-12)
         assert_close(attention, sum(m[:, :, -1].mean(1) for m in maps) / L, atol=1e-12)
@@ -424,7 +424,7 @@ def test_a_model_may_translate_and_then_be_trained() -> None:
 def test_attention_of_every_layer_can_be_recorded() -> None:
     model, (source, target, _) = make(), batch()
     before = model(source, target).logits
-    with record_attention(model.modules()) as maps:
+    with capture_attention(model.modules()) as maps:
         recorded = model(source, target).logits
     assert_close(recorded, before, atol=1e-12)
     S, T = 8, 6
@@ -434,7 +434,7 @@ def test_attention_of_every_layer_can_be_recorded() -> None:
         assert_close(weights.sum(-1), torch.ones(weights.shape[:-1], dtype=torch.float64))
         assert not weights.requires_grad
     assert torch.equal(maps[2] > 0, torch.ones(T, T).tril().bool().expand(3, H, T, T))
-    with pytest.raises(ZeroDivisionError), record_attention(model.modules()) as maps:
+    with pytest.raises(ZeroDivisionError), capture_attention(model.modules()) as maps:
         raise ZeroDivisionError
     model(source, target)
     assert maps == [] and not isinstance(model.encoder[0].attention(normal(1, 2, C)), tuple)
@@ -581,9 +581,9 @@ def run(*arguments: Any, **settings: Any) -> Any:
         (lambda: run(SOURCE.float(), TARGET), TypeError, "^source is of type torch.float32"),
         (lambda: run(SOURCE, TARGET.int()), TypeError, "^target is of type torch.int32"),
         (lambda: run(SOURCE, TARGET, LABELS.float()), TypeError, "labels"),
-        (lambda: run(SOURCE + V, TARGET), ValueError, "^source holds ids .*96"),
-        (lambda: run(SOURCE, TARGET - 2), ValueError, "^target holds ids from -2"),
-        (lambda: run(SOURCE, TARGET, LABELS.clamp(min=0) + V), ValueError, "^labels"),
+        (lambda: run(SOURCE + V, TARGET), IndexError, "out of range"),
+        (lambda: run(SOURCE, TARGET - 2), IndexError, "out of range"),
+        (lambda: run(SOURCE, TARGET, LABELS.clamp(min=0) + V), IndexError, "out of bounds"),
         (lambda: run(SOURCE, TARGET, LABELS[:, 1:]), ValueError, r"^labels has shape \(3, 5\)"),
         (lambda: run(SOURCE[0], TARGET), ValueError, r"^source has shape \(8,\)"),
         (lambda: run(SOURCE, TARGET[:, :0]), ValueError, r"^target has shape \(3, 0\)"),

@@ -1,7 +1,8 @@
 """Attention: every position looks at every other, and takes a weighted mean of what it finds.
 
-The whole of it is one equation, softmax(QKᵀ/√d)V (Vaswani et al. 2017, equation 1). The rest of this module splits it
-into heads, says who may look at whom (masks), and remembers keys and values while a text is written word by word.
+The whole of it is one equation, softmax(QKᵀ/√d)V (Vaswani et al. 2017, equation 1): :func:`attention` is that equation
+line by line, and :func:`scaled_dot_product_attention` is the same through torch's fused kernel. The rest of this module
+splits it into heads, says who may look at whom (masks), and remembers keys and values while a text is written.
 
 Masks are boolean and True means "may attend". A query that may attend to nothing gets 0.
 
@@ -12,18 +13,47 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextword.sparse_attention import SparsePattern, sparse_attention
 
-Rotary = Callable[[Tensor, int | Tensor], Tensor]
-"""Turns queries or keys (B, H, T, D) by their positions: those from a first one on, or (B, T)."""
+def attention(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B H S D"],
+    v: Float[Tensor, "B H S E"],
+    mask: Bool[Tensor, ...] | None = None,
+    *,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "B H T E"], Float[Tensor, "B H T S"]]:
+    """Return softmax(QKᵀ/√D)V and its weights, as the equation is written (Vaswani et al. 2017, equation 1).
+
+    Args:
+        q, k, v: queries, keys and values, already split into H heads.
+        mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
+        scale: factor of QKᵀ; None for 1/√D.
+
+    Example:
+        >>> q = k = v = torch.eye(2).view(1, 1, 2, 2)
+        >>> output, weights = attention(q, k, v, causal_mask(2))
+        >>> weights[0, 0, 0]
+        tensor([1., 0.])
+    """
+    # A sum of D products has a variance of D where its factors have 1: divided by its root, the scores stay near 1
+    # and the softmax does not begin saturated (footnote 4).
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = q @ k.mT * scale  # (B, H, T, S): how well each query fits each key
+    if mask is not None:
+        mask = _checked(mask, scores.shape)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # whose exponential is 0
+    weights = scores.softmax(-1)  # each query spends a weight of 1 on the keys
+    if mask is not None:  # where every key is hidden the softmax has spread the 1 evenly: take it back
+        weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    return weights @ v, weights
 
 
 def scaled_dot_product_attention(
@@ -33,52 +63,38 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, ...] | None = None,
     *,
     causal: bool = False,
-    dropout_p: float = 0.0,
     scale: float | None = None,
-    return_weights: bool = False,
-) -> Float[Tensor, "B H T E"] | tuple[Float[Tensor, "B H T E"], Float[Tensor, "B H T S"]]:
-    """Return softmax(QKᵀ·scale)V (Vaswani et al. 2017, equation 1).
+) -> Float[Tensor, "B H T E"]:
+    """Return what :func:`attention` does, through torch's fused kernel, which never stores the weights.
 
     Args:
         q, k, v: queries, keys and values, already split into heads. Where there are fewer heads G of keys than H of
-            queries, H/G neighbouring heads of queries share one (Ainslie et al. 2023).
+            queries, H/G neighbouring heads of queries share one (grouped-query attention, Ainslie et al. 2023).
         mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
         causal: the query at position t sees keys up to its own. With fewer queries than keys they are the last ones.
-        dropout_p: share of the weights set to 0, the rest scaled up. 0 in evaluation.
-        scale: factor of QKᵀ; None for 1/√D, which keeps the variance of the scores at 1 (footnote 4 of the paper).
-        return_weights: return the weights too, and take the readable path. The fused path gives the same output.
+        scale: factor of QKᵀ; None for 1/√D.
 
     Raises:
-        ValueError: shapes that do not fit, or ``dropout_p`` outside 0 … 1.
-
-    Example:
-        >>> q = k = v = torch.eye(2).view(1, 1, 2, 2)
-        >>> scaled_dot_product_attention(q, k, v, causal=True)[0, 0, 0]
-        tensor([1., 0.])
+        ValueError: shapes that do not fit.
     """
-    _check_shapes(q, k, v, dropout_p)
-    if k.shape[1] < q.shape[1]:
-        settings = {"causal": causal, "dropout_p": dropout_p, "scale": scale}
-        return _grouped(q, k, v, mask, return_weights=return_weights, **settings)  # type: ignore[arg-type]
-    T, S = q.shape[-2], k.shape[-2]
-    if not return_weights and causal and mask is None and T == S:
-        return _fused(q, k, v, is_causal=True, dropout_p=dropout_p, scale=scale)
-    mask = _intersection(mask, causal_mask(T, S, device=q.device) if causal else None, (*q.shape[:3], S))
-    if not return_weights and mask is None:
-        return _fused(q, k, v, dropout_p=dropout_p, scale=scale)
-    empty = None if mask is None else ~mask.any(-1, keepdim=True)  # (…, T, 1): queries that may attend to nothing
-    if not return_weights and mask is not None and empty is not None:
-        # an empty row would be 0/0: let it see everything, then throw away what it saw
-        heads = _fused(q, k, v, attn_mask=mask | empty, dropout_p=dropout_p, scale=scale)
-        return heads.masked_fill(empty, 0.0)
-
-    scores = q @ k.mT * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)  # (B, H, T, S)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
-    if empty is not None:
-        weights = weights.masked_fill(empty, 0.0)
-    return F.dropout(weights, dropout_p) @ v, weights
+    _check_shapes(q, k, v)
+    (B, H, T, D), (_, G, S, _) = q.shape, k.shape
+    if (
+        T == 1 and G < H
+    ):  # heads that share keys ask like H/G queries of one head, which copies no key: 3 to 20 × as fast
+        if mask is not None:
+            mask = _checked(mask, (B, H, 1, S)).reshape(B, G, H // G, S)
+        heads = scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask, scale=scale)
+        return heads.reshape(B, H, 1, -1)
+    settings: dict[str, Any] = {"scale": scale, "enable_gqa": G < H}
+    if causal and mask is None and T == S:
+        return _fused(q, k, v, is_causal=True, **settings)
+    allowed = _allowed(mask, causal, q, k)
+    if allowed is None or (mask is None and T <= S):  # no query is without a key: its own at least
+        return _fused(q, k, v, attn_mask=allowed, **settings)
+    # A row without a key would be 0/0 in the kernel: let it see everything, then throw away what it saw.
+    empty = ~allowed.any(-1, keepdim=True)  # (…, T, 1)
+    return _fused(q, k, v, attn_mask=allowed | empty, **settings).masked_fill(empty, 0.0)
 
 
 def causal_mask(T: int, S: int | None = None, *, device: torch.device | str | None = None) -> Bool[Tensor, "T S"]:
@@ -206,14 +222,14 @@ class KVCache:
         if self.length:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
-    def repeated(self, n: int, max_length: int | None = None) -> KVCache:
+    def expand(self, n: int, max_length: int | None = None) -> KVCache:
         """Return a cache that holds these positions, seen in a batch of one, for each of ``n`` rows; this one stays.
 
         Raises:
             ValueError: this cache holds a batch of another size.
         """
         if not self.length or len(self._keys) != 1:
-            raise ValueError(f"the cache holds a batch of {len(self._keys)}; only a single row can be repeated")
+            raise ValueError(f"the cache holds a batch of {len(self._keys)}; only a single row can be expanded")
         copy = KVCache(max_length)
         copy._keys, copy._values = (store.expand(n, -1, -1, -1) for store in (self.keys, self.values))
         copy.length, copy._shared, self._shared = self.length, True, True
@@ -239,27 +255,13 @@ class MultiHeadAttention(nn.Module):
         n_kv_heads: heads of keys and values where queries share them (Ainslie et al. 2023); None: one for each query head.
         d_key: width D of a head's queries and keys; None for d_model / n_heads, which values always have.
         bias: add a bias to the four projections. The paper's own code has none; most others do.
-        dropout: share of the weights dropped in training.
-        rotary: turns queries and keys by their position, where positions are not added to the input. What a mask
-            (B, S) hides takes no position.
-        pattern: which earlier positions each position sees; None for all of them. For causal attention to ``x`` itself.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``d_model``, ``n_kv_heads`` does not divide ``n_heads``, or ``pattern`` is
-            given with dropout.
+        ValueError: ``n_heads`` does not divide ``d_model``, or ``n_kv_heads`` does not divide ``n_heads``.
     """
 
     def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        *,
-        n_kv_heads: int | None = None,
-        d_key: int | None = None,
-        bias: bool = True,
-        dropout: float = 0.0,
-        rotary: Rotary | None = None,
-        pattern: SparsePattern | None = None,
+        self, d_model: int, n_heads: int, *, n_kv_heads: int | None = None, d_key: int | None = None, bias: bool = True
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -267,18 +269,14 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}")
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise ValueError(f"n_heads={n_heads} is not divisible by n_kv_heads={n_kv_heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout} is outside 0 … 1")
         for name, size in {"d_model": d_model, "d_key": d_key}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name}={size} is below 1")
-        if pattern is not None and dropout:
-            raise ValueError(f"dropout={dropout}: weights of a sparse pattern cannot be dropped; dropout=0 fits")
-        self.n_heads, self.n_kv_heads, self.pattern = n_heads, n_kv_heads, pattern
         d_value = d_model // n_heads
         d_key = d_value if d_key is None else d_key
-        self.dropout, self.rotary = dropout, rotary
+        self.d_model, self.n_heads, self.n_kv_heads = d_model, n_heads, n_kv_heads
         self.scale: float | None = None  # 1/√d_key; a chapter sets it to 1 to see what the scale is for
+        self.captured: list[Tensor] | None = None  # see capture_attention
         self.query = nn.Linear(d_model, n_heads * d_key, bias=bias)
         self.key = nn.Linear(d_model, n_kv_heads * d_key, bias=bias)
         self.value = nn.Linear(d_model, n_kv_heads * d_value, bias=bias)
@@ -291,9 +289,9 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: Bool[Tensor, ...] | None = None,
         causal: bool = False,
+        rotation: Complex[Tensor, ...] | None = None,
         cache: KVCache | None = None,
-        return_weights: bool = False,
-    ) -> Float[Tensor, "B T C"] | tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T S"]]:
+    ) -> Float[Tensor, "B T C"]:
         """Let every position of ``x`` attend to ``context``, or to ``x`` itself where there is none.
 
         Args:
@@ -301,54 +299,46 @@ class MultiHeadAttention(nn.Module):
             context: where keys and values come from, such as an encoder's output.
             mask: True where a query may attend: (B, S) for all queries alike, (B, T, S), or (B, 1 or H, T, S).
             causal: no position sees a later one.
+            rotation: turns queries and keys by their positions, where positions are not added to the input; see
+                :func:`~nextword.layers.rotation`.
             cache: keys and values of the positions before ``x``; the new ones are added. With ``context`` it is
                 filled by the first call and read by the others, since the context stays the same.
-            return_weights: return the weights of every head too.
 
         Raises:
-            ValueError: ``mask`` has no such shape.
+            ValueError: ``x``, ``context`` or ``mask`` has no such shape.
         """
-        start = cache.length if cache is not None else 0
+        _check_inputs(x, context, mask, self.d_model)
         q = self._split(self.query(x), self.n_heads)  # (B, H, T, D)
-        if context is not None and cache is not None and start:
-            k, v = cache.keys, cache.values  # the projected context, from the first call
+        if context is not None and cache is not None and cache.length:
+            k, v = cache.keys, cache.values  # the context was projected by the first call
         else:
             source = x if context is None else context
             k, v = self._split(self.key(source), self.n_kv_heads), self._split(self.value(source), self.n_kv_heads)
-        if self.rotary is not None and context is None:
-            places = start if mask is None or mask.ndim > 2 else (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
-            q, k = self.rotary(q, places), self.rotary(k, places)
-        if cache is not None and (context is None or not start):
-            k, v = cache.append(k, v)
-        if self.pattern is not None:
-            if not causal or context is not None or (mask is not None and mask.ndim != 2):
-                raise ValueError("pattern: give causal=True, no context, and a mask of shape (B, S), if any")
-            if not return_weights:
-                if self.n_kv_heads < self.n_heads:
-                    k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
-                return self._join(sparse_attention(q, k, v, self.pattern, mask=mask, scale=self.scale))
-            seen = [self.pattern.pairs(q.shape[2], k.shape[2], head, mask) for head in range(self.n_heads)]
-            mask = torch.stack(seen, 1).to(q.device)  # as a mask, to see all weights
-        dropout_p = self.dropout if self.training else 0.0
-        mask = None if mask is None else _broadcastable(mask)
-        settings = {"causal": causal, "dropout_p": dropout_p, "scale": self.scale}
-        if return_weights:
-            heads, weights = scaled_dot_product_attention(q, k, v, mask, return_weights=True, **settings)  # type: ignore[arg-type]
-            return self._join(heads), weights
-        return self._join(scaled_dot_product_attention(q, k, v, mask, **settings))  # type: ignore[arg-type]
+            if rotation is not None:
+                q, k = rotate(q, rotation), rotate(k, rotation)
+            if cache is not None:
+                k, v = cache.append(k, v)  # of all positions so far
+        heads = self.attend(q, k, v, mask, causal)  # (B, H, T, D)
+        y: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # heads side by side (B, T, H·D), then mixed (B, T, C)
+        return y
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Float[Tensor, "B H T E"]:
+        """Return what each head finds. Sparse attention overrides this method and nothing else."""
+        mask = None if mask is None else _for_all_heads(mask)
+        if self.captured is None:
+            return scaled_dot_product_attention(q, k, v, mask, causal=causal, scale=self.scale)
+        k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
+        heads, weights = attention(q, k, v, _allowed(mask, causal, q, k), scale=self.scale)
+        self.captured.append(weights.detach())
+        return heads
 
     def _split(self, x: Tensor, n_heads: int) -> Tensor:
-        B, T, _ = x.shape
-        return x.view(B, T, n_heads, -1).transpose(1, 2)  # (B, H, T, D)
-
-    def _join(self, heads: Tensor) -> Tensor:
-        joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, H·D), then (B, T, C)
-        return joined
+        return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)  # rearrange(x, "B T (H D) -> B H T D", H=n_heads)
 
 
 @contextlib.contextmanager
-def record_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor, "B H T S"]]]:
-    """Collect the weights of attention layers while a model runs, whatever the model does with them.
+def capture_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor, "B H T S"]]]:
+    """Collect the weights of attention layers while a model runs.
 
     Args:
         modules: :class:`MultiHeadAttention` layers, such as all of ``model.modules()``; other modules are passed over.
@@ -357,45 +347,35 @@ def record_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tensor
         A list that gets one entry (B, H, T, S) a call of a layer, in the order of the calls.
     """
     weights: list[Tensor] = []
-    asked: list[bool] = []
-
-    def look(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        asked.append(kwargs.get("return_weights", False))
-        return args, {**kwargs, "return_weights": True}
-
-    def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        weights.append(output[1].detach())
-        return output if asked.pop() else output[0]
-
-    with contextlib.ExitStack() as stack:
-        for module in modules:
-            if isinstance(module, MultiHeadAttention):
-                stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
+    layers = [module for module in modules if isinstance(module, MultiHeadAttention)]
+    before = [layer.captured for layer in layers]
+    try:
+        for layer in layers:
+            layer.captured = weights
         yield weights
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.captured = was
 
 
-def _grouped(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool, return_weights: bool, **settings: Any
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Let the H/G heads of queries that share keys ask as one head with more queries: no key is copied."""
-    (B, H, T, D), (_, G, S, _) = q.shape, k.shape
-    mask = _intersection(mask, causal_mask(T, S, device=q.device) if causal and T > 1 else None, (B, H, T, S))
-    if mask is not None:
-        mask = mask.view(*[1] * (4 - mask.ndim), *mask.shape)  # (B, H, T, S), each of them perhaps 1
-        mask = mask.reshape(len(mask), 1 if mask.shape[1] == 1 else G, -1, *mask.shape[2:])  # (B, G, H/G, T, S)
-        mask = mask.expand(-1, -1, H // G, T, S).flatten(2, 3)  # (B, G, H/G·T, S)
-    together = q.reshape(B, G, H // G * T, D)
-    if not return_weights:
-        return scaled_dot_product_attention(together, k, v, mask, **settings).reshape(B, H, T, -1)  # type: ignore[union-attr]
-    heads, weights = scaled_dot_product_attention(together, k, v, mask, return_weights=True, **settings)
-    return heads.reshape(B, H, T, -1), weights.reshape(B, H, T, S)
+def rotate(x: Float[Tensor, "B H T D"], rotation: Complex[Tensor, ...]) -> Float[Tensor, "B H T D"]:
+    """Turn each pair of neighbouring numbers like the hand of a clock: a pair is a complex number, turning it a product.
+
+    Args:
+        x: queries or keys.
+        rotation: from :func:`~nextword.layers.rotation`, (T, D/2) or (B, 1, T, D/2).
+
+    Source: Su et al. 2021, section 3.2.2.
+    """
+    exact = x if x.dtype == torch.float64 else x.float()  # angles need more digits than bfloat16 has
+    pairs = torch.view_as_complex(exact.reshape(*x.shape[:-1], -1, 2))  # (B, H, T, D/2)
+    return torch.view_as_real(pairs * rotation.to(pairs.dtype)).flatten(-2).to(x.dtype)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
     """Return torch's fused attention. On a CPU it computes in float32: its bfloat16 is up to ten times slower at T < 128.
 
-    A few queries, as in cached writing, are the exception: to copy all keys costs more than to use them once.
+    A few queries, as in cached writing, are the exception: to convert all keys costs more than to use them once.
     """
     many = q.shape[-2] > 1 and 8 * q.shape[-2] > k.shape[-2]
     if q.device.type == "cpu" and many and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
@@ -404,29 +384,22 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, **settings)
 
 
-def _broadcastable(mask: Tensor) -> Tensor:
-    """Return the mask with its missing dimensions of heads and queries."""
-    if mask.ndim == 2:
-        return mask[:, None, None, :]  # (B, 1, 1, S): the same for every head and query
-    if mask.ndim == 3:
-        return mask[:, None]  # (B, 1, T, S)
-    if mask.ndim == 4:
+def _allowed(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor) -> Tensor | None:
+    """Return which keys each query may see by mask and order, None for all."""
+    if mask is not None:
+        _checked(mask, (*q.shape[:3], k.shape[2]))
+        mask = torch.atleast_2d(mask)  # type: ignore[no-untyped-call]
+    if not causal or q.shape[2] == 1:  # a single query is the last one, which sees all
         return mask
-    raise ValueError(f"mask has shape {tuple(mask.shape)}; give (B, S), (B, T, S) or (B, H, T, S)")
+    order = causal_mask(q.shape[2], k.shape[2], device=q.device)
+    return order if mask is None else mask & order
 
 
-def _intersection(a: Tensor | None, b: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    if a is not None:
-        if a.dtype != torch.bool:
-            raise TypeError(f"mask is of type {a.dtype}; give bool, True where a query may attend")
-        try:
-            a.expand(shape)
-        except RuntimeError:
-            raise ValueError(f"mask has shape {tuple(a.shape)}; it must broadcast to (B, H, T, S) = {shape}") from None
-        a = torch.atleast_2d(a)  # type: ignore[no-untyped-call]
-    if a is None or b is None:
-        return a if b is None else b
-    return a & b
+def _for_all_heads(mask: Tensor) -> Tensor:
+    """Return the mask with its missing dimensions of heads and queries, (B, 1 or H, 1 or T, S)."""
+    if mask.ndim == 2:
+        return mask[:, None, None, :]
+    return mask[:, None] if mask.ndim == 3 else mask
 
 
 def _grown(old: Tensor, new: Tensor, room: int) -> Tensor:
@@ -437,7 +410,27 @@ def _grown(old: Tensor, new: Tensor, room: int) -> Tensor:
     return store
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
+def _checked(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the mask with all its dimensions."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask is of type {mask.dtype}; give bool, True where a query may attend")
+    try:
+        return mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; it must broadcast to (B, H, T, S) = {shape}") from None
+
+
+def _check_inputs(x: Tensor, context: Tensor | None, mask: Tensor | None, d_model: int) -> None:
+    for name, tensor in {"x": x, "context": context}.items():
+        if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != d_model):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; (B, T, C) with a width C of {d_model} fits")
+    S = (x if context is None else context).shape[1]
+    if mask is not None and (not 2 <= mask.ndim <= 4 or (mask.ndim == 2 and len(mask) not in (1, len(x)))):
+        fits = f"(B, S) for all queries alike, (B, T, S) or (B, H, T, S), here with B={len(x)}, T={x.shape[1]}, S={S}"
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; give {fits}. A mask (T, S) for all rows is mask[None]")
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     if k.ndim != 4 or len(k) != len(q) or not k.shape[1] or q.shape[1] % k.shape[1]:
         fits = f"(B, H, S, D) with q's B and H {tuple(q.shape)} fits, or with fewer heads that divide H"
         raise ValueError(f"k has shape {tuple(k.shape)}; {fits}")
@@ -447,5 +440,3 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> None:
         raise ValueError(f"v has shape {tuple(v.shape)}; (B, H, S, D) with k's B and H {tuple(k.shape)} fits")
     if v.shape[-2] != k.shape[-2]:
         raise ValueError(f"v has {v.shape[-2]} positions, and k {k.shape[-2]}: each key needs its value")
-    if not 0 <= dropout_p <= 1:
-        raise ValueError(f"dropout_p={dropout_p} is outside 0 … 1")

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,23 +28,27 @@ from nextword.layers import (
     Block,
     Norm,
     NormPosition,
-    Rotary,
+    Output,
     check_choices,
     check_heads,
     check_ids,
     check_shares,
     check_sizes,
+    check_vocabulary,
+    chunked_cross_entropy,
     count_parameters,
+    eval_mode,
     make_norm,
     next_token_loss,
-    next_token_loss_in_pieces,
+    positions_of,
     preset_of,
+    rotation,
     sinusoidal_positions,
 )
 from nextword.sparse_attention import Heads, Kind, SparsePattern
 from nextword.tokenizers import ByteBPE
 
-__all__ = ["PRESETS", "Decoder", "DecoderConfig", "DecoderOutput"]
+__all__ = ["PRESETS", "Decoder", "DecoderConfig"]
 
 Cache = Sequence[KVCache]
 Positions = Literal["learned", "sinusoidal", "rotary"]
@@ -113,7 +117,7 @@ class DecoderConfig:
     positions: Positions = "learned"
     """``learned``: a table, as in GPT. ``sinusoidal``: the Transformer's. ``rotary``: Llama's, inside attention."""
     rope_base: float = 10_000.0
-    """See :class:`~nextword.layers.Rotary`."""
+    """See :func:`~nextword.layers.rotation`."""
     tie_embeddings: bool = True
     """The table that reads the tokens also scores the next one."""
     bias: bool = True
@@ -167,14 +171,6 @@ class DecoderConfig:
         return cls(**{**preset_of(PRESETS, name), **changes})
 
 
-class DecoderOutput(NamedTuple):
-    """A score for every next token, and the mean loss in nats where targets were given."""
-
-    logits: Float[Tensor, "B T V"] | None
-    """None in training mode with targets, where they are not kept."""
-    loss: Float[Tensor, ""] | None
-
-
 class Decoder(nn.Module):
     """A language model of the GPT family.
 
@@ -190,11 +186,10 @@ class Decoder(nn.Module):
             self.positions = nn.Embedding(c.context_length, c.d_model)
         elif c.positions == "sinusoidal":
             self.register_buffer("sinusoids", sinusoidal_positions(c.context_length, c.d_model), persistent=False)
-        rotary = Rotary(c.d_model // c.n_heads, c.context_length, c.rope_base) if c.positions == "rotary" else None
         self.dropout = nn.Dropout(c.dropout)
         settings: dict[str, Any] = {"norm": c.norm, "norm_eps": c.norm_eps, "norm_position": c.norm_position}
         settings |= {"activation": c.activation, "dropout": c.dropout, "bias": c.bias, "attention_bias": c.bias}
-        settings |= {"n_kv_heads": c.n_kv_heads, "rotary": rotary}
+        settings |= {"n_kv_heads": c.n_kv_heads}
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         blocks = (Block(c.d_model, c.n_heads, d_ff, pattern=pattern, **settings) for pattern in c.patterns())
         self.blocks = nn.ModuleList(blocks)
@@ -211,83 +206,78 @@ class Decoder(nn.Module):
         *,
         mask: Bool[Tensor, "B S"] | None = None,
         cache: Cache | None = None,
-    ) -> DecoderOutput:
+    ) -> Output:
         """Score every next token.
 
         Args:
             ids: the text, at most ``context_length`` tokens.
-            targets: the token that follows each of ``ids``; -100 where none is to be learned. While the model is in
-                training mode, its logits are not kept then: they are the largest tensor of a step and slow it down.
+            targets: the token that follows each of ``ids``; -100 where none is to be learned.
             mask: True at real tokens; False at filling, which nobody attends to and which takes no position. With a
                 cache it covers what is cached too, S = cached + T.
             cache: from :meth:`new_cache`; then ``ids`` are only what is new.
 
         Raises:
-            TypeError, ValueError: ids that are no int64, outside the vocabulary, or too many for the context; a mask of
-                another shape.
+            TypeError, ValueError: ids that are no batch of int64, or too many for the context; a mask of another shape.
+            IndexError: an id outside the vocabulary, from the embedding.
         """
-        hidden = self.hidden(ids, mask=mask, cache=cache)
-        if targets is not None and self.training:
-            return DecoderOutput(None, next_token_loss_in_pieces(hidden, self.output.weight, targets, name="targets"))
-        logits = self.output(hidden)  # (B, T, V)
-        return DecoderOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+        logits = self.output(self.hidden(ids, mask=mask, cache=cache))  # (B, T, V)
+        return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+
+    def training_loss(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """Return the loss of :meth:`forward` and keep no logits: they are the largest tensor of a step and slow it down."""
+        return chunked_cross_entropy(self.hidden(ids), self.output.weight, targets, name="targets")
 
     def hidden(
         self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B S"] | None = None, cache: Cache | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return the vector at every position, after the last norm; the arguments are those of :meth:`forward`."""
-        check_ids("ids", ids, self.config.vocab_size)
+        check_ids("ids", ids)
         start = cache[0].length if cache is not None else 0
         end, limit = start + ids.shape[1], self.config.context_length
         if end > limit:
             raise ValueError(f"ids reach to position {end}, and context_length={limit}")
         if mask is not None and mask.shape != (len(ids), end):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; give one entry for each token, {(len(ids), end)}")
-        x = self.dropout(self._embed(ids, start, mask))  # (B, T, C)
+        positions = torch.arange(start, end, device=ids.device)[None] if mask is None else positions_of(mask)[:, start:]
+        x = self.embedding(ids)  # (B, T, C)
+        turn = None
+        if self.config.positions == "learned":
+            x = x + self.positions(positions)
+        elif self.config.positions == "sinusoidal":
+            x = x + self.sinusoids[positions]
+        else:  # attention turns its queries and keys instead
+            turn = rotation(positions, self.config.d_model // self.config.n_heads, self.config.rope_base)[:, None]
+        x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            own = (cache[i], _UNUSED) if cache is not None else None
-            x = block(x, mask=mask, causal=True, cache=own)
+            x = block(x, mask=mask, causal=True, rotation=turn, cache=None if cache is None else cache[i])
         hidden: Tensor = self.norm(x)
         return hidden
-
-    def _embed(self, ids: Tensor, start: int, mask: Tensor | None) -> Tensor:
-        """Return the sum of token and position; filling does not count as a position."""
-        x: Tensor = self.embedding(ids)
-        if self.config.positions == "rotary":
-            return x  # attention turns its queries and keys instead
-        places = torch.arange(start, start + ids.shape[1], device=ids.device)
-        if mask is not None:
-            places = (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
-        learned = self.config.positions == "learned"
-        return x + (self.positions(places) if learned else self.sinusoids[places])  # type: ignore[index]
 
     def new_cache(self, max_length: int | None = None) -> Cache:
         """Return an empty cache for :meth:`forward`, one entry a layer, with room for ``max_length`` positions."""
         return [KVCache(max_length) for _ in self.blocks]
 
-    @torch.inference_mode()
-    def encode(self, prefix: Int64[Tensor, " P"], *, rows: int = 1, max_length: int | None = None) -> Cache:
-        """Return a cache in which ``prefix`` stands before every row: read once, where each row would have read it.
+    def prefill(self, prompt: Int64[Tensor, " P"]) -> Cache:
+        """Return the cache of a text that shall stand before others, such as the examples of a few-shot prompt.
 
-        Args:
-            prefix: at least one token.
-            rows: how many texts shall follow it.
-            max_length: positions to reserve, those of the prefix included; it grows as needed without.
+        It is read once. Give it to :meth:`generate` as ``prompt_cache``, or :meth:`~nextword.attention.KVCache.expand`
+        each of its layers to as many rows as follow.
 
         Used in: 2020_gpt3.
         """
-        cache = self.new_cache(len(prefix))
-        self.hidden(prefix[None], cache=cache)
-        return [layer.repeated(rows, max_length) for layer in cache]
+        check_vocabulary("prompt", prompt[None], self.config.vocab_size)
+        cache = self.new_cache(len(prompt))
+        with torch.inference_mode(), eval_mode(self):
+            self.hidden(prompt[None], cache=cache)
+        return cache
 
-    @torch.inference_mode()
     def generate(
         self,
         ids: Int64[Tensor, "B T"],
         max_new_tokens: int,
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        prefix: Int64[Tensor, " P"] | None = None,
+        prompt_cache: Cache | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -296,37 +286,39 @@ class Decoder(nn.Module):
     ) -> Int64[Tensor, "B T_plus_n"]:
         """Return ``ids`` with what the model writes after them; see :func:`~nextword.generation.sample`.
 
-        Beginnings of different lengths are filled up on the left, with any id, and ``mask`` is False there: each row
-        is then continued as if it were alone. Tokens that stand before every row, such as the examples of a few-shot
-        prompt, can be given once as ``prefix``: they are read once, and do not come back.
+        Args:
+            ids: the beginnings. Those of different lengths are filled up on the left, with any id.
+            max_new_tokens: how many tokens to write at most.
+            mask: False where ``ids`` are filled up: each row is then continued as if it were alone.
+            prompt_cache: from :meth:`prefill`: a text before every row, which does not come back.
+            temperature, top_k, top_p, stop, generator: see :func:`~nextword.generation.sample`.
 
         Past ``context_length`` the model sees the newest tokens. Their positions have changed then, and with them all keys
         and values, so the window is read anew for each token.
 
         Raises:
-            ValueError: an argument is out of range, ``mask`` is not False on the left and True on the right, or the text
-                after a ``prefix`` would not fit the context.
+            TypeError, ValueError: ids that are no batch (B, T) of int64 or outside the vocabulary, an argument out of range,
+                a ``mask`` that is not False on the left and True on the right, or a text that would not fit the context
+                after ``prompt_cache``.
         """
+        check_vocabulary("ids", ids, self.config.vocab_size)
         if mask is not None:
-            _check_left_filled(mask, ids)
-        before, limit = 0 if prefix is None else len(prefix), self.config.context_length
-        whole = before + ids.shape[1] + max_new_tokens
+            _check_left_padded(mask, ids)
+        before = 0 if prompt_cache is None else prompt_cache[0].length
+        whole, limit = before + ids.shape[1] + max_new_tokens, self.config.context_length
         if before and whole > limit:
-            parts = f"prefix of {before}, ids of {ids.shape[1]}, and max_new_tokens={max_new_tokens}"
+            parts = f"prompt_cache of {before}, ids of {ids.shape[1]}, and max_new_tokens={max_new_tokens}"
             raise ValueError(f"{parts} make {whole} tokens; context_length={limit}")
-        training = self.training
-        self.eval()
-        try:
-            if prefix is None:
-                cache = self.new_cache(min(limit, whole))
-            else:
-                cache = self.encode(prefix, rows=len(ids), max_length=whole)
+        with torch.inference_mode(), eval_mode(self):
+            cache = self.new_cache(min(limit, whole))
+            if prompt_cache is not None:
+                cache = [layer.expand(len(ids), whole) for layer in prompt_cache]
 
-            def step(text: Tensor) -> Tensor:
-                real = None
+            def next_logits(text: Tensor) -> Tensor:
+                real = None  # which tokens are real, those of the prompt and the new ones among them
                 if mask is not None:
                     real = F.pad(mask, (before, text.shape[1] - ids.shape[1]), value=True)[:, -limit:]
-                if before + text.shape[1] <= limit:
+                if before + text.shape[1] <= limit:  # read only what the cache has not seen
                     hidden = self.hidden(text[:, cache[0].length - before :], mask=real, cache=cache)
                 else:
                     hidden = self.hidden(text[:, -limit:], mask=real)
@@ -334,9 +326,8 @@ class Decoder(nn.Module):
                 return logits
 
             settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
-            return sample(step, ids, max_new_tokens, generator=generator, **settings)
-        finally:
-            self.train(training)
+            written = sample(next_logits, ids, max_new_tokens, generator=generator, **settings)
+        return written.clone()  # outside of inference mode: an ordinary tensor, which can be learned from
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
@@ -403,10 +394,7 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=added if is_added else 0.02)
 
 
-_UNUSED = KVCache()  # a block without cross-attention has no memory to remember
-
-
-def _check_left_filled(mask: Tensor, ids: Tensor) -> None:
+def _check_left_padded(mask: Tensor, ids: Tensor) -> None:
     if mask.shape != ids.shape or mask.dtype != torch.bool:
         raise ValueError(
             f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give bool, one entry for each of ids {tuple(ids.shape)}"

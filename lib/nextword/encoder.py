@@ -25,7 +25,6 @@ from nextword.layers import (
     Activation,
     Block,
     NormPosition,
-    Rotary,
     check_choices,
     check_heads,
     check_ids,
@@ -34,7 +33,9 @@ from nextword.layers import (
     check_sizes,
     count_parameters,
     next_token_loss,
+    positions_of,
     preset_of,
+    rotation,
 )
 
 __all__ = [
@@ -134,8 +135,7 @@ class Encoder(nn.Module):
         self.segments = nn.Embedding(c.n_segments, c.d_model)
         self.embedding_norm = nn.LayerNorm(c.d_model, eps=c.norm_eps)
         self.dropout = nn.Dropout(c.dropout)
-        rotary = Rotary(c.d_model // c.n_heads, c.context_length) if c.positions == "rotary" else None
-        settings: dict[str, Any] = {"norm_position": c.norm_position, "norm_eps": c.norm_eps, "rotary": rotary}
+        settings: dict[str, Any] = {"norm_position": c.norm_position, "norm_eps": c.norm_eps}
         settings |= {"activation": c.activation, "dropout": c.dropout}
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, d_ff, **settings) for _ in range(c.n_layers))
@@ -163,20 +163,24 @@ class Encoder(nn.Module):
         """
         self._check(ids, segments, mask)
         x = self.embedding(ids) + self.segments(torch.zeros_like(ids) if segments is None else segments)  # (B, T, C)
+        turn = None
         if self.config.positions == "learned":
             x = x + self.positions.weight[: ids.shape[1]]
+        else:  # attention turns its queries and keys instead
+            positions = torch.arange(ids.shape[1], device=ids.device)[None] if mask is None else positions_of(mask)
+            turn = rotation(positions, self.config.d_model // self.config.n_heads)[:, None]  # the same for all heads
         x = self.dropout(self.embedding_norm(x))
         for block in self.blocks:
-            x = block(x, mask=mask, causal=self.config.causal)
+            x = block(x, mask=mask, causal=self.config.causal, rotation=turn)
         hidden = self.norm(x)
         return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))
 
     def _check(self, ids: Tensor, segments: Tensor | None, mask: Tensor | None) -> None:
-        check_ids("ids", ids, self.config.vocab_size)
+        check_ids("ids", ids)
         if ids.shape[1] > self.config.context_length:
             raise ValueError(f"ids has {ids.shape[1]} positions, and context_length={self.config.context_length}")
         if segments is not None:
-            check_ids("segments", segments, self.config.n_segments)
+            check_ids("segments", segments)
         _check_shapes(ids, segments=segments, mask=mask)
 
     def num_parameters(self) -> int:
@@ -269,7 +273,7 @@ class MaskedLM(nn.Module):
         losses = []
         logits = None if labels is not None and self.training else self.scores(hidden)  # (B, T, V)
         if labels is not None:
-            check_labels("labels", labels, ids.shape, self.config.vocab_size)
+            check_labels("labels", labels, ids.shape)
             asked = labels != -100
             some = self.scores(hidden[asked]) if logits is None else logits[asked]  # (N, V)
             losses.append(F.cross_entropy(some, labels[asked]))

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from nextword import runtime
 from nextword.attention import padded
 from nextword.decoder import Decoder
+from nextword.layers import eval_mode
 from nextword.overlap import ngrams
 from nextword.tokenizers import ByteBPE
-from nextword.training import in_mode
 
 _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 entries are 0.4 GB in float32
 _WORTH_SHARING = 64  # tokens: below that, reading a shared beginning apart costs more than it saves
@@ -142,7 +142,7 @@ def loglikelihood(
     shared = _shared_prefix([ids[:-n] for ids, n in rows]) if share_prefix and isinstance(model, Decoder) else []
     found: dict[int, Likelihood] = {}
     device = next(model.parameters()).device
-    with torch.inference_mode(), in_mode(model, training=False):
+    with torch.inference_mode(), eval_mode(model):
         for some in _batches(list(asking), len(shared)):
             inputs, mask = padded([ids[len(shared) :] for ids in some], device=device)
             asked = [(row, i) for row, ids in enumerate(some) for i in asking[ids]]
@@ -202,7 +202,7 @@ def _logits_at(model: nn.Module, ids: Tensor, mask: Tensor, places: list[tuple[i
     if isinstance(model, Decoder):
         cache = None
         if shared:
-            cache = model.encode(torch.tensor(shared, device=ids.device), rows=len(ids))
+            cache = [layer.expand(len(ids)) for layer in model.prefill(torch.tensor(shared, device=ids.device))]
             mask = F.pad(mask, (len(shared), 0), value=True)
         logits: Tensor = model.output(model.hidden(ids, mask=mask, cache=cache)[rows, times])
     else:
@@ -373,11 +373,11 @@ def complete(
     special, stops = set(tokenizer.special_tokens.values()), _stops(tokenizer, stop)
     shared = _shared_prefix(texts)
     device = next(model.parameters()).device
-    prefix = torch.tensor(shared, device=device) if shared else None
+    prompt_cache = model.prefill(torch.tensor(shared, device=device)) if shared else None
     answers: dict[tuple[int, ...], str] = {}
     for some in _batches(list(dict.fromkeys(map(tuple, texts))), len(shared)):
         ids, mask = padded([text[len(shared) :] for text in some], left=True, device=device)
-        written = model.generate(ids, max_new_tokens, mask=mask, prefix=prefix, temperature=0, stop=stops)
+        written = model.generate(ids, max_new_tokens, mask=mask, prompt_cache=prompt_cache, temperature=0, stop=stops)
         for text, row in zip(some, written[:, ids.shape[1] :].tolist(), strict=True):
             ordinary = itertools.takewhile(lambda i: i not in special, row)
             answers[text] = tokenizer.decode(ordinary).split(stop)[0].strip(" ")
@@ -405,7 +405,7 @@ def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int)
     batches = list(zip(torch.split(inputs, at_once), torch.split(targets, at_once), strict=True)) if whole else []
     if whole < len(ids) - 1:  # the shorter window at the end
         batches.append((ids[None, whole:-1], ids[None, whole + 1 :]))
-    with torch.inference_mode(), in_mode(model, training=False):
+    with torch.inference_mode(), eval_mode(model):
         return sum(_score(model, x, y) for x, y in batches)
 
 
@@ -504,7 +504,7 @@ def accuracy(
         raise ValueError("examples is empty")
     rows, right = sorted(examples, key=lambda example: len(example[0])), 0
     device = next(model.parameters()).device
-    with torch.inference_mode(), in_mode(model, training=False), runtime.autocast():
+    with torch.inference_mode(), eval_mode(model), runtime.autocast():
         for i in range(0, len(rows), batch_size):
             texts, labels = zip(*rows[i : i + batch_size], strict=True)
             found = model(*padded(texts, fill, device=device)).logits.argmax(1)

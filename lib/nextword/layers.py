@@ -6,16 +6,17 @@ Used in: 2017_transformer, and every model after it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextword.attention import KVCache, MultiHeadAttention
-from nextword.sparse_attention import SparsePattern
+from nextword.sparse_attention import SparseAttention, SparsePattern
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
 Norm = Literal["layer", "rms"]
@@ -57,65 +58,52 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(dtype or torch.get_default_dtype())  # (T, C)
 
 
-class Rotary:
-    """Turn queries and keys by their position, so that their inner product knows how far apart they stand.
+def positions_of(mask: Bool[Tensor, "B S"]) -> Int64[Tensor, "B S"]:
+    """Return where each token stands among those of its row: what the mask hides is filling and takes no position.
 
-    A head's numbers are taken in pairs. The i-th pair is the hand of a clock, which position t turns by
-    t · base^(-2i/D): q at t and k at s then meet at an angle that depends on t - s alone.
+    Example:
+        >>> positions_of(torch.tensor([[False, True, True], [True, True, True]]))
+        tensor([[0, 0, 1],
+                [0, 1, 2]])
+    """
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000.0) -> Complex[Tensor, "*B T D_half"]:
+    """Return how far each position turns each pair of a head's numbers (rotary positions, Su et al. 2021, section 3.2.2).
+
+    The i-th pair of queries and keys is the hand of a clock, which position t turns by t · base^(-2i/D); see
+    :func:`~nextword.attention.rotate`. A query at t and a key at s then meet at an angle that depends on t - s alone.
 
     Args:
+        positions: where the tokens stand.
         d_head: width D of a head, even.
-        length: positions to prepare for.
         base: the first hand turns by 1 radian a position, the last by little more than 1/base; 10,000 in the paper.
+
+    Returns:
+        Unit complex numbers exp(i·angle), in double precision: in single, far positions would be off by whole degrees.
 
     Raises:
         ValueError: ``d_head`` is odd.
 
-    Source: Su et al. 2021, section 3.2.2. Used in: 2019_gpt2, for the real SmolLM2.
+    Used in: 2019_gpt2, for the real SmolLM2.
     """
-
-    def __init__(self, d_head: int, length: int, base: float = 10_000.0) -> None:
-        if d_head < 2 or d_head % 2:
-            raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
-        frequencies = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)  # (D/2,), radians a position
-        angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (length, D/2)
-        exact = torch.polar(torch.ones_like(angles), angles)
-        self._turns = {(exact.device, exact.dtype): exact}
-
-    def __call__(self, x: Float[Tensor, "B H T D"], places: int | Int64[Tensor, "B T"] = 0) -> Float[Tensor, "B H T D"]:
-        """Turn ``x``, whose positions are ``places`` or begin there: a pair is a complex number, turning it a product."""
-        exact = x if x.dtype == torch.float64 else x.float()
-        pairs = torch.view_as_complex(exact.reshape(*x.shape[:-1], -1, 2))  # (B, H, T, D/2)
-        kind = (pairs.device, pairs.dtype)
-        if kind not in self._turns:
-            with torch.inference_mode(False):  # training may use it later
-                self._turns[kind] = next(iter(self._turns.values())).to(*kind)
-        turns = self._turns[kind]
-        turns = turns[places : places + x.shape[2]] if isinstance(places, int) else turns[places][:, None]
-        turned = pairs * turns  # (B, H, T, D/2)
-        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+    if d_head < 2 or d_head % 2:
+        raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
+    half = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)
+    angles = positions[..., None] * base ** (-half / d_head)  # (…, T, D/2), radians
+    return torch.polar(torch.ones_like(angles), angles)
 
 
-class RMSNorm(nn.Module):
-    """Divide a vector by its root mean square, then scale each number: layer norm without mean and bias.
+def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | nn.RMSNorm:
+    """Return a norm: ``layer`` (Ba et al. 2016), or ``rms``, which has neither mean nor bias (Zhang & Sennrich 2019).
 
-    Source: Zhang & Sennrich 2019, equation 4. Used in: 2019_gpt2, for the real SmolLM2.
+    Raises:
+        ValueError: there is no such norm.
     """
-
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model))
-
-    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Normalise every vector; the mean square is taken in float32 at least."""
-        exact = x if x.dtype == torch.float64 else x.float()
-        return (exact * (exact.square().mean(-1, keepdim=True) + self.eps).rsqrt()).to(x.dtype) * self.weight
-
-
-def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | RMSNorm:
-    """Return a norm: ``layer`` (Ba et al. 2016) or ``rms``."""
-    return nn.LayerNorm(d_model, eps=eps) if kind == "layer" else RMSNorm(d_model, eps)
+    if kind not in get_args(Norm):
+        raise ValueError(f"kind={kind!r}: choose {', '.join(get_args(Norm))}")
+    return nn.LayerNorm(d_model, eps=eps) if kind == "layer" else nn.RMSNorm(d_model, eps=eps)
 
 
 class FeedForward(nn.Module):
@@ -166,8 +154,8 @@ class Block(nn.Module):
         activation: see :class:`FeedForward`.
         bias, attention_bias: biases of the feed-forward network and of the attention's projections.
         dropout: share of a sublayer's output dropped in training, before it is added (section 5.4).
-        d_key, n_kv_heads, rotary, pattern: see :class:`~nextword.attention.MultiHeadAttention`; for attention to ``x``
-            itself.
+        d_key, n_kv_heads: see :class:`~nextword.attention.MultiHeadAttention`.
+        pattern: which earlier positions each sees in attention to ``x`` itself; None for all of them.
     """
 
     def __init__(
@@ -186,7 +174,6 @@ class Block(nn.Module):
         dropout: float = 0.0,
         d_key: int | None = None,
         n_kv_heads: int | None = None,
-        rotary: Rotary | None = None,
         pattern: SparsePattern | None = None,
     ) -> None:
         super().__init__()
@@ -194,8 +181,12 @@ class Block(nn.Module):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
         shape: dict[str, Any] = {"d_key": d_key, "bias": attention_bias}
-        own: dict[str, Any] = {"n_kv_heads": n_kv_heads, "rotary": rotary, "pattern": pattern}
-        self.attention = MultiHeadAttention(d_model, n_heads, **own, **shape)
+        own = {**shape, "n_kv_heads": n_kv_heads}
+        self.attention = (
+            MultiHeadAttention(d_model, n_heads, **own)
+            if pattern is None
+            else SparseAttention(d_model, n_heads, pattern, **own)
+        )
         self.attention_norm = make_norm(norm, d_model, norm_eps)
         self.cross_attention: MultiHeadAttention | None = None
         if cross_attention:
@@ -213,16 +204,17 @@ class Block(nn.Module):
         mask: Bool[Tensor, ...] | None = None,
         memory_mask: Bool[Tensor, ...] | None = None,
         causal: bool = False,
-        cache: tuple[KVCache, KVCache] | None = None,
+        rotation: Complex[Tensor, ...] | None = None,
+        cache: tuple[KVCache, KVCache] | KVCache | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Return the layer's output.
 
         Args:
             x: the positions' vectors.
             memory: the encoder's output, for a block with cross-attention.
-            mask, causal: which positions of ``x`` each may attend to; see :class:`~nextword.attention.MultiHeadAttention`.
+            mask, causal, rotation: for attention to ``x`` itself; see :class:`~nextword.attention.MultiHeadAttention`.
             memory_mask: which positions of ``memory`` each may attend to.
-            cache: keys and values of earlier positions, and of the memory.
+            cache: keys and values of earlier positions; with cross-attention a second one for those of the memory.
 
         Raises:
             ValueError: ``memory`` is missing, or there is no cross-attention to read it.
@@ -230,11 +222,12 @@ class Block(nn.Module):
         if (memory is None) != (self.cross_attention is None):
             needs = "needs" if memory is None else "has no cross-attention and takes no"
             raise ValueError(f"memory: this block {needs} encoder output")
-        own, other = cache if cache is not None else (None, None)
-        x = self._add(x, self.attention_norm, lambda y: self.attention(y, mask=mask, causal=causal, cache=own))
+        own, other = cache if isinstance(cache, tuple) else (cache, None)
+        settings: dict[str, Any] = {"mask": mask, "causal": causal, "rotation": rotation, "cache": own}
+        x = self._add(x, self.attention_norm, lambda y: self.attention(y, **settings))
         if self.cross_attention is not None:
-            attend = self.cross_attention
-            x = self._add(x, self.cross_norm, lambda y: attend(y, memory, mask=memory_mask, cache=other))
+            look_up = self.cross_attention
+            x = self._add(x, self.cross_norm, lambda y: look_up(y, memory, mask=memory_mask, cache=other))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(self, x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:
@@ -263,23 +256,21 @@ def next_token_loss(
     Source: Vaswani et al. 2017, section 5.4.
 
     Raises:
-        ValueError: ``labels`` has another shape than the logits, or holds an id outside the vocabulary.
+        TypeError, ValueError: ``labels`` is no int64, or has another shape than the logits.
     """
-    check_labels(name, labels, logits.shape[:2], logits.shape[-1])
+    check_labels(name, labels, logits.shape[:2])
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
 
-def check_labels(name: str, labels: Tensor, shape: torch.Size, vocab_size: int) -> None:
+def check_labels(name: str, labels: Tensor, shape: torch.Size) -> None:
     """Raise an error that names the argument where ``labels`` does not fit ``shape``, the (B, T) of what is scored."""
     if labels.dtype != torch.int64:
         raise TypeError(f"{name} is of type {labels.dtype}; ids are int64")
     if labels.shape != shape:
         raise ValueError(f"{name} has shape {tuple(labels.shape)}; logits of {tuple(shape)} positions came")
-    if labels.numel() and (int(labels.max()) >= vocab_size or bool(((labels < 0) & (labels != -100)).any())):
-        raise ValueError(f"{name} holds an id outside 0 … {vocab_size - 1}; -100 marks a position without a label")
 
 
-def next_token_loss_in_pieces(
+def chunked_cross_entropy(
     hidden: Float[Tensor, "B T C"], weight: Float[Tensor, "V C"], labels: Int64[Tensor, "B T"], *, name: str = "labels"
 ) -> Float[Tensor, ""]:
     """Return ``next_token_loss(hidden @ weight.T, labels)`` without ever holding all the logits.
@@ -291,18 +282,20 @@ def next_token_loss_in_pieces(
     Raises:
         TypeError, ValueError: as for :func:`next_token_loss`.
     """
-    check_labels(name, labels, hidden.shape[:2], len(weight))
+    check_labels(name, labels, hidden.shape[:2])
     kind = hidden.device.type
     hidden = hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
     with torch.autocast(kind, enabled=False):
-        loss: Tensor = _LossInPieces.apply(hidden.flatten(0, 1), weight, labels.flatten())  # type: ignore[no-untyped-call]
+        loss: Tensor = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), weight, labels.flatten())  # type: ignore[no-untyped-call]
     return loss
 
 
-class _LossInPieces(torch.autograd.Function):
-    """The mean cross-entropy of a linear layer's output; loss and gradient come from one pass over pieces of the rows."""
+CHUNK = 256
+"""Positions that :func:`chunked_cross_entropy` scores at once: over 4,096 words they are 4 MB in float32."""
 
-    rows = 256  # 256 rows over 4,096 words are 4 MB in float32
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The mean cross-entropy of a linear layer's output; loss and gradient come from one pass over chunks of the rows."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -310,9 +303,10 @@ class _LossInPieces(torch.autograd.Function):
         share = counted / counted.sum()  # (N,), each label's part of the mean
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         loss = weight.new_zeros(())
-        for i in range(0, len(hidden), _LossInPieces.rows):
-            at = slice(i, i + _LossInPieces.rows)
-            x, label, part = hidden[at], labels[at, None].clamp(min=0), share[at, None]
+        for i in range(0, len(hidden), CHUNK):
+            at = slice(i, i + CHUNK)
+            x, label, part = hidden[at], labels[at, None], share[at, None]
+            label = label.masked_fill(label == -100, 0)  # counted with a share of 0
             logits = (x @ w.T).to(weight.dtype)  # (rows, V)
             best, right = logits.amax(-1, keepdim=True), logits.gather(-1, label)
             exp = logits.sub_(best).exp_()
@@ -331,15 +325,43 @@ class _LossInPieces(torch.autograd.Function):
         return d_hidden * gradients[0], d_weight * gradients[0], None
 
 
-def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
-    """Raise an error that names the argument where ``ids`` (B, T) cannot be looked up in an embedding of that size."""
+def check_ids(name: str, ids: Tensor) -> None:
+    """Raise an error that names the argument where ``ids`` is no batch (B, T) of int64.
+
+    Only what is known without reading the numbers is checked, since a model's forward must not wait for its device; the
+    embedding itself refuses an id that it has no row for. :func:`check_vocabulary` reads them.
+    """
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{name} is a {type(ids).__name__}; give a tensor (B, T), such as torch.tensor([[5, 6]])")
     if ids.dtype != torch.int64:
         raise TypeError(f"{name} is of type {ids.dtype}; ids are int64")
     if ids.ndim != 2 or not ids.numel():
         raise ValueError(f"{name} has shape {tuple(ids.shape)}; give a batch (B, T) of at least one token")
+
+
+def check_vocabulary(name: str, ids: Tensor, vocab_size: int) -> None:
+    """Raise an error that names the argument where one of ``ids`` has no row in an embedding of that size."""
+    check_ids(name, ids)
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(f"{name} holds ids from {low} to {high}; they must lie in 0 … {vocab_size - 1}")
+
+
+@contextmanager
+def train_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
+    """Put ``model`` into training mode for a block, and each of its modules back as it was found."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(mode)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
+    """Put ``model`` into evaluation mode for a block: nothing is dropped."""
+    return train_mode(model, False)
 
 
 def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:

@@ -179,7 +179,7 @@ class Seq2SeqLSTM(nn.Module):
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
         """Return the encoder's view of ``source``, whose padding stands at the end."""
-        check_ids("source", source, self.config.source_vocab)
+        check_ids("source", source)
         mask = source != self.config.pad_id
         lengths = mask.sum(1)
         if not bool((mask == (torch.arange(source.shape[1], device=source.device) < lengths[:, None])).all()):
@@ -206,7 +206,7 @@ class Seq2SeqLSTM(nn.Module):
             memory: what :meth:`encode` returned.
             states: one state a layer from an earlier call; None at the start of a sentence.
         """
-        check_ids("target", target, self.config.target_vocab)
+        check_ids("target", target)
         if len(memory.last) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.last)}")
         if states is None:
@@ -378,7 +378,7 @@ class LSTMLanguageModel(nn.Module):
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""
-        check_ids("ids", ids, self.config.vocab_size)
+        check_ids("ids", ids)
         x = self.embedding(ids) * math.sqrt(self.config.d_model)
         for lstm in self.layers:
             x, _ = lstm(self.dropout(x))

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from nextword import runtime
 from nextword.decoder import Decoder
-from nextword.layers import check_sizes
+from nextword.layers import check_sizes, eval_mode
 from nextword.ppo import approx_kl, gae, ppo_loss, whiten
 from nextword.reward_model import RewardModel
-from nextword.training import in_mode, linear
+from nextword.training import linear
 
 __all__ = [
     "AdaptiveKL",
@@ -116,7 +116,7 @@ def rollout(
     ended = (written == stop).cumsum(1)
     answer = (ended == 0) | ((ended == 1) & (written == stop))
     mask = torch.cat([mask, answer], 1)
-    with in_mode(policy, training=False):
+    with eval_mode(policy):
         log_prob = log_probs(policy, ids, mask, written.shape[1], temperature=temperature)
     return Rollout(ids, mask, answer, log_prob.masked_fill(~answer, 0), ended[:, -1] > 0)
 
@@ -382,7 +382,7 @@ def train_rlhf(
             temperature=config.temperature,
             generator=writing,
         )
-        with in_mode(judges, training=False):
+        with eval_mode(judges):
             batch, row = _judge(answers, reference, reward_model, critic, config, beta)
         row |= _improve(policy, critic, adam, batch, config, more_text, draw)
         if price is not None:
@@ -469,7 +469,7 @@ def _improve(
             if config.ptx:
                 ids, targets = next(more_text)
                 with runtime.autocast():
-                    text_loss = policy(ids, targets).loss
+                    text_loss = policy.training_loss(ids, targets)
                 total = total + config.ptx * text_loss
                 noted["ptx_loss"].append(text_loss.item())
             adam.zero_grad()

@@ -22,7 +22,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from nextword.attention import MultiHeadAttention
+
 __all__ = [
+    "SparseAttention",
     "SparsePattern",
     "Table",
     "density",
@@ -289,6 +292,34 @@ def _one_remainder(x: Tensor, stride: int, which: int) -> Tensor:
     """Return one of the remainders in place of each, without the last block."""
     row = _remainders(x, stride)[:, :, which : which + 1, :-1]
     return row.expand(*row.shape[:2], stride, *row.shape[3:])
+
+
+class SparseAttention(MultiHeadAttention):
+    """Attention in which each position sees only those before it that a pattern allows (Child et al. 2019, section 4.2).
+
+    Args:
+        d_model, n_heads, settings: as for :class:`~nextword.attention.MultiHeadAttention`.
+        pattern: which earlier positions each position sees.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, pattern: SparsePattern, **settings: Any) -> None:
+        super().__init__(d_model, n_heads, **settings)
+        self.pattern = pattern
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Float[Tensor, "B H T E"]:
+        """Return what each head finds among the positions that the pattern allows.
+
+        Raises:
+            ValueError: attention that is not causal, or a mask of another shape than (B, S).
+        """
+        if not causal or (mask is not None and mask.ndim != 2):
+            raise ValueError("pattern: give causal=True, no context, and a mask of shape (B, S), if any")
+        if self.captured is not None:  # as a mask, to see all weights
+            seen = [self.pattern.pairs(q.shape[2], k.shape[2], head, mask) for head in range(self.n_heads)]
+            return super().attend(q, k, v, torch.stack(seen, 1).to(q.device), causal)
+        if self.n_kv_heads < self.n_heads:
+            k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
+        return sparse_attention(q, k, v, self.pattern, mask=mask, scale=self.scale)
 
 
 def sparse_attention(

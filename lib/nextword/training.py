@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from nextword import runtime
 from nextword.attention import padded
+from nextword.layers import eval_mode, train_mode
 
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """What ``batches`` yields: the model's positional arguments, or its keyword arguments."""
@@ -365,8 +366,9 @@ def _update(
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
-    output = model(**batch) if isinstance(batch, Mapping) else model(*batch)
-    loss = getattr(output, "loss", None)
+    call = getattr(model, "training_loss", model)  # the same loss, where a model has a cheaper way to it
+    output = call(**batch) if isinstance(batch, Mapping) else call(*batch)
+    loss = output if isinstance(output, Tensor) else getattr(output, "loss", None)
     if not isinstance(loss, Tensor):
         raise TypeError(f"model returned a {type(output).__name__} without a loss; batches must hold the targets too")
     return loss
@@ -515,7 +517,8 @@ def fit(
     processes stay joined in torch's default group; with GPUs, each must first choose its own by ``torch.cuda.set_device``.
 
     Args:
-        model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets.
+        model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets. A model may have
+            a method ``training_loss`` that returns this loss alone, and cheaper.
         batches: yields ``(ids, targets)``, the model's own argument tuple, or a dictionary of keyword arguments. Where
             it ends, it is started again. With ``config.accumulate`` a batch weighs as much as it has targets: labels
             other than -100 in its last item, or under the key ``labels`` or ``targets``. Then the update is that of one
@@ -547,7 +550,7 @@ def fit(
     )
     device = next(model.parameters()).device
     _join(device)
-    with _random_numbers(config.seed), in_mode(model, training=True):
+    with _random_numbers(config.seed), train_mode(model):
         stream, history = _draw(batches, device, config), History()
         if file and resume and _exists(file, device):
             history = _load(file, model, optimizer, config, stream)
@@ -625,22 +628,10 @@ def _due(step: int, every: int, last: int) -> bool:
 
 
 def _evaluate(model: nn.Module, evaluate: Callable[[Any], Any], seed: int) -> dict[str, float]:
-    with _random_numbers(seed), in_mode(model, training=False):
+    with _random_numbers(seed), eval_mode(model):
         result = evaluate(model)
     named = result if isinstance(result, Mapping) else {"value": result}
     return {name: float(value) for name, value in named.items()}
-
-
-@contextmanager
-def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put ``model`` into training or evaluation mode for a block, and each of its modules back as it was found."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 # --- Random numbers and checkpoints ----------------------------------------------------------------------------------

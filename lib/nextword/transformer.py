@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nextword import checkpoints
-from nextword.attention import KVCache, record_attention
+from nextword.attention import KVCache, capture_attention
 from nextword.layers import (
     Activation,
     Block,
@@ -149,7 +149,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Float[Tensor, "B S C"]:
         """Return the encoder's vector for every token of ``source``, the memory that the decoder attends to."""
-        check_ids("source", source, self.config.source_vocab)
+        check_ids("source", source)
         mask = source != self.config.pad_id  # (B, S)
         x = self._embed(self.source_embedding, source, 0, "source")
         for block in self.encoder:
@@ -173,7 +173,7 @@ class Transformer(nn.Module):
             source_mask: True at the real tokens of the source.
             cache: from :meth:`new_cache`; it grows by the length of ``target``.
         """
-        check_ids("target", target, self.config.target_vocab)
+        check_ids("target", target)
         if len(memory) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory)}")
         start = cache[0][0].length if cache is not None else 0
@@ -272,7 +272,7 @@ class TransformerStep:
     def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
         """Return the log-probabilities of the next word, and where the last one looked (mean over layers and heads)."""
         new = ids[:, self.cache[0][0].length :]
-        with record_attention(self.cross_attention) as maps:
+        with capture_attention(self.cross_attention) as maps:
             hidden = self.model.decode(new, self.memory, source_mask=self.source_mask, cache=self.cache)
         attention = torch.stack([m[:, :, -1] for m in maps]).mean((0, 2))  # (N, S)
         return self.model.output(hidden[:, -1]).log_softmax(-1), attention

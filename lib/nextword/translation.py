@@ -22,8 +22,9 @@ from nextword.attention import padded
 from nextword.data import Pair
 from nextword.evaluation import bleu
 from nextword.generation import Hypothesis, beam_search
+from nextword.layers import eval_mode
 from nextword.tokenizers import ByteBPE
-from nextword.training import IGNORED, History, TrainConfig, fit, in_mode
+from nextword.training import IGNORED, History, TrainConfig, fit
 
 PAD, START, END = SPECIAL = ("<pad>", "<start>", "<end>")
 """Filling of shorter sentences, the first token of every translation, and the last."""
@@ -303,7 +304,7 @@ def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabul
     if not pairs:
         raise ValueError("pairs is empty; there is nothing to measure")
     total, count = 0.0, 0
-    with torch.inference_mode(), in_mode(model, training=False), runtime.autocast():
+    with torch.inference_mode(), eval_mode(model), runtime.autocast():
         for rows in _by_length([target for _, target in pairs], tokens):
             source, target, labels = (x.to(_device(model)) for x in as_batch([pairs[i] for i in rows], vocabulary))
             n = int((labels != IGNORED).sum())
@@ -335,7 +336,7 @@ def translate(
     """
     found: list[Hypothesis | None] = [None] * len(sources)
     device = _device(model)
-    with in_mode(model, training=False), runtime.autocast():
+    with eval_mode(model), runtime.autocast():
         for rows in _by_length(sources, tokens):
             source = padded([sources[i] for i in rows], vocabulary.pad, device=device)[0]
             best = beam_search(
