@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -23,6 +24,9 @@ Norm = Literal["layer", "rms"]
 NormPosition = Literal["post", "pre"]
 
 Sublayer = Callable[[Tensor], Tensor]
+
+IGNORE_INDEX = -100
+"""The label of a position where nothing is to be learned; torch's cross-entropy leaves it out."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -42,9 +46,6 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
     PE(pos, 2i) = sin(pos / 10000^(2i/C)) and PE(pos, 2i+1) is the cosine, so that a pair of dimensions is the hand of a
     clock. Moving by k positions turns every hand by a fixed angle: PE(pos + k) is linear in PE(pos).
 
-    Raises:
-        ValueError: ``T`` below 1, or ``C`` odd or below 2.
-
     Example:
         >>> sinusoidal_positions(2, 4)[0]
         tensor([0., 1., 0., 1.])
@@ -53,8 +54,10 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
         raise ValueError(f"T={T} is below 1")
     if C < 2 or C % 2:
         raise ValueError(f"C={C} must be even: each frequency takes a sine and a cosine")
+    # In double precision: rounded to single, the angle of a late position would be off by far more than a rounding.
     frequencies = 10_000.0 ** (-torch.arange(0, C, 2, dtype=torch.float64) / C)  # (C/2,), radians a position
     angles = torch.arange(T, dtype=torch.float64)[:, None] * frequencies  # (T, C/2)
+    # rearrange([sines, cosines], "two T half -> T (half two)"): each sine beside its cosine
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(dtype or torch.get_default_dtype())  # (T, C)
 
 
@@ -66,7 +69,7 @@ def positions_of(mask: Bool[Tensor, "B S"]) -> Int64[Tensor, "B S"]:
         tensor([[0, 0, 1],
                 [0, 1, 2]])
     """
-    return (mask.cumsum(1) - 1).clamp(min=0)
+    return (mask.cumsum(1) - 1).clamp(min=0)  # filling on the left would be at -1; nobody looks at it
 
 
 def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000.0) -> Complex[Tensor, "*B T D_half"]:
@@ -81,26 +84,20 @@ def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000
         base: the first hand turns by 1 radian a position, the last by little more than 1/base; 10,000 in the paper.
 
     Returns:
-        Unit complex numbers exp(i·angle), in double precision: in single, far positions would be off by whole degrees.
-
-    Raises:
-        ValueError: ``d_head`` is odd.
+        Unit complex numbers exp(i·angle), one for each pair.
 
     Used in: 2019_gpt2, for the real SmolLM2.
     """
     if d_head < 2 or d_head % 2:
         raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
-    half = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)
-    angles = positions[..., None] * base ** (-half / d_head)  # (…, T, D/2), radians
+    # In double precision: in single, far positions would be off by whole degrees.
+    even = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)  # (D/2,), twice the pair's number
+    angles = positions[..., None] * base ** (-even / d_head)  # (…, T, D/2), radians
     return torch.polar(torch.ones_like(angles), angles)
 
 
 def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | nn.RMSNorm:
-    """Return a norm: ``layer`` (Ba et al. 2016), or ``rms``, which has neither mean nor bias (Zhang & Sennrich 2019).
-
-    Raises:
-        ValueError: there is no such norm.
-    """
+    """Return a norm: ``layer`` (Ba et al. 2016), or ``rms``, which has neither mean nor bias (Zhang & Sennrich 2019)."""
     if kind not in get_args(Norm):
         raise ValueError(f"kind={kind!r}: choose {', '.join(get_args(Norm))}")
     return nn.LayerNorm(d_model, eps=eps) if kind == "layer" else nn.RMSNorm(d_model, eps=eps)
@@ -136,7 +133,7 @@ class FeedForward(nn.Module):
         """Apply the network to every position."""
         activate = ACTIVATIONS[self.activation]
         h = activate(self.up(x)) if self.gate is None else activate(self.gate(x)) * self.up(x)  # (B, T, d_ff)
-        y: Tensor = self.down(self.dropout(h))
+        y: Tensor = self.down(self.dropout(h))  # (B, T, C)
         return y
 
 
@@ -181,7 +178,7 @@ class Block(nn.Module):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
         shape: dict[str, Any] = {"d_key": d_key, "bias": attention_bias}
-        own = {**shape, "n_kv_heads": n_kv_heads}
+        own = {**shape, "n_kv_heads": n_kv_heads}  # of attention to the text itself
         self.attention = (
             MultiHeadAttention(d_model, n_heads, **own)
             if pattern is None
@@ -222,23 +219,23 @@ class Block(nn.Module):
         if (memory is None) != (self.cross_attention is None):
             needs = "needs" if memory is None else "has no cross-attention and takes no"
             raise ValueError(f"memory: this block {needs} encoder output")
-        own, other = cache if isinstance(cache, tuple) else (cache, None)
+        own, other = cache if isinstance(cache, tuple) else (cache, None)  # of the text, and of the memory
         settings: dict[str, Any] = {"mask": mask, "causal": causal, "rotation": rotation, "cache": own}
         x = self._add(x, self.attention_norm, lambda y: self.attention(y, **settings))
         if self.cross_attention is not None:
-            look_up = self.cross_attention
+            look_up = self.cross_attention  # queries from the text, keys and values from the encoder's output
             x = self._add(x, self.cross_norm, lambda y: look_up(y, memory, mask=memory_mask, cache=other))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(self, x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:
         """Return LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x)) with pre-norm (section 3.1)."""
-        if self.norm_position == "pre":
+        if self.norm_position == "pre":  # x itself passes untouched through all layers
             dropped: Tensor = self.dropout(sublayer(norm(x)))
             return x + dropped
         return norm(x + self.dropout(sublayer(x)))
 
 
-class Output(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model returns: a score for every next word, and the mean loss in nats where labels were given."""
 
     logits: Float[Tensor, "B T V"]
@@ -248,17 +245,15 @@ class Output(NamedTuple):
 def next_token_loss(
     logits: Float[Tensor, "B T V"], labels: Int64[Tensor, "B T"], *, label_smoothing: float = 0.0, name: str = "labels"
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy in nats over the labels other than -100.
+    """Return the mean cross-entropy in nats over the labels other than :data:`IGNORE_INDEX`.
 
     With ``label_smoothing`` ε the target is 1 - ε on the label plus ε/V on every word, the label included (torch's
     form; the paper's own code puts ε/(V-1) on the others). The reported loss then never reaches 0.
 
     Source: Vaswani et al. 2017, section 5.4.
-
-    Raises:
-        TypeError, ValueError: ``labels`` is no int64, or has another shape than the logits.
     """
     check_labels(name, labels, logits.shape[:2])
+    # All positions of all texts in one row, as torch's loss wants them: rearrange(logits, "B T V -> (B T) V")
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
 
@@ -277,14 +272,14 @@ def chunked_cross_entropy(
 
     The logits of a batch are its largest tensor by far, B·T·V numbers, and a processor spends more time moving them to
     and from memory than computing them. Here a few positions at a time are scored, and their gradient is taken while
-    their logits still lie in the cache. Second derivatives cannot be had.
-
-    Raises:
-        TypeError, ValueError: as for :func:`next_token_loss`.
+    their logits still lie in the processor's cache. Second derivatives cannot be had.
     """
     check_labels(name, labels, hidden.shape[:2])
     kind = hidden.device.type
-    hidden = hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+    # Under autocast the products are computed in half precision, sums and loss in that of the weights. As everywhere in
+    # torch, autocast leaves double precision alone.
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
     with torch.autocast(kind, enabled=False):
         loss: Tensor = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), weight, labels.flatten())  # type: ignore[no-untyped-call]
     return loss
@@ -295,34 +290,34 @@ CHUNK = 256
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The mean cross-entropy of a linear layer's output; loss and gradient come from one pass over chunks of the rows."""
+    """The mean cross-entropy of a linear layer's output; loss and gradient come from one pass over chunks of N positions."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        w, counted = weight.to(hidden.dtype), (labels != -100).to(weight.dtype)
-        share = counted / counted.sum()  # (N,), each label's part of the mean
+        w, counted = weight.to(hidden.dtype), (labels != IGNORE_INDEX).to(weight.dtype)
+        share = counted / counted.sum()  # (N,): each label's part of the mean, 0 where there is none
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         loss = weight.new_zeros(())
         for i in range(0, len(hidden), CHUNK):
-            at = slice(i, i + CHUNK)
-            x, label, part = hidden[at], labels[at, None], share[at, None]
-            label = label.masked_fill(label == -100, 0)  # counted with a share of 0
-            logits = (x @ w.T).to(weight.dtype)  # (rows, V)
-            best, right = logits.amax(-1, keepdim=True), logits.gather(-1, label)
-            exp = logits.sub_(best).exp_()
+            chunk = slice(i, i + CHUNK)
+            x, label, p = hidden[chunk], labels[chunk, None], share[chunk, None]
+            label = label.masked_fill(label == IGNORE_INDEX, 0)  # any word will do, since its share is 0
+            logits = (x @ w.T).to(weight.dtype)  # (CHUNK, V)
+            largest, right = logits.amax(-1, keepdim=True), logits.gather(-1, label)
+            exp = logits.sub_(largest).exp_()  # in place: the chunk's logits are needed no more
             total = exp.sum(-1, keepdim=True)
-            loss += ((total.log() + best - right) * part).sum()
-            d_logits = exp.mul_(part / total).scatter_add_(-1, label, -part)  # (softmax - one-hot) · part
+            loss += ((total.log() + largest - right) * p).sum()  # -log softmax(logits)[label]
+            d_logits = exp.mul_(p / total).scatter_add_(-1, label, -p)  # (softmax - one-hot) · share
             d_logits = d_logits.to(hidden.dtype)
-            d_hidden[at] = d_logits @ w
+            d_hidden[chunk] = d_logits @ w
             d_weight += d_logits.T @ x
         ctx.save_for_backward(d_hidden, d_weight)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * gradients[0], d_weight * gradients[0], None
+        return d_hidden * d_loss[0], d_weight * d_loss[0], None  # both were taken on the way forward
 
 
 def check_ids(name: str, ids: Tensor) -> None:
@@ -336,7 +331,8 @@ def check_ids(name: str, ids: Tensor) -> None:
     if ids.dtype != torch.int64:
         raise TypeError(f"{name} is of type {ids.dtype}; ids are int64")
     if ids.ndim != 2 or not ids.numel():
-        raise ValueError(f"{name} has shape {tuple(ids.shape)}; give a batch (B, T) of at least one token")
+        hint = f"; {name}[None] is a batch of one" if ids.ndim == 1 and ids.numel() else ""
+        raise ValueError(f"{name} has shape {tuple(ids.shape)}; give a batch (B, T) of at least one token{hint}")
 
 
 def check_vocabulary(name: str, ids: Tensor, vocab_size: int) -> None:
@@ -345,6 +341,13 @@ def check_vocabulary(name: str, ids: Tensor, vocab_size: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(f"{name} holds ids from {low} to {high}; they must lie in 0 … {vocab_size - 1}")
+
+
+def check_mask(mask: Tensor | None, shape: tuple[int, ...], *, name: str = "mask") -> None:
+    """Raise an error where ``mask`` has not one boolean for each token."""
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
+        fits = f"bool of shape {tuple(shape)}, one for each token"
+        raise ValueError(f"{name} is {mask.dtype} of shape {tuple(mask.shape)}; give {fits}")
 
 
 @contextmanager
@@ -375,10 +378,13 @@ def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:
 
 
 def check_sizes(config: Any, *names: str) -> None:
-    """Raise an error that names the first of these fields that is below 1."""
+    """Raise an error that names the first of these fields that is no whole number of at least 1; None stands for a default."""
     for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)} is below 1")
+        size = getattr(config, name)
+        if isinstance(size, bool) or not (size is None or hasattr(size, "__index__")):
+            raise TypeError(f"{name}={size!r} is a {type(size).__name__}; give a whole number")
+        if size is not None and size < 1:
+            raise ValueError(f"{name}={size} is below 1")
 
 
 def check_heads(config: Any) -> None:
@@ -405,11 +411,12 @@ def check_choices(config: Any, **kinds: Any) -> None:
             raise ValueError(f"{name}={getattr(config, name)!r}: choose {', '.join(get_args(kind))}")
 
 
-def check_shares(config: Any, *names: str) -> None:
-    """Raise an error that names the first of these fields that is no share from 0 up to, not including, 1."""
+def check_fraction(config: Any, *names: str) -> None:
+    """Raise an error that names the first of these fields that is no number from 0 up to, not including, 1."""
     for name in names:
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)} is outside 0 … 1")
+        value = getattr(config, name)
+        if not isinstance(value, Real) or not 0 <= value < 1:
+            raise ValueError(f"{name}={value!r} is outside 0 … 1; give a number from 0 up to, not including, 1")
 
 
 def check_vocabularies(config: Any) -> None:
@@ -422,6 +429,9 @@ def check_vocabularies(config: Any) -> None:
 
 
 def check_evaluating(model: nn.Module, dropout: float) -> None:
-    """Raise an error where a model that is to write words would still drop some of its units."""
+    """Raise an error where dropout would change every word that is written.
+
+    For functions that are called once a word, as those of beam search: they leave the model's mode to whoever calls them.
+    """
     if model.training and dropout:
         raise ValueError("model is in training mode, where dropout would change every word; call model.eval() first")
