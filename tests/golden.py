@@ -635,7 +635,7 @@ def encoder_losses() -> Values:
             "hidden": hidden,
             "pooled": pooled,
             "logits": words.logits,
-            "word loss": words.loss,
+            "word loss": F.cross_entropy(words.logits[labels != -100], labels[labels != -100]),  # in the stored order
             "pair loss": [pairs.loss, pairs.next_sentence_logits],
             "loss": loss,
             "gradients": gradients(loss, model),

@@ -129,8 +129,14 @@ def test_sizes_are_whole_numbers(name: str, size: Any, kind: str) -> None:
     message = re.escape(f"{name}={size!r} is a {kind}; give a whole number")
     with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
         dataclasses.replace(TINY, **{name: size})
+
+
+def test_sizes_are_given_by_name_and_only_some_may_be_left_open() -> None:
     with pytest.raises(TypeError, match="positional"):
         DecoderConfig(V, 9, 12, L, 3)
+    assert dataclasses.replace(TINY, d_ff=None, n_kv_heads=None) == TINY
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match="n_layers=None is a NoneType; give a whole number"):
+        dataclasses.replace(TINY, n_layers=None)
 
 
 # --- Parity ---

@@ -64,7 +64,7 @@ def scaled_dot_product_attention(
     causal: bool = False,
     scale: float | None = None,
 ) -> Float[Tensor, "B H T E"]:
-    """Return what :func:`attention` does, through torch's fused kernel, which never stores the weights.
+    """Return the output of :func:`attention`, through torch's fused kernel.
 
     Args:
         q, k, v: where there are fewer heads G of keys than H of queries, H/G neighbouring heads of queries share one
@@ -84,8 +84,9 @@ def scaled_dot_product_attention(
         mask = None if mask is None else _expanded(mask, (B, H, 1, S)).reshape(B, G, H // G, S)
         heads = scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask, scale=scale)
         return heads.reshape(B, H, 1, -1)
+    # The kernel takes the softmax piece by piece and never stores the weights, T·S numbers a head.
     settings: dict[str, Any] = {"scale": scale, "enable_gqa": G < H}
-    if causal and mask is None and T == S:
+    if causal and mask is None and T == S:  # the kernel's own triangle, which skips half of the work
         return _fused(q, k, v, is_causal=True, **settings)
     allowed = _allowed(mask, causal, q, k)
     if allowed is None or (mask is None and T <= S):  # no query is without a key: its own at least
@@ -177,8 +178,8 @@ class KVCache:
     def __init__(self, max_length: int | None = None) -> None:
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length={max_length} is below 1")
-        self.length = 0
-        self.max_length = max_length
+        self.length = 0  # positions held
+        self.max_length = max_length  # positions that there is room for
         self._keys = self._values = torch.empty(0, 0, 0, 0)
         self._shared = False  # with another cache, until something is appended
 
@@ -212,7 +213,7 @@ class KVCache:
 
     def reorder(self, rows: Int64[Tensor, " N"]) -> None:
         """Keep these rows of the batch, in this order: what beam search does when hypotheses change places."""
-        if self.length:
+        if self.length:  # a row may be kept twice, where two hypotheses go on from it
             self._keys, self._values = self._keys[rows], self._values[rows]
 
     def expand(self, n: int, max_length: int | None = None) -> KVCache:
@@ -301,7 +302,7 @@ class MultiHeadAttention(nn.Module):
             source = x if context is None else context
             k = self._split(self.key(source), self.n_kv_heads)  # (B, G, S, D)
             v = self._split(self.value(source), self.n_kv_heads)  # (B, G, S, E)
-            if rotation is not None:
+            if rotation is not None:  # the values stay: where something stands must not change what it says
                 q, k = rotate(q, rotation), rotate(k, rotation)
             if cache is not None:
                 k, v = cache.append(k, v)  # of all positions so far
@@ -316,6 +317,7 @@ class MultiHeadAttention(nn.Module):
             mask = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
         if self.captured is None:
             return scaled_dot_product_attention(q, k, v, mask, causal=causal, scale=self.scale)
+        # Somebody wants to see the weights: attend line by line, each query head with its own copy of the keys.
         k, v = (x.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for x in (k, v))
         heads, weights = attention(q, k, v, _allowed(mask, causal, q, k), scale=self.scale)
         self.captured.append(weights.detach())
@@ -356,11 +358,11 @@ def capture_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tenso
     layers = [module for module in modules if isinstance(module, MultiHeadAttention)]
     before = [layer.captured for layer in layers]
     try:
-        for layer in layers:
+        for layer in layers:  # each appends to the same list, whichever way it is called
             layer.captured = weights
         yield weights
     finally:
-        for layer, was in zip(layers, before, strict=True):
+        for layer, was in zip(layers, before, strict=True):  # perhaps the list of an outer capture
             layer.captured = was
 
 
@@ -386,11 +388,10 @@ def rotate(x: Float[Tensor, "B H T D"], rotation: Complex[Tensor, ...]) -> Float
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, **settings: Any) -> Tensor:
-    """Return torch's fused attention. On a CPU it computes in float32: its bfloat16 is up to ten times slower at T < 128.
-
-    A few queries, as in cached writing, are the exception: to convert all keys costs more than to use them once.
-    """
-    many = q.shape[-2] > 1 and 8 * q.shape[-2] > k.shape[-2]  # enough of them to pay for the conversion
+    """Return torch's fused attention, on a CPU in float32."""
+    # There its bfloat16 is up to ten times slower at T < 128. But for a few queries, as in cached writing, to convert all
+    # keys would cost more than to use them once.
+    many = q.shape[-2] > 1 and 8 * q.shape[-2] > k.shape[-2]
     if q.device.type == "cpu" and many and torch.bfloat16 in (q.dtype, k.dtype, v.dtype):
         with torch.autocast("cpu", enabled=False):  # which would cast back to bfloat16
             return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **settings).to(v.dtype)
@@ -411,7 +412,7 @@ def _allowed(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor) -> Tensor 
 def _grown(old: Tensor, new: Tensor, room: int) -> Tensor:
     """Return a store of ``room`` positions that begins with ``old``."""
     store = new.new_empty(*new.shape[:-2], room, new.shape[-1])
-    if old.numel():
+    if old.numel():  # an empty cache does not know its shape yet
         store[..., : old.shape[-2], :] = old
     return store
 

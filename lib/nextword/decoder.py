@@ -157,19 +157,18 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """A language model of the GPT family.
+    """A language model of the GPT family."""
 
-    Weights start as in GPT-2: normal with a standard deviation of 0.02, and 0.02/√(2L) where a sublayer's output is added
-    to the stream, so that L layers do not swell it (Radford et al. 2019, section 2.3); biases at 0.
-    """
+    sinusoids: Tensor  # a vector for each position, where these are neither learned nor rotary
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = c = config
         self.embedding = nn.Embedding(c.vocab_size, c.d_model)
+        # Attention alone sees a set of tokens and not their order: each position gets a vector of its own.
         if c.positions == "learned":
             self.positions = nn.Embedding(c.context_length, c.d_model)
-        elif c.positions == "sinusoidal":
+        elif c.positions == "sinusoidal":  # not learned, and not stored with the weights
             self.register_buffer("sinusoids", sinusoidal_positions(c.context_length, c.d_model), persistent=False)
         self.dropout = nn.Dropout(c.dropout)
         settings: dict[str, Any] = {"norm": c.norm, "norm_eps": c.norm_eps, "norm_position": c.norm_position}
@@ -178,10 +177,10 @@ class Decoder(nn.Module):
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         blocks = (Block(c.d_model, c.n_heads, d_ff, pattern=pattern, **settings) for pattern in c.patterns())
         self.blocks = nn.ModuleList(blocks)
-        # With pre-norm nothing has normalised the sum of all layers yet.
+        # With pre-norm nothing has normalised the sum of all layers yet; with post-norm the last layer has.
         self.norm = make_norm(c.norm, c.d_model, c.norm_eps) if c.norm_position == "pre" else nn.Identity()
         self.output = nn.Linear(c.d_model, c.vocab_size, bias=False)
-        if c.tie_embeddings:  # one matrix, which reads words and scores them
+        if c.tie_embeddings:  # one matrix, which reads tokens and scores them (Press & Wolf 2017)
             self.output.weight = self.embedding.weight
         self._initialise()
 
@@ -207,10 +206,12 @@ class Decoder(nn.Module):
             IndexError: an id outside the vocabulary, from the embedding.
         """
         logits = self.output(self.hidden(ids, mask=mask, cache=cache))  # (B, T, V)
+        # The loss is the mean of -log p(next token): all positions of a text are lessons at once, since none sees its own.
         return ModelOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def training_loss(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the loss of :meth:`forward` and keep no logits: they are the largest tensor of a step and slow it down."""
+        """Return the loss of :meth:`forward`, sooner."""
+        # All logits together are the largest tensor of a step: here they are computed in chunks, and none is kept.
         return chunked_cross_entropy(self.hidden(ids), self.output.weight, targets, name="targets")
 
     def hidden(
@@ -218,11 +219,12 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B T C"]:
         """Return the vector at every position, after the last norm; the arguments are those of :meth:`forward`."""
         check_ids("ids", ids)
-        start = cache[0].length if cache is not None else 0
+        start = cache[0].length if cache is not None else 0  # tokens that were read before
         end, limit = start + ids.shape[1], self.config.context_length
         if end > limit:
             raise ValueError(f"ids reach to position {end}, and context_length={limit}")
         check_mask(mask, (len(ids), end))
+        # Real tokens are counted from each row's first, so that filling on the left moves no text.
         positions = torch.arange(start, end, device=ids.device)[None] if mask is None else positions_of(mask)[:, start:]
         x = self.embedding(ids)  # (B, T, C)
         turn = None
@@ -233,7 +235,7 @@ class Decoder(nn.Module):
         else:  # attention turns its queries and keys instead; [:, None] is for all heads alike
             turn = rotation(positions, self.config.d_model // self.config.n_heads, self.config.rope_base)[:, None]
         x = self.dropout(x)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks):  # each adds what it found to x
             x = block(x, mask=mask, causal=True, rotation=turn, cache=None if cache is None else cache[i])
         hidden: Tensor = self.norm(x)
         return hidden
@@ -296,7 +298,7 @@ class Decoder(nn.Module):
         settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
         with torch.inference_mode(), eval_mode(self):
             cache = self.new_cache(min(limit, whole))
-            if prompt_cache is not None:
+            if prompt_cache is not None:  # seen by every row, copied for none until it writes
                 cache = [layer.expand(len(ids), whole) for layer in prompt_cache]
 
             def next_logits(text: Tensor) -> Tensor:
@@ -327,8 +329,8 @@ class Decoder(nn.Module):
         length = self.config.context_length if T is None else T
         # A query of a dense layer meets half of the keys on average, one of a sparse layer those that it sees.
         keys = [length / 2 if p is None else p.scores(length) / length for p in self.config.patterns()]
-        # Each weight of a matrix multiplies once and adds once. A key costs as much for each of C numbers, and so does
-        # its value: 4·C, or 2·T·C for the T/2 keys of a dense layer.
+        # Each weight of a matrix multiplies once and adds once. So does each of a key's C numbers, and of its value's:
+        # 4·C for a key, or 2·T·C for the T/2 keys of a dense layer.
         return 2 * sum(p.numel() for p in matrices) + round(4 * sum(keys) * self.config.d_model)
 
     def save(
@@ -371,7 +373,9 @@ class Decoder(nn.Module):
         return checkpoints.filled(cls(DecoderConfig(**config)), weights)
 
     def _initialise(self) -> None:
-        smaller = 0.02 / math.sqrt(2 * self.config.n_layers)  # where the output of one of 2L sublayers is added
+        # As in GPT-2: a standard deviation of 0.02, and biases at 0. Where one of 2L sublayers adds its output to x the
+        # weights start smaller, so that L layers do not swell it (Radford et al. 2019, section 2.3).
+        smaller = 0.02 / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)

@@ -99,24 +99,22 @@ class EncoderOutput(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """BERT's body: embeddings, blocks in which every position sees all others, and a pooler.
-
-    Weights start normal with a standard deviation of 0.02, cut off at two of them, as in the authors' code; biases at 0.
-    """
+    """BERT's body: embeddings, blocks in which every position sees all others, and a pooler."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = c = config
         self.embedding = nn.Embedding(c.vocab_size, c.d_model)
-        if c.positions == "learned":
+        if c.positions == "learned":  # else attention turns its queries and keys
             self.positions = nn.Embedding(c.context_length, c.d_model)
-        self.segments = nn.Embedding(c.n_segments, c.d_model)
+        self.segments = nn.Embedding(c.n_segments, c.d_model)  # which of the two texts a token belongs to
         self.embedding_norm = nn.LayerNorm(c.d_model, eps=c.norm_eps)
         self.dropout = nn.Dropout(c.dropout)
         settings: dict[str, Any] = {"norm_position": c.norm_position, "norm_eps": c.norm_eps}
         settings |= {"activation": c.activation, "dropout": c.dropout}
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, d_ff, **settings) for _ in range(c.n_layers))
+        # With pre-norm nothing has normalised the sum of all layers yet; with post-norm the last layer has.
         self.norm = nn.LayerNorm(c.d_model, eps=c.norm_eps) if c.norm_position == "pre" else nn.Identity()
         self.pooler = nn.Linear(c.d_model, c.d_model)
         _initialise(self)
@@ -146,11 +144,11 @@ class Encoder(nn.Module):
         turn = None
         if self.config.positions == "learned":
             x = x + self.positions.weight[: ids.shape[1]]
-        else:  # attention turns its queries and keys instead; [:, None] is for all heads alike
+        else:  # turned in attention; [:, None] is for all heads alike
             positions = torch.arange(ids.shape[1], device=ids.device)[None] if mask is None else positions_of(mask)
             turn = rotation(positions, self.config.d_model // self.config.n_heads)[:, None]
         x = self.dropout(self.embedding_norm(x))
-        for block in self.blocks:
+        for block in self.blocks:  # without the causal mask: every position sees all others, on both sides
             x = block(x, mask=mask, causal=self.config.causal, rotation=turn)
         hidden = self.norm(x)
         return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))  # [CLS], the first, speaks for all
@@ -255,7 +253,8 @@ class MaskedLM(nn.Module):
             losses.append(next_token_loss(logits, labels))  # the mean over the positions that have a label
         if next_sentence_labels is not None:
             losses.append(_pair_loss(follows, next_sentence_labels))
-        return MaskedLMOutput(logits, follows, sum(losses) if losses else None)
+        # The loss is the sum of both means (appendix A.2).
+        return MaskedLMOutput(logits, follows, sum(losses[1:], losses[0]) if losses else None)
 
     def training_loss(
         self,
@@ -266,12 +265,11 @@ class MaskedLM(nn.Module):
         labels: Int64[Tensor, "B T"],
         next_sentence_labels: Int64[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of :meth:`forward` and score only the positions that have a label, one in seven of BERT's.
-
-        How many these are is read from the device, which :meth:`forward` never does.
-        """
+        """Return the loss of :meth:`forward`, sooner."""
         check_labels("labels", labels, ids.shape)
         hidden, pooled = self.encoder(ids, segments, mask=mask)
+        # Score only the positions that have a label, one in seven of BERT's. How many these are must be read from the
+        # device, which forward never does.
         hidden_words = labels != IGNORE_INDEX
         loss = F.cross_entropy(self.scores(hidden[hidden_words]), labels[hidden_words])
         if next_sentence_labels is None:
@@ -282,7 +280,7 @@ class MaskedLM(nn.Module):
         """Return the first head's score for every word."""
         activate = ACTIVATIONS[self.config.activation]
         x = self.transform_norm(activate(self.transform(hidden)))  # (…, C)
-        scores: Tensor = self.output(x)
+        scores: Tensor = self.output(x)  # (…, V), a product with every word's vector
         return scores
 
     def num_parameters(self, embedding: bool = True) -> int:
@@ -311,7 +309,8 @@ class MaskedLM(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw matrices from a normal distribution cut off at two standard deviations, and set biases to 0."""
+    """Draw matrices from a normal distribution, and set biases to 0."""
+    # A standard deviation of 0.02, cut off at two of them, as in the authors' code.
     for name, parameter in module.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -320,6 +319,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _pair_loss(logits: Float[Tensor, "B 2"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+    # A choice between two, as between V words: (B, 1, 2) and (B, 1).
     return next_token_loss(logits[:, None], labels[:, None], name="next_sentence_labels")
 
 
@@ -351,10 +351,6 @@ def mask_tokens(
         max_predictions: choose at most so many in a text; the original takes 20 of 128 and 76 of 512.
         generator: source of randomness.
 
-    Raises:
-        ValueError: ``rate`` is outside 0 … 1, ``mix`` does not sum to 1, ``mask_id`` is below 0, ``max_predictions`` below
-            1, or a shape differs.
-
     Source: Devlin et al. 2018, section 3.1 and appendix C.2.
 
     Example:
@@ -367,17 +363,17 @@ def mask_tokens(
     # As the original, count [CLS] and [SEP] among the tokens that ``rate`` is a share of, though they are never chosen.
     n_tokens = torch.ones_like(special).sum(1) if mask is None else mask.sum(1)  # (B,)
     n_chosen = (n_tokens.double() * rate).round().long().clamp(min=1, max=max_predictions)
-    n_chosen = n_chosen.minimum((~special).sum(1))
+    n_chosen = n_chosen.minimum((~special).sum(1))  # no more than there are
     # Put the tokens of each text in a random order, the special ones last, and choose the first ones.
     shuffled = torch.rand(ids.shape, generator=generator, device=ids.device).masked_fill(special, 2.0)
     rank = shuffled.argsort(1).argsort(1)  # (B, T): each token's place in that order
-    chosen = rank < n_chosen[:, None]
+    chosen = rank < n_chosen[:, None]  # (B, T)
     # In use there is no [MASK], and the model must not wait for it: of ten chosen tokens one stays as it is, and one
     # becomes any word, so that every word in sight may be one to be guessed.
     fate = torch.rand(ids.shape, generator=generator, device=ids.device)
     words = torch.randint(vocab_size, ids.shape, generator=generator, device=ids.device)
-    inputs = ids.masked_fill(chosen & (fate < mix[0]), mask_id)
-    inputs = torch.where(chosen & (fate >= mix[0] + mix[1]), words, inputs)
+    inputs = ids.masked_fill(chosen & (fate < mix[0]), mask_id)  # 80 %
+    inputs = torch.where(chosen & (fate >= mix[0] + mix[1]), words, inputs)  # 10 %
     return inputs, ids.masked_fill(~chosen, IGNORE_INDEX)
 
 
@@ -421,22 +417,22 @@ def sentence_pairs(
     Args:
         documents: each a list of sentences, each a list of ids; two documents or more, none empty.
         max_tokens: ids of both texts together: the context less three, for [CLS] and two [SEP].
-        short: share of the pairs that aim at a random, smaller number of ids, so that short texts are not new later.
+        short: share of the pairs that aim at a random, smaller number of ids.
         generator: source of randomness.
 
     Yields:
         Pairs in the order of the documents. No text is empty, and both together have at most ``max_tokens`` ids.
 
     Raises:
-        TypeError, ValueError: documents of text, fewer than two, an empty document or sentence, ``max_tokens`` below 2,
-            ``short`` no share.
+        TypeError, ValueError: documents of text instead of ids, fewer than two of them, or an empty one.
     """
     _check_documents(documents, max_tokens, short)
-    draw = random.Random(int(torch.randint(2**31, (), generator=generator)))
+    draw = random.Random(int(torch.randint(2**31, (), generator=generator)))  # cheaper than a tensor for each number
     for number, document in enumerate(documents):
         start = 0
         while start < len(document):
-            # Collect sentences until they fill a sequence, and part them in two at a random one.
+            # Collect sentences until they fill a sequence, and part them in two at a random one. One pair in ten aims at
+            # a shorter sequence, so that short texts are not new later.
             target = draw.randint(2, max_tokens) if draw.random() < short else max_tokens
             sentences = _enough(document[start:], target)
             middle = draw.randint(1, len(sentences) - 1) if len(sentences) > 1 else 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -43,8 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) -> Float[Tensor, "T C"]:
     """Return the sinusoids that tell a Transformer where a token stands (Vaswani et al. 2017, section 3.5).
 
-    PE(pos, 2i) = sin(pos / 10000^(2i/C)) and PE(pos, 2i+1) is the cosine, so that a pair of dimensions is the hand of a
-    clock. Moving by k positions turns every hand by a fixed angle: PE(pos + k) is linear in PE(pos).
+    PE(pos, 2i) = sin(pos / 10000^(2i/C)), and PE(pos, 2i+1) is the cosine of the same.
 
     Example:
         >>> sinusoidal_positions(2, 4)[0]
@@ -54,7 +52,9 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
         raise ValueError(f"T={T} is below 1")
     if C < 2 or C % 2:
         raise ValueError(f"C={C} must be even: each frequency takes a sine and a cosine")
-    # In double precision: rounded to single, the angle of a late position would be off by far more than a rounding.
+    # A sine and its cosine are the hand of a clock. Moving by k positions turns every hand by a fixed angle, so that
+    # PE(pos + k) is a linear function of PE(pos).
+    # In double precision: in single, the angle of a late position would be off by far more than a rounding.
     frequencies = 10_000.0 ** (-torch.arange(0, C, 2, dtype=torch.float64) / C)  # (C/2,), radians a position
     angles = torch.arange(T, dtype=torch.float64)[:, None] * frequencies  # (T, C/2)
     # rearrange([sines, cosines], "two T half -> T (half two)"): each sine beside its cosine
@@ -75,8 +75,7 @@ def positions_of(mask: Bool[Tensor, "B S"]) -> Int64[Tensor, "B S"]:
 def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000.0) -> Complex[Tensor, "*B T D_half"]:
     """Return how far each position turns each pair of a head's numbers (rotary positions, Su et al. 2021, section 3.2.2).
 
-    The i-th pair of queries and keys is the hand of a clock, which position t turns by t · base^(-2i/D); see
-    :func:`~nextword.attention.rotate`. A query at t and a key at s then meet at an angle that depends on t - s alone.
+    Position t turns the i-th pair of queries and keys by t · base^(-2i/D); see :func:`~nextword.attention.rotate`.
 
     Args:
         positions: where the tokens stand.
@@ -90,6 +89,8 @@ def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000
     """
     if d_head < 2 or d_head % 2:
         raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
+    # Each pair is the hand of a clock. A query at t and a key at s meet at an angle that depends on t - s alone: the
+    # product of the two knows how far apart they stand, and not where.
     # In double precision: in single, far positions would be off by whole degrees.
     even = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)  # (D/2,), twice the pair's number
     angles = positions[..., None] * base ** (-even / d_head)  # (…, T, D/2), radians
@@ -106,8 +107,7 @@ def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | nn.
 class FeedForward(nn.Module):
     """A network applied to every position alike, max(0, xW₁ + b₁)W₂ + b₂ (Vaswani et al. 2017, equation 2).
 
-    With ``swiglu`` it is (silu(xW_g) ⊙ xW₁)W₂: one matrix more, which opens and shuts the hidden units (Shazeer 2020,
-    equation 6).
+    With ``swiglu`` it is (silu(xW_g) ⊙ xW₁)W₂ (Shazeer 2020, equation 6).
 
     Args:
         d_model: width C of what comes in and goes out.
@@ -132,21 +132,22 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Apply the network to every position."""
         activate = ACTIVATIONS[self.activation]
-        h = activate(self.up(x)) if self.gate is None else activate(self.gate(x)) * self.up(x)  # (B, T, d_ff)
-        y: Tensor = self.down(self.dropout(h))  # (B, T, C)
+        if self.gate is None:
+            h = activate(self.up(x))  # (B, T, d_ff), max(0, xW₁ + b₁) in the paper
+        else:
+            h = activate(self.gate(x)) * self.up(x)  # one matrix more, which opens and shuts the hidden units
+        y: Tensor = self.down(self.dropout(h))  # (B, T, C), hW₂ + b₂
         return y
 
 
 class Block(nn.Module):
     """One layer of a Transformer: attention, perhaps attention to an encoder, and the feed-forward network.
 
-    Each is added to what came in, and normalised: after the sum (``post``, the paper) or before the sublayer (``pre``,
-    the paper's own code from its second version on, and GPT-2). Post-norm needs a learning rate that warms up.
-
     Args:
         d_model, n_heads, d_ff: width C, number of heads, width of the feed-forward network's hidden layer.
         cross_attention: also attend to ``memory``, as a decoder does to its encoder.
-        norm_position: ``post`` or ``pre``.
+        norm_position: ``post`` normalises after the sum (the paper), ``pre`` before the sublayer (the paper's own code from
+            its second version on, and GPT-2). Post-norm needs a learning rate that warms up.
         norm, norm_eps: see :func:`make_norm`.
         activation: see :class:`FeedForward`.
         bias, attention_bias: biases of the feed-forward network and of the attention's projections.
@@ -178,15 +179,14 @@ class Block(nn.Module):
             raise ValueError(f"norm_position={norm_position!r}: choose 'post' or 'pre'")
         self.norm_position = norm_position
         shape: dict[str, Any] = {"d_key": d_key, "bias": attention_bias}
-        own = {**shape, "n_kv_heads": n_kv_heads}  # of attention to the text itself
-        self.attention = (
-            MultiHeadAttention(d_model, n_heads, **own)
-            if pattern is None
-            else SparseAttention(d_model, n_heads, pattern, **own)
-        )
+        # Attention to the text itself. Only there may heads share keys, or look at a part of the text.
+        if pattern is None:
+            self.attention = MultiHeadAttention(d_model, n_heads, n_kv_heads=n_kv_heads, **shape)
+        else:
+            self.attention = SparseAttention(d_model, n_heads, pattern, n_kv_heads=n_kv_heads, **shape)
         self.attention_norm = make_norm(norm, d_model, norm_eps)
         self.cross_attention: MultiHeadAttention | None = None
-        if cross_attention:
+        if cross_attention:  # to an encoder's output
             self.cross_attention = MultiHeadAttention(d_model, n_heads, **shape)
             self.cross_norm = make_norm(norm, d_model, norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, bias=bias)
@@ -221,6 +221,7 @@ class Block(nn.Module):
             raise ValueError(f"memory: this block {needs} encoder output")
         own, other = cache if isinstance(cache, tuple) else (cache, None)  # of the text, and of the memory
         settings: dict[str, Any] = {"mask": mask, "causal": causal, "rotation": rotation, "cache": own}
+        # One sublayer after the other, each added to what came in: (B, T, C) throughout.
         x = self._add(x, self.attention_norm, lambda y: self.attention(y, **settings))
         if self.cross_attention is not None:
             look_up = self.cross_attention  # queries from the text, keys and values from the encoder's output
@@ -229,9 +230,9 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:
         """Return LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x)) with pre-norm (section 3.1)."""
-        if self.norm_position == "pre":  # x itself passes untouched through all layers
+        if self.norm_position == "pre":
             dropped: Tensor = self.dropout(sublayer(norm(x)))
-            return x + dropped
+            return x + dropped  # x itself passes untouched through all layers, and so does its gradient
         return norm(x + self.dropout(sublayer(x)))
 
 
@@ -247,13 +248,11 @@ def next_token_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy in nats over the labels other than :data:`IGNORE_INDEX`.
 
-    With ``label_smoothing`` ε the target is 1 - ε on the label plus ε/V on every word, the label included (torch's
-    form; the paper's own code puts ε/(V-1) on the others). The reported loss then never reaches 0.
-
-    Source: Vaswani et al. 2017, section 5.4.
+    With ``label_smoothing`` ε the loss never reaches 0 (Vaswani et al. 2017, section 5.4).
     """
     check_labels(name, labels, logits.shape[:2])
-    # All positions of all texts in one row, as torch's loss wants them: rearrange(logits, "B T V -> (B T) V")
+    # The target is 1 - ε on the label plus ε/V on every word, the label included. (The paper's own code puts ε/(V - 1) on
+    # the others.) All positions stand in one row, as torch wants them: rearrange(logits, "B T V -> (B T) V")
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
 
@@ -270,9 +269,7 @@ def chunked_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return ``next_token_loss(hidden @ weight.T, labels)`` without ever holding all the logits.
 
-    The logits of a batch are its largest tensor by far, B·T·V numbers, and a processor spends more time moving them to
-    and from memory than computing them. Here a few positions at a time are scored, and their gradient is taken while
-    their logits still lie in the processor's cache. Second derivatives cannot be had.
+    Second derivatives cannot be had.
     """
     check_labels(name, labels, hidden.shape[:2])
     kind = hidden.device.type
@@ -294,6 +291,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        # The logits of a batch are its largest tensor by far, N·V numbers, and a processor spends more time moving them to
+        # and from memory than computing them. So score a few positions at a time, and take their gradient while their
+        # logits still lie in the processor's cache.
         w, counted = weight.to(hidden.dtype), (labels != IGNORE_INDEX).to(weight.dtype)
         share = counted / counted.sum()  # (N,): each label's part of the mean, 0 where there is none
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
@@ -321,11 +321,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def check_ids(name: str, ids: Tensor) -> None:
-    """Raise an error that names the argument where ``ids`` is no batch (B, T) of int64.
-
-    Only what is known without reading the numbers is checked, since a model's forward must not wait for its device; the
-    embedding itself refuses an id that it has no row for. :func:`check_vocabulary` reads them.
-    """
+    """Raise an error that names the argument where ``ids`` is no batch (B, T) of int64."""
+    # Only what is known without reading the numbers: a model's forward must not wait for its device. The embedding itself
+    # refuses an id that it has no row for, and check_vocabulary, at the doors, reads them.
     if not isinstance(ids, Tensor):
         raise TypeError(f"{name} is a {type(ids).__name__}; give a tensor (B, T), such as torch.tensor([[5, 6]])")
     if ids.dtype != torch.int64:
@@ -358,7 +356,7 @@ def train_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, was in before:
+        for module, was in before:  # one by one: a part may have been in another mode than the whole
             module.training = was
 
 
@@ -368,22 +366,22 @@ def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:
-    """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables.
-
-    Tables are all embeddings, and the matrix of ``model.output`` that scores the words.
-    """
+    """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
+    # Tables are all embeddings, and the matrix that scores the words.
     tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)} | {model.get_parameter("output.weight")}
     all_of_them = sum(p.numel() for p in model.parameters())
     return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
 
 
 def check_sizes(config: Any, *names: str) -> None:
-    """Raise an error that names the first of these fields that is no whole number of at least 1; None stands for a default."""
+    """Raise an error that names the first of these fields that is no whole number of at least 1."""
     for name in names:
         size = getattr(config, name)
-        if isinstance(size, bool) or not (size is None or hasattr(size, "__index__")):
+        if size is None and getattr(type(config), name, 0) is None:  # its default, which stands for a size
+            continue
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
             raise TypeError(f"{name}={size!r} is a {type(size).__name__}; give a whole number")
-        if size is not None and size < 1:
+        if size < 1:
             raise ValueError(f"{name}={size} is below 1")
 
 
@@ -391,7 +389,7 @@ def check_heads(config: Any) -> None:
     """Raise an error where the heads do not divide the width, and say which width would do."""
     d_model, n_heads = config.d_model, config.n_heads
     if d_model % n_heads:
-        fits = -(-d_model // n_heads) * n_heads
+        fits = -(-d_model // n_heads) * n_heads  # the next multiple
         raise ValueError(f"d_model={d_model} is not divisible by n_heads={n_heads}; d_model={fits} is")
 
 
@@ -415,7 +413,7 @@ def check_fraction(config: Any, *names: str) -> None:
     """Raise an error that names the first of these fields that is no number from 0 up to, not including, 1."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, Real) or not 0 <= value < 1:
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
             raise ValueError(f"{name}={value!r} is outside 0 … 1; give a number from 0 up to, not including, 1")
 
 
@@ -429,9 +427,7 @@ def check_vocabularies(config: Any) -> None:
 
 
 def check_evaluating(model: nn.Module, dropout: float) -> None:
-    """Raise an error where dropout would change every word that is written.
-
-    For functions that are called once a word, as those of beam search: they leave the model's mode to whoever calls them.
-    """
+    """Raise an error where dropout would change every word that is written."""
+    # Of steps of beam search, which are called once a word and leave the model's mode to whoever searches.
     if model.training and dropout:
         raise ValueError("model is in training mode, where dropout would change every word; call model.eval() first")

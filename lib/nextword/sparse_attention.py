@@ -105,8 +105,7 @@ class Table(NamedTuple):
 
     queries: View
     keys: View
-    backwards: bool = False
-    """Whether it sees the m-th key and those after it instead."""
+    backwards: bool = False  #: Whether it sees the m-th key and those after it instead.
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,12 @@ class SparsePattern:
 
     kind: Kind
     _: KW_ONLY
-    window: int | None = None
-    """``local``: positions that are seen, the position itself included."""
-    stride: int | None = None
-    """l of the paper, for ``strided`` and ``fixed``. Near √T the work is least."""
-    summary: int = 1
-    """c of the paper: positions at the end of each block that all later blocks see; ``fixed``."""
+    window: int | None = None  #: ``local``: positions that are seen, the position itself included.
+    stride: int | None = None  #: l of the paper, for ``strided`` and ``fixed``. Near √T the work is least.
+    summary: int = 1  #: c of the paper: positions at the end of each block that all later blocks see; ``fixed``.
+    #: ``merged``: each head sees both parts of the pattern, in one softmax (equation 7). ``split``: even heads see the
+    #: last positions or their block, odd heads the strided or summary part (equation 8); ``strided`` and ``fixed``.
     heads: Heads = "merged"
-    """``merged``: each head sees both parts of the pattern, in one softmax (equation 7). ``split``: even heads see the last
-    positions or their block, odd heads the strided or summary part (equation 8); ``strided`` and ``fixed``."""
 
     def __post_init__(self) -> None:
         """Refuse lengths that make no pattern, and name the one that is wrong."""
@@ -207,18 +203,18 @@ class SparsePattern:
 
                 yield Table(lambda x: columns(x)[:, :, :, 1:], summaries)
             if not merged:  # no other table of this head holds the summaries of a position's own block
-                yield Table(*[lambda x: blocks(x)[:, :, :, length - self.summary :]] * 2)
+
+                def ends(x: Tensor) -> Tensor:
+                    return blocks(x)[:, :, :, length - self.summary :]
+
+                yield Table(ends, ends)
 
     def mask(self, T: int, head: int = 0) -> Bool[Tensor, "T T"]:
-        """Return the pattern of a head as a mask, True where a query may attend: to look at, and to check against.
-
-        Raises:
-            ValueError: T below 1.
-        """
+        """Return the pattern of a head as a mask, True where a query may attend: to look at, and to check against."""
         if T < 1:
             raise ValueError(f"T={T} is below 1: a mask needs a position")
         positions = torch.arange(T)
-        return self.allows(positions[:, None], positions, head)
+        return self.allows(positions[:, None], positions, head)  # rows look, columns are looked at
 
     def pairs(
         self, T: int, S: int, head: int = 0, mask: Bool[Tensor, "B S"] | None = None
@@ -259,11 +255,7 @@ class SparseAttention(MultiHeadAttention):
         self.pattern = pattern
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Float[Tensor, "B H T E"]:
-        """Return what each head finds among the positions that the pattern allows.
-
-        Raises:
-            ValueError: attention that is not causal, or a mask of another shape than (B, S).
-        """
+        """Return what each head finds among the positions that the pattern allows."""
         if not causal:
             raise ValueError("causal=False: a sparse pattern looks back only; give causal=True and no context")
         if mask is not None and mask.ndim != 2:
@@ -300,9 +292,6 @@ def sparse_attention(
     Returns:
         What each query found. A query that sees no key gets 0.
 
-    Raises:
-        ValueError: shapes that do not fit.
-
     Source: Child et al. 2019, section 4.
     """
     _check(q, k, v, mask)
@@ -312,7 +301,7 @@ def sparse_attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if pattern.heads == "merged" or q.shape[1] == 1:
         return _attend_alike(q, k, v, pattern, 0, mask, scale)
-    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])  # (B, H, T, E)
     for head in (0, 1):  # heads 0, 2, 4 … have one part of the pattern, heads 1, 3, 5 … the other
         alike = slice(head, None, 2)
         out[:, alike] = _attend_alike(q[:, alike], k[:, alike], v[:, alike], pattern, head, mask, scale)
@@ -375,7 +364,7 @@ def _attend_alike(
 ) -> Tensor:
     """Attend with heads that all have the pattern of ``head``."""
     T, S = q.shape[2], k.shape[2]
-    if T < S or pattern.kind == "dense":
+    if T < S or pattern.kind == "dense":  # cached writing: a few queries need no tables
         return _attend_last(q, k, v, pattern, head, mask, scale)
     if mask is not None:
         # The pattern goes by real tokens: bring those of each row to its beginning, and what they found back again.
@@ -433,21 +422,18 @@ def _fused_settings(q: Tensor, scale: float, backwards: bool) -> dict[str, Any]:
 
 
 def _attend_rows_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, backwards: bool) -> tuple[Tensor, Tensor]:
-    rows = (x.flatten(0, 1) for x in (q, k, v))  # (B·H, N, M, D): the rows of a table take the place of heads
+    # The kernel knows four dimensions, and the rows of a table take the place of heads:
+    rows = (x.flatten(0, 1) for x in (q, k, v))  # rearrange(x, "B H N M D -> (B H) N M D")
     out, total = getattr(torch.ops.aten, _FUSED)(*rows, **_fused_settings(q, scale, backwards))
     return out.view(*q.shape[:2], *out.shape[1:]), total.view(*q.shape[:2], *total.shape[1:])
 
 
 class _FusedTables(torch.autograd.Function):
-    """:func:`attend_tables` by the fused kernel, which does not keep the scores.
-
-    Its backward pass computes each weight again, as exp(score - L), from the log-sum-exp that it is given. Given that of
-    all tables together, and their joint output, it returns each table's share of the gradient of the joint softmax.
-    """
+    """:func:`attend_tables` by the fused kernel, which does not keep the scores."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float) -> Tensor:
-        out, total = attend_tables(q, k, v, tables, scale, _attend_rows_fused)
+        out, total = attend_tables(q, k, v, tables, scale, _attend_rows_fused)  # o and L, joint
         ctx.save_for_backward(q, k, v, out, total)
         ctx.tables, ctx.scale = tables, scale
         return out
@@ -457,7 +443,8 @@ class _FusedTables(torch.autograd.Function):
         q, k, v, out, total = ctx.saved_tensors
         d_out, gradients = d_out.contiguous(), [torch.zeros_like(x) for x in (q, k, v)]
         for queries, keys, backwards in ctx.tables:
-            # Joint output and joint L: the kernel then finds this table's weights in the joint softmax.
+            # The kernel computes each weight again, as exp(score - L). Given the L of all tables together, and their joint
+            # output, these are the weights of the joint softmax, and it returns this table's share of the gradient.
             rows = (queries(d_out), queries(q), keys(k), keys(v), queries(out), queries(total))
             settings = _fused_settings(queries(q), ctx.scale, backwards)
             parts = getattr(torch.ops.aten, f"{_FUSED}_backward")(*(x.flatten(0, 1) for x in rows), **settings)
