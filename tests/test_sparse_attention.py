@@ -291,6 +291,8 @@ def test_density_and_reach_are_of_square_masks(mask):
     for call in (density, reachable):
         with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
             call(mask)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=r"shape \(5, 5\); .*, here \(4, 4\)"):
+        reachable(local_mask(4, 1), local_mask(5, 1))
 
 
 def test_a_sparse_layer_says_what_it_cannot_do():

@@ -122,7 +122,7 @@ def padding_mask(lengths: Int64[Tensor, " B"], T: int) -> Bool[Tensor, "B T"]:
     """
     if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
         raise ValueError(f"lengths run from {int(lengths.min())} to {int(lengths.max())}; they must lie in 0 … T={T}")
-    return torch.arange(T, device=lengths.device) < lengths[:, None]
+    return torch.arange(T, device=lengths.device) < lengths[:, None]  # (B, T)
 
 
 def pad(
@@ -180,7 +180,7 @@ class KVCache:
             raise ValueError(f"max_length={max_length} is below 1")
         self.length = 0  # positions held
         self.max_length = max_length  # positions that there is room for
-        self._keys = self._values = torch.empty(0, 0, 0, 0)
+        self._keys = self._values = torch.empty(0, 0, 0, 0)  # (B, H, room, D): the first ``length`` count
         self._shared = False  # with another cache, until something is appended
 
     @property
@@ -308,7 +308,7 @@ class MultiHeadAttention(nn.Module):
                 k, v = cache.append(k, v)  # of all positions so far
         heads = self.attend(q, k, v, mask, causal)  # (B, H, T, E)
         joined = heads.transpose(1, 2).flatten(2)  # rearrange(heads, "B H T E -> B T (H E)"): side by side
-        y: Tensor = self.out(joined)  # (B, T, C), which mixes them
+        y: Tensor = self.out(joined)  # (B, T, C): what the heads found, mixed
         return y
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Float[Tensor, "B H T E"]:
@@ -411,7 +411,7 @@ def _allowed(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor) -> Tensor 
 
 def _grown(old: Tensor, new: Tensor, room: int) -> Tensor:
     """Return a store of ``room`` positions that begins with ``old``."""
-    store = new.new_empty(*new.shape[:-2], room, new.shape[-1])
+    store = new.new_empty(*new.shape[:-2], room, new.shape[-1])  # (B, H, room, D)
     if old.numel():  # an empty cache does not know its shape yet
         store[..., : old.shape[-2], :] = old
     return store

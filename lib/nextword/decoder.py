@@ -63,11 +63,13 @@ def _sizes(
 _LLAMA = {"norm": "rms", "activation": "swiglu", "positions": "rotary", "bias": False}
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Radford et al. 2018, section 4.1; 2019, table 2
     "gpt1": _sizes(40_478, 512, 768, 12, 12, norm_position="post", dropout=0.1),
     "gpt2": _sizes(50_257, 1024, 768, 12, 12),
     "gpt2-medium": _sizes(50_257, 1024, 1024, 24, 16),
     "gpt2-large": _sizes(50_257, 1024, 1280, 36, 20),
     "gpt2-xl": _sizes(50_257, 1024, 1600, 48, 25),
+    # Brown et al. 2020, table 2.1, two misprints put right
     "gpt3-125m": _sizes(50_257, 2048, 768, 12, 12),
     "gpt3-350m": _sizes(50_257, 2048, 1024, 24, 16),
     "gpt3-760m": _sizes(50_257, 2048, 1536, 24, 16),
@@ -76,12 +78,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt3-6.7b": _sizes(50_257, 2048, 4096, 32, 32),
     "gpt3-13b": _sizes(50_257, 2048, 5120, 40, 40),  # printed 5140, which 40 heads do not divide
     "gpt3-175b": _sizes(50_257, 2048, 12_288, 96, 96),
+    # the shape of Llama, as open models have it today; sizes of the published file
     "smollm2-135m": _sizes(49_152, 8192, 576, 30, 9, n_kv_heads=3, d_ff=1536, rope_base=100_000.0, **_LLAMA),
 }
-"""Sizes as printed (Radford et al. 2018, section 4.1; 2019, table 2; Brown et al. 2020, table 2.1), two misprints put right.
-
-``smollm2-135m`` has the shape of Llama, as open models do today; its sizes are those of the published file.
-"""
+"""Sizes of published models, as printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +100,16 @@ class DecoderConfig:
     vocab_size: int
     context_length: int  #: Tokens that the model can see at once.
     d_model: int  #: Width C of every vector between the layers.
-    n_layers: int
-    n_heads: int
+    n_layers: int  #: Blocks, one after the other.
+    n_heads: int  #: Heads of attention, each ``d_model / n_heads`` wide.
     #: Heads of keys and values where several query heads share one (Ainslie et al. 2023); None for one each.
     n_kv_heads: int | None = None
     d_ff: int | None = None  #: Width of the hidden layer of the feed-forward networks; None for four times ``d_model``.
-    norm: Norm = "layer"
-    norm_eps: float = 1e-5
+    norm: Norm = "layer"  #: ``layer``: GPT. ``rms``: Llama.
+    norm_eps: float = 1e-5  #: Added to the variance before its root is taken.
     #: ``pre``: GPT-2 and GPT-3, with one more norm at the end. ``post``: GPT-1, without.
     norm_position: NormPosition = "pre"
-    activation: Activation = "gelu_tanh"
+    activation: Activation = "gelu_tanh"  #: See :class:`~nextword.layers.FeedForward`.
     #: ``learned``: a table, as in GPT. ``sinusoidal``: the Transformer's. ``rotary``: Llama's, inside attention.
     positions: Positions = "learned"
     rope_base: float = 10_000.0  #: See :func:`~nextword.layers.rotation`.

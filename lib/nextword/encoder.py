@@ -45,6 +45,7 @@ Positions = Literal["learned", "rotary"]
 PRESETS: dict[str, dict[str, Any]] = {
     "bert-base": {"vocab_size": 30_522, "context_length": 512, "d_model": 768, "n_layers": 12, "n_heads": 12},
     "bert-large": {"vocab_size": 30_522, "context_length": 512, "d_model": 1024, "n_layers": 24, "n_heads": 16},
+    # all-MiniLM-L6-v2, distilled from a larger one
     "minilm": {"vocab_size": 30_522, "context_length": 512, "d_model": 384, "n_layers": 6, "n_heads": 12},
 }
 """Sizes as published (Devlin et al. 2018, section 3; the vocabulary is that of the released uncased models)."""
@@ -62,11 +63,11 @@ class EncoderConfig:
     vocab_size: int
     context_length: int  #: Tokens that the model can see at once.
     d_model: int  #: Width C of every vector between the layers.
-    n_layers: int
-    n_heads: int
+    n_layers: int  #: Blocks, one after the other.
+    n_heads: int  #: Heads of attention, each ``d_model / n_heads`` wide.
     d_ff: int | None = None  #: Width of the hidden layer of the feed-forward networks; None for four times ``d_model``.
     n_segments: int = 2  #: Texts that may stand in one sequence, each with a vector of its own added to its tokens.
-    norm_eps: float = 1e-12
+    norm_eps: float = 1e-12  #: Added to the variance before its root is taken.
     norm_position: NormPosition = "post"  #: ``post``: BERT. ``pre``: with one more norm at the end.
     activation: Activation = "gelu"  #: The exact GELU; the authors' own code has its tanh approximation, ``gelu_tanh``.
     #: ``learned``: a table, as in BERT. ``rotary``: inside attention, which small encoders learn far sooner.
@@ -154,6 +155,7 @@ class Encoder(nn.Module):
         return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))  # [CLS], the first, speaks for all
 
     def _check(self, ids: Tensor, segments: Tensor | None, mask: Tensor | None) -> None:
+        # Shapes and types only: no number is read from the device.
         check_ids("ids", ids)
         if ids.shape[1] > self.config.context_length:
             raise ValueError(f"ids has {ids.shape[1]} positions, and context_length={self.config.context_length}")
@@ -267,11 +269,11 @@ class MaskedLM(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the loss of :meth:`forward`, sooner."""
         check_labels("labels", labels, ids.shape)
-        hidden, pooled = self.encoder(ids, segments, mask=mask)
+        hidden, pooled = self.encoder(ids, segments, mask=mask)  # (B, T, C), (B, C)
         # Score only the positions that have a label, one in seven of BERT's. How many these are must be read from the
         # device, which forward never does.
         hidden_words = labels != IGNORE_INDEX
-        loss = F.cross_entropy(self.scores(hidden[hidden_words]), labels[hidden_words])
+        loss = F.cross_entropy(self.scores(hidden[hidden_words]), labels[hidden_words])  # of (N, V) and (N,)
         if next_sentence_labels is None:
             return loss
         return loss + _pair_loss(self.next_sentence(pooled), next_sentence_labels)
@@ -341,7 +343,6 @@ def mask_tokens(
     """Hide some tokens of each text; return what is left, and labels: the hidden token where there is one, -100 elsewhere.
 
     Args:
-        ids: texts.
         special: True at what is never chosen, such as [CLS], [SEP] and filling.
         mask_id: the id of [MASK].
         vocab_size: a random word may be any of 0 … ``vocab_size`` - 1; the original's may be a special token, too.

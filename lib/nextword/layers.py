@@ -28,15 +28,12 @@ IGNORE_INDEX = -100
 """The label of a position where nothing is to be learned; torch's cross-entropy leaves it out."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "swiglu": F.silu,
+    "relu": F.relu,  # the Transformer
+    "gelu": F.gelu,  # BERT
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # GPT
+    "swiglu": F.silu,  # Llama: x·sigmoid(x), with a second matrix whose output it is multiplied by
 }
-"""The non-linear functions by name: the Transformer has ReLU, BERT the exact GELU, GPT its tanh approximation.
-
-``swiglu`` is Llama's: x·sigmoid(x), with a second matrix whose output it is multiplied by; see :class:`FeedForward`.
-"""
+"""The non-linear functions of :class:`FeedForward` by name."""
 
 
 def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) -> Float[Tensor, "T C"]:
@@ -94,7 +91,7 @@ def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000
     # In double precision: in single, far positions would be off by whole degrees.
     even = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)  # (D/2,), twice the pair's number
     angles = positions[..., None] * base ** (-even / d_head)  # (…, T, D/2), radians
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.polar(torch.ones_like(angles), angles)  # exp(i·angle)
 
 
 def make_norm(kind: Norm, d_model: int, eps: float = 1e-5) -> nn.LayerNorm | nn.RMSNorm:
@@ -124,9 +121,9 @@ class FeedForward(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r}: choose {', '.join(ACTIVATIONS)}")
         self.activation = activation
-        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)  # W₁, b₁
         self.gate = nn.Linear(d_model, d_ff, bias=bias) if activation == "swiglu" else None
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)  # W₂, b₂
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -191,7 +188,7 @@ class Block(nn.Module):
             self.cross_norm = make_norm(norm, d_model, norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, bias=bias)
         self.feed_forward_norm = make_norm(norm, d_model, norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)  # of what a sublayer adds, and of nothing else
 
     def forward(
         self,
@@ -207,14 +204,10 @@ class Block(nn.Module):
         """Return the layer's output.
 
         Args:
-            x: the positions' vectors.
             memory: the encoder's output, for a block with cross-attention.
             mask, causal, rotation: for attention to ``x`` itself; see :class:`~nextword.attention.MultiHeadAttention`.
             memory_mask: which positions of ``memory`` each may attend to.
             cache: keys and values of earlier positions; with cross-attention a second one for those of the memory.
-
-        Raises:
-            ValueError: ``memory`` is missing, or there is no cross-attention to read it.
         """
         if (memory is None) != (self.cross_attention is None):
             needs = "needs" if memory is None else "has no cross-attention and takes no"
@@ -336,7 +329,7 @@ def check_ids(name: str, ids: Tensor) -> None:
 def check_vocabulary(name: str, ids: Tensor, vocab_size: int) -> None:
     """Raise an error that names the argument where one of ``ids`` has no row in an embedding of that size."""
     check_ids(name, ids)
-    low, high = int(ids.min()), int(ids.max())
+    low, high = int(ids.min()), int(ids.max())  # waits for the device
     if low < 0 or high >= vocab_size:
         raise ValueError(f"{name} holds ids from {low} to {high}; they must lie in 0 … {vocab_size - 1}")
 

@@ -63,12 +63,12 @@ def lines(
         raise ValueError("series={} is empty: nothing to draw")
     figure, ax = plt.subplots() if ax is None else (ax.figure, ax)
     for i, (name, (x, y)) in enumerate(series.items()):
-        rows = np.atleast_2d(np.asarray(y, dtype=float))
+        seeds = np.atleast_2d(np.asarray(y, dtype=float))  # (seeds, n)
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        ax.plot(x, rows.mean(axis=0), marker=marker, color=colour, label=name)
-        if len(rows) > 1:
-            for row in rows:
-                ax.plot(x, row, marker, color=colour, alpha=0.35, markersize=4, linestyle="none")
+        ax.plot(x, seeds.mean(axis=0), marker=marker, color=colour, label=name)
+        if len(seeds) > 1:
+            for values in seeds:
+                ax.plot(x, values, marker, color=colour, alpha=0.35, markersize=4, linestyle="none")
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.set_xscale("log" if logx else "linear")
     ax.set_yscale("log" if logy else "linear")
@@ -80,7 +80,7 @@ def lines(
 def recorded(
     ax: Axes,
     x: Sequence[float],
-    rows: Sequence[Sequence[float]],
+    y: Sequence[Sequence[float]],
     *,
     label: str,
     index: int = 0,
@@ -93,17 +93,17 @@ def recorded(
     Args:
         ax: where to draw.
         x: the settings, such as numbers of steps, above 0.
-        rows: for each setting the values of its seeds.
+        y: for each setting the values of its seeds.
         label: name in the legend; "recorded" and "this run" are added.
         index: which colour and marker of the style.
         live: ``(x, y)`` as this run measured it.
     """
-    if len(x) != len(rows):
-        raise ValueError(f"x has {len(x)} settings and rows has {len(rows)}; one row a setting is needed")
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} settings and y has {len(y)}; one row of seeds a setting is needed")
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    ax.plot(x, [float(np.mean(row)) for row in rows], color=colour, label=f"{label} (recorded)")
-    for setting, row in zip(x, rows, strict=True):
-        ax.plot([setting] * len(row), row, marker, color=colour, alpha=0.45, markersize=5)
+    ax.plot(x, [float(np.mean(seeds)) for seeds in y], color=colour, label=f"{label} (recorded)")
+    for setting, seeds in zip(x, y, strict=True):
+        ax.plot([setting] * len(seeds), seeds, marker, color=colour, alpha=0.45, markersize=5)
     if live is not None:
         ax.plot(*live, "*", color=colour, markeredgecolor="black", markersize=15, label=f"{label} (this run)")
     ax.set_xscale("log")

@@ -69,8 +69,8 @@ def density(mask: Bool[Tensor, "T T"]) -> float:
         >>> density(local_mask(4, 1))
         0.4
     """
-    _check_square(mask)
     T = len(mask)
+    _check_square(mask, T)
     return int(mask.tril().sum()) / (T * (T + 1) / 2)  # what lies in the future does not count
 
 
@@ -87,7 +87,7 @@ def reachable(*masks: Bool[Tensor, "T T"]) -> Bool[Tensor, "T T"]:
     if not masks:
         raise ValueError("masks is empty: give one a layer")
     for mask in masks:
-        _check_square(mask)
+        _check_square(mask, len(masks[0]))
     # A layer adds what it finds to what it was given, so that every position also reaches itself.
     steps = ((mask | torch.eye(len(mask), dtype=torch.bool, device=mask.device)).float() for mask in masks)
     # i reaches j where some position between them sees j in the lower layers and is seen by i: a product of matrices.
@@ -335,8 +335,9 @@ def attend_tables(
         table_out, table_total = attend(queries(q), keys(k), keys(v), scale, backwards)  # o_p (B, H, N, M, E), L_p
         before = queries(total)
         joint = torch.logaddexp(before, table_total)
-        kept, added = (before - joint).exp()[..., None], (table_total - joint).exp()[..., None]  # shares of the softmax
-        joined = queries(out) * kept + table_out * added
+        # Of the joint softmax, the tables so far have the share exp(before - joint), and this one has the rest.
+        old, new = (before - joint).exp()[..., None], (table_total - joint).exp()[..., None]
+        joined = queries(out) * old + table_out * new
         if joined.requires_grad:  # autograd still needs the numbers that are overwritten below
             out, total = out.clone(), total.clone()
         queries(out).copy_(joined)  # a view of the text: this writes to the rows' own places
@@ -449,10 +450,10 @@ class _FusedTables(torch.autograd.Function):
             settings = _fused_settings(queries(q), ctx.scale, backwards)
             parts = getattr(torch.ops.aten, f"{_FUSED}_backward")(*(x.flatten(0, 1) for x in rows), **settings)
             for gradient, part, view in zip(gradients, parts, (queries, keys, keys), strict=True):
-                rows_of, part = view(gradient), part.view(*gradient.shape[:2], *part.shape[1:])
-                if rows_of.stride(2) == 0 and rows_of.shape[2] > 1:  # one row of keys stood for all, as summaries do
-                    rows_of, part = rows_of[:, :, :1], part.sum(2, keepdim=True)
-                rows_of.add_(part)  # a view of the gradient: tables that share a position add up
+                into, part = view(gradient), part.view(*gradient.shape[:2], *part.shape[1:])
+                if into.stride(2) == 0 and into.shape[2] > 1:  # one row stood for all: summaries
+                    into, part = into[:, :, :1], part.sum(2, keepdim=True)
+                into.add_(part)  # a view of the gradient: tables that share a position add up
         return (*gradients, None, None)
 
 
@@ -471,6 +472,6 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give {fits}")
 
 
-def _check_square(mask: Tensor) -> None:
-    if mask.dtype != torch.bool or mask.ndim != 2 or len(mask) != mask.shape[1]:
-        raise ValueError(f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give bool of shape (T, T)")
+def _check_square(mask: Tensor, T: int) -> None:
+    if mask.dtype != torch.bool or mask.shape != (T, T):
+        raise ValueError(f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give bool of shape (T, T), here {(T, T)}")
