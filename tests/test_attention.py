@@ -30,7 +30,7 @@ from nextword.attention import (
     attention,
     capture_attention,
     causal_mask,
-    padded,
+    pad,
     padding_mask,
     rotate,
     scaled_dot_product_attention,
@@ -727,7 +727,28 @@ def filled(**settings: Any) -> KVCache:
         (lambda: MultiHeadAttention(10, 0), "n_heads=0"),
         (lambda: MultiHeadAttention(12, 4, n_kv_heads=3), "^n_heads=4 .*n_kv_heads=3"),
         (lambda: MultiHeadAttention(12, 4, n_kv_heads=0), "n_kv_heads=0"),
+        (lambda: scaled_dot_product_attention(*tensors((3, 4), (2, 2, 3, 4), (2, 2, 3, 4))), r"^q has shape \(3, 4\)"),
         (lambda: MultiHeadAttention(12, 4)(torch.zeros(2, 3, 12), mask=mask_of(3)), r"^mask has shape \(3,\)"),
+        (
+            lambda: MultiHeadAttention(12, 4)(torch.zeros(2, 3, 12), mask=mask_of(2, 3, 5)),
+            r"^mask has shape \(2, 3, 5\); .*\(2, 3\) or \(2, 3, 3\) or \(2, 4, 3, 3\)",
+        ),
+        (
+            lambda: MultiHeadAttention(12, 4)(torch.zeros(2, 3, 12), torch.zeros(2, 5, 12), mask=mask_of(2, 3)),
+            r"^mask has shape \(2, 3\); .*\(2, 5\) or \(2, 3, 5\)",
+        ),
+        (
+            lambda: MultiHeadAttention(4, 2)(torch.zeros(2, 1, 4), mask=mask_of(2, 1, 3), cache=filled()),
+            r"^mask has shape \(2, 1, 3\); .*\(2, 4\) or \(2, 1, 4\)",
+        ),
+        (
+            lambda: rotate(torch.zeros(1, 1, 5, 4), rotation(torch.arange(3), 4)),
+            r"^rotation has shape \(3, 2\); .*\(…, 5, 2\)",
+        ),
+        (
+            lambda: rotate(torch.zeros(1, 1, 3, 6), rotation(torch.arange(3), 4)),
+            r"^rotation has shape \(3, 2\); .*\(…, 3, 3\)",
+        ),
         (lambda: MultiHeadAttention(12, 4)(torch.zeros(2, 3, 12), mask=mask_of(2, 4)), r"^mask has shape \(2,.* 4\)"),
         (
             lambda: MultiHeadAttention(12, 4)(torch.zeros(2, 3, 12), mask=mask_of(3, 3)),
@@ -779,6 +800,12 @@ def test_also_where_torch_would_have_let_it_pass(call: Callable[[], Any], messag
         call()
 
 
+def test_a_float_mask_of_a_layer_is_named() -> None:
+    for mask in (torch.ones(B, T), torch.zeros(B, T, T)):
+        with as_a_reader_sees_it(), pytest.raises(TypeError, match=r"mask is of type torch.float32; give bool"):
+            MultiHeadAttention(C, H)(torch.zeros(B, T, C), mask=mask)
+
+
 @pytest.mark.parametrize("return_weights", [False, True])
 @pytest.mark.parametrize("mask", [torch.ones(T, S), torch.ones(T, S, dtype=torch.int64)])
 def test_masks_are_boolean(mask: Tensor, return_weights: bool) -> None:
@@ -791,7 +818,7 @@ def test_masks_are_boolean(mask: Tensor, return_weights: bool) -> None:
 
 @given(rows=st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6), left=st.booleans())
 def test_padded_rows_keep_their_ids_and_their_side(rows: list[list[int]], left: bool) -> None:
-    ids, mask = padded(rows, -7, left=left)
+    ids, mask = pad(rows, -7, side="left" if left else "right")
     width = max(map(len, rows))
     for row, found, real in zip(rows, ids.tolist(), mask.tolist(), strict=True):
         filling = [-7] * (width - len(row))
@@ -802,5 +829,7 @@ def test_padded_rows_keep_their_ids_and_their_side(rows: list[list[int]], left: 
 
 def test_padding_needs_a_row_and_gives_whole_numbers() -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="rows is empty"):
-        padded([])
-    assert padded([[1]])[0].dtype == torch.int64
+        pad([])
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="side='both': choose 'right' or 'left'"):
+        pad([[1]], side="both")
+    assert pad([[1]])[0].dtype == torch.int64

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import random
-import subprocess
+import re
 import sys
 import types
 from pathlib import Path
@@ -37,7 +37,7 @@ from nextword.decoder import PRESETS, Decoder, DecoderConfig
 from nextword.layers import rotation
 
 V, L = 23, 2
-TINY = DecoderConfig(V, 9, d_model=12, n_layers=L, n_heads=3, dropout=0.0)
+TINY = DecoderConfig(vocab_size=V, context_length=9, d_model=12, n_layers=L, n_heads=3)
 
 COUNTS = {  # the formula of the model and, for GPT-2, the published files
     "gpt1": 116_534_784,
@@ -110,11 +110,33 @@ def test_a_preset_can_be_changed_and_a_wrong_name_suggests_the_right_one() -> No
         ({"n_kv_heads": 0}, "n_kv_heads=0 is below 1"),
         ({"d_model": 15, "positions": "rotary"}, "d_model=15 over n_heads=3 is odd; rotary positions turn pairs"),
         ({"d_model": 15, "positions": "sinusoidal"}, "d_model=15 is odd; sinusoidal positions come in pairs"),
+        ({"dropout": "0.1"}, "dropout='0.1' is outside 0 … 1; give a number"),
+        ({"dropout": math.nan}, "dropout=nan is outside 0 … 1"),
+        ({"attention": "dense"}, "attention='dense': name one or more of .*, in a tuple"),
+        ({"attention": ("local",), "window": 2.5}, "window=2.5: kind='local' needs a whole number"),
     ],
 )
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "context_length", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff"]
+)
+@pytest.mark.parametrize(("size", "kind"), [("24", "str"), (24.0, "float"), (True, "bool"), ([24], "list")])
+def test_sizes_are_whole_numbers(name: str, size: Any, kind: str) -> None:
+    message = re.escape(f"{name}={size!r} is a {kind}; give a whole number")
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
+        dataclasses.replace(TINY, **{name: size})
+
+
+def test_sizes_are_given_by_name_and_only_some_may_be_left_open() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        DecoderConfig(V, 9, 12, L, 3)
+    assert dataclasses.replace(TINY, d_ff=None, n_kv_heads=None) == TINY
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match="n_layers=None is a NoneType; give a whole number"):
+        dataclasses.replace(TINY, n_layers=None)
 
 
 # --- Parity ---
@@ -372,25 +394,6 @@ def test_filling_anywhere_changes_nothing(kind: str) -> None:
 LONGER: dict[str, dict[str, Any]] = {kind: {**KINDS[kind], "context_length": 16} for kind in KINDS}
 
 
-COMPILED = """
-import torch
-from nextword.decoder import Decoder, DecoderConfig
-ids = torch.randint(0, 50, (2, 8))
-for changes in {kinds}:
-    model = Decoder(DecoderConfig(50, 9, 24, 2, 4, **changes))
-    for call in (model.eval(), model.train(), model.training_loss):
-        torch._dynamo.reset()
-        print(torch._dynamo.explain(call)(ids, ids).graph_break_count)
-"""
-
-
-def test_the_whole_forward_compiles_into_one_graph() -> None:
-    """No value of a tensor decides what comes next, so nothing waits for the device. Without the tests' own checks."""
-    kinds = [*KINDS.values(), {"attention": ("dense", "local"), "window": 3}]
-    done = subprocess.run([sys.executable, "-c", COMPILED.format(kinds=kinds)], capture_output=True, text=True)
-    assert done.stdout.split() == ["0"] * 3 * len(kinds), done.stderr[-2000:]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_a_prefix_read_once_the_scores_are_those_of_the_whole_texts(kind: str) -> None:
     model, prefix, text = make(**LONGER[kind]), ids(1, 5, seed=1)[0], ids(4, 6)
@@ -511,10 +514,7 @@ def test_a_whole_model_in_bfloat16_comes_near(kind: str) -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (
-            torch.ones(2, 4, dtype=torch.bool),
-            r"mask is torch.bool of shape \(2, 4\); give bool, one entry for each of ids \(2, 5\)",
-        ),
+        (torch.ones(2, 4, dtype=torch.bool), r"mask is torch.bool of shape \(2, 4\); give bool of shape \(2, 5\)"),
         (torch.ones(2, 5), "mask is torch.float32"),
         (torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), "fill up on the left"),
         (torch.tensor([[True] * 5, [True, False, True, True, True]]), "fill up on the left"),
@@ -523,11 +523,50 @@ def test_a_whole_model_in_bfloat16_comes_near(kind: str) -> None:
 def test_other_masks_cannot_be_continued(mask: Tensor, message: str) -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         make().generate(ids(2, 5), 1, mask=mask)
+    for wrong in (torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 5)):
+        message = rf"mask is {wrong.dtype} of shape \(2, {wrong.shape[1]}\); give bool of shape \(2, 5\)"
+        with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+            make(positions="rotary", d_model=12)(ids(2, 5), mask=wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"ids": ids()[0]},
+            ValueError,
+            r"ids has shape \(7,\); give a batch \(B, T\) .*; ids\[None\] is a batch of one",
+        ),
+        ({"ids": [1, 2, 3]}, TypeError, r"ids is a list; give a tensor \(B, T\), such as torch.tensor\(\[\[5, 6\]\]\)"),
+        ({"ids": ids().float()}, TypeError, "ids is of type torch.float32; ids are int64"),
+        ({"stop": "\n"}, TypeError, r"stop='\\n' is text; give ids, as a tokenizer's encode returns them"),
+        ({"stop": [3, "\n"]}, TypeError, r"stop=\[3, '\\n'\] is text; give ids"),
+    ],
+)
+def test_what_cannot_be_continued_is_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with as_a_reader_sees_it(), pytest.raises(error, match=message):
+        make().generate(**{"ids": ids(), "max_new_tokens": 1, **arguments})
+
+
+@pytest.mark.parametrize("prompt", [[1, 2], torch.tensor([[1, 2]])])
+def test_a_prompt_is_a_single_text(prompt: Any) -> None:
     with (
         as_a_reader_sees_it(),
-        pytest.raises(ValueError, match=r"mask has shape \(2, 3\); give one entry for each token, \(2, 5\)"),
+        pytest.raises(ValueError, match=r"prompt=.*: give a single text, a tensor \(P,\) of ids"),
     ):
-        make()(ids(2, 5), mask=torch.ones(2, 3, dtype=torch.bool))
+        make().prefill(prompt)
+
+
+def test_what_was_written_can_be_learned_from() -> None:
+    """No tensor of inference mode leaves the model: autograd would refuse to save it."""
+    model, prompt = make(**LONGER["llama"]).train(), ids(1, 5, seed=1)[0]
+    cache = model.prefill(prompt)
+    for written in (model.generate(ids(), 2), model.generate(ids(), 2, prompt_cache=cache), model.generate(ids(), 0)):
+        assert not written.is_inference()
+        model(written[:, :-1], written[:, 1:]).loss.backward()
+    assert not any(x.is_inference() for layer in cache for x in (layer.keys, layer.values))
+    after = model(ids(), ids(seed=1), cache=[layer.expand(3) for layer in cache])
+    after.loss.backward()
 
 
 def test_writing_goes_on_past_the_context() -> None:
@@ -579,7 +618,7 @@ def test_training_begins_near_ln_v_and_a_batch_is_learned_by_heart(norm_position
 
 def test_residual_outputs_start_smaller_the_deeper_the_model() -> None:
     torch.manual_seed(0)
-    model = Decoder(DecoderConfig(100, 8, d_model=128, n_layers=8, n_heads=4))
+    model = Decoder(DecoderConfig(vocab_size=100, context_length=8, d_model=128, n_layers=8, n_heads=4))
     block = model.blocks[0]
     for added in (block.attention.out, block.feed_forward.down):
         assert added.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05) and added.bias.eq(0).all()
@@ -741,6 +780,7 @@ def test_without_a_network_the_hub_gives_one_clear_error(monkeypatch: pytest.Mon
 # Sparse layers
 
 
+SMALL: dict[str, Any] = {"vocab_size": 50, "context_length": 24, "d_model": 8, "n_heads": 2}
 SPARSE = {
     "alternating": {"attention": ("dense", "local"), "window": 3},
     "strided": {"attention": ("strided",), "stride": 3},
@@ -751,7 +791,7 @@ SPARSE = {
 @pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_sparse_layers_write_with_a_cache_what_they_write_without(settings, positions):
-    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, positions=positions, **settings))).eval()
+    model = randomised(Decoder(DecoderConfig(**SMALL, n_layers=3, positions=positions, **settings))).eval()
     ids = torch.randint(50, (2, 17))
     whole, cache = model(ids).logits, model.new_cache()
     parts = [model(part, cache=cache).logits for part in torch.split(ids, [9, 1, 4, 1, 1, 1], 1)]
@@ -760,7 +800,7 @@ def test_sparse_layers_write_with_a_cache_what_they_write_without(settings, posi
 
 @pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
 def test_sparse_layers_equal_dense_ones_with_the_same_mask(settings):
-    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, **settings))).eval()
+    model = randomised(Decoder(DecoderConfig(**SMALL, n_layers=3, **settings))).eval()
     ids = torch.randint(50, (2, 17))
     found = model(ids).logits
     with capture_attention(model.modules()) as weights:  # this path computes all pairs
@@ -773,7 +813,7 @@ def test_sparse_layers_equal_dense_ones_with_the_same_mask(settings):
 
 @pytest.mark.parametrize("settings", SPARSE.values(), ids=SPARSE)
 def test_filling_on_the_left_changes_nothing_in_sparse_layers(settings):
-    model = randomised(Decoder(DecoderConfig(50, 24, 8, 3, 2, **settings))).eval()
+    model = randomised(Decoder(DecoderConfig(**SMALL, n_layers=3, **settings))).eval()
     ids = torch.randint(50, (1, 11))
     filled = torch.cat([torch.zeros(1, 5, dtype=torch.int64), ids], 1)
     mask = torch.arange(16)[None] >= 5
@@ -783,7 +823,7 @@ def test_filling_on_the_left_changes_nothing_in_sparse_layers(settings):
 
 
 def test_a_model_with_sparse_layers_comes_back_from_its_folder(tmp_path):
-    model = Decoder(DecoderConfig(50, 24, 8, 2, 2, attention=("dense", "local"), window=3)).eval()
+    model = Decoder(DecoderConfig(**SMALL, n_layers=2, attention=("dense", "local"), window=3)).eval()
     model.save(tmp_path)
     restored = Decoder.from_pretrained(tmp_path)
     assert restored.config == model.config
@@ -793,7 +833,7 @@ def test_a_model_with_sparse_layers_comes_back_from_its_folder(tmp_path):
 
 def test_sparse_layers_compute_less():
     dense, sparse = (
-        Decoder(DecoderConfig(50, 1024, 8, 2, 2, attention=kinds, window=32))
+        Decoder(DecoderConfig(**{**SMALL, "context_length": 1024}, n_layers=2, attention=kinds, window=32))
         for kinds in (("dense",), ("dense", "local"))
     )
     assert dense.flops_per_token() - sparse.flops_per_token() == pytest.approx(4 * 8 * (1024 / 2 - 32), rel=0.05)
@@ -809,4 +849,4 @@ def test_sparse_layers_compute_less():
 )
 def test_a_kind_of_attention_that_cannot_be_is_named(settings, message):
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
-        DecoderConfig(50, 24, 8, 2, 2, **settings)
+        DecoderConfig(**SMALL, n_layers=2, **settings)

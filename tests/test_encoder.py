@@ -31,7 +31,7 @@ from nextword.encoder import (
 )
 
 V, L = 23, 2
-TINY = EncoderConfig(V, 9, d_model=12, n_layers=L, n_heads=3)
+TINY = EncoderConfig(vocab_size=V, context_length=9, d_model=12, n_layers=L, n_heads=3)
 COUNTS = {"bert-base": 109_482_240, "bert-large": 335_141_888, "minilm": 22_713_216}  # of the published files
 WITH_HEADS = {"bert-base": 110_106_428, "bert-large": 336_226_108}
 
@@ -71,12 +71,22 @@ def test_presets_have_the_published_number_of_parameters(name: str) -> None:
         ({"activation": "swish"}, "activation='swish': choose"),
         ({"positions": "none"}, "positions='none': choose learned, rotary"),
         ({"dropout": 1.0}, "dropout=1.0 is outside 0 … 1"),
+        ({"dropout": None}, "dropout=None is outside 0 … 1"),
         ({"d_model": 15, "positions": "rotary"}, "d_model=15 over n_heads=3 is odd; rotary positions turn pairs"),
     ],
 )
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize("size", ["12", 12.0, True])
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff", "n_segments"]
+)
+def test_sizes_are_whole_numbers(name: str, size: Any) -> None:
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=f"{name}={size!r} is a .*; give a whole number"):
+        dataclasses.replace(TINY, **{name: size})
 
 
 def test_a_wrong_name_suggests_the_right_one() -> None:
@@ -152,13 +162,27 @@ def test_same_as_transformers_in_outputs_losses_and_gradients(activation: Any, f
     assert_same_gradients(ours, theirs, mapping)
 
 
-def test_training_mode_scores_only_what_has_a_label_and_says_the_same() -> None:
+@pytest.mark.parametrize("following", [None, torch.tensor([0, 1, 0])])
+def test_the_training_loss_is_the_same_with_its_gradients_and_scores_only_what_has_a_label(
+    following: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, labels = make(), ids(seed=1).masked_fill(torch.rand(3, 7, generator=seeded(2)) < 0.7, -100)
-    whole = model.eval()(ids(), labels=labels)
-    some = model.train()(ids(), labels=labels)
-    assert some.logits is None and whole.logits.shape == (3, 7, V)
-    assert_close(some.loss, whole.loss)
-    assert_close(whole.loss, F.cross_entropy(whole.logits.flatten(0, 1), labels.flatten()))
+    scored, scores, values = [], MaskedLM.scores, []
+
+    def spy(self: MaskedLM, hidden: Tensor) -> Tensor:
+        scored.append(hidden.shape[:-1].numel())
+        return scores(self, hidden)
+
+    monkeypatch.setattr(MaskedLM, "scores", spy)
+    whole = model(ids(), labels=labels, next_sentence_labels=following)
+    for loss in (whole.loss, model.training_loss(ids(), labels=labels, next_sentence_labels=following)):
+        model.zero_grad()
+        loss.backward()
+        values.append((loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)))
+    assert_close(*values)
+    assert whole.logits.shape == (3, 7, V) and scored == [21, int((labels != -100).sum())]
+    if following is None:
+        assert_close(whole.loss, F.cross_entropy(whole.logits.flatten(0, 1), labels.flatten()))
 
 
 def test_losses_add_up() -> None:
@@ -203,7 +227,9 @@ def test_order_and_segments_matter() -> None:
 
 
 def test_the_mean_of_a_fresh_model_knows_nothing() -> None:
-    model = MaskedLM(Encoder(EncoderConfig(2000, 16, 32, 2, 2))).eval()
+    model = MaskedLM(
+        Encoder(EncoderConfig(vocab_size=2000, context_length=16, d_model=32, n_layers=2, n_heads=2))
+    ).eval()
     text = torch.randint(2000, (8, 16), generator=seeded(0))
     assert abs(model(text, labels=text).loss.item() - torch.tensor(2000.0).log().item()) < 0.1
     weights = model.encoder.blocks[0].feed_forward.up.weight
@@ -217,7 +243,9 @@ def test_the_mean_of_a_fresh_model_knows_nothing() -> None:
         ({"ids": ids().int()}, TypeError, "ids is of type"),
         ({"segments": ids()}, IndexError, "out of range"),
         ({"segments": ids(3, 6) * 0}, ValueError, r"segments has shape \(3, 6\); give one entry a token, \(3, 7\)"),
-        ({"mask": torch.ones(3, 6, dtype=torch.bool)}, ValueError, r"mask has shape \(3, 6\)"),
+        ({"mask": torch.ones(3, 6, dtype=torch.bool)}, ValueError, r"mask is torch.bool of shape \(3, 6\); .*\(3, 7\)"),
+        ({"mask": torch.ones(3, 7)}, ValueError, r"mask is torch.float32 of shape \(3, 7\); give bool"),
+        ({"labels": ids()[:, :3]}, ValueError, r"labels has shape \(3, 3\)"),
         ({"labels": ids() + V}, IndexError, "out of bounds"),
         (
             {"next_sentence_labels": torch.tensor([0, 1, 2])},
@@ -371,7 +399,7 @@ def test_each_share_alone(mix: tuple[float, float, float], kinds: set[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("T", "rate", "most", "wanted"),
+    ("T", "rate", "largest", "wanted"),
     [
         (10, 0.15, None, 2),
         (30, 0.15, None, 4),
@@ -381,10 +409,10 @@ def test_each_share_alone(mix: tuple[float, float, float], kinds: set[str]) -> N
         (8, 1, None, 8),
     ],
 )
-def test_as_many_as_the_original_chooses(T: int, rate: float, most: int | None, wanted: int) -> None:
+def test_as_many_as_the_original_chooses(T: int, rate: float, largest: int | None, wanted: int) -> None:
     """In Python as in the authors' code a half goes to the even number: 1.5 to 2 and 4.5 to 4."""
-    assert min(most or T, max(1, round(T * rate))) == wanted
-    assert ((masked(3, T, rate=rate, most=most)[2] != -100).sum(1) == wanted).all()
+    assert min(largest or T, max(1, round(T * rate))) == wanted
+    assert ((masked(3, T, rate=rate, max_predictions=largest)[2] != -100).sum(1) == wanted).all()
 
 
 def test_special_tokens_are_never_chosen_and_count_only_where_they_are_real() -> None:
@@ -411,8 +439,10 @@ def test_masking_goes_by_its_generator() -> None:
         ({"mix": (0.8, 0.1, 0.2)}, "must be three shares that sum to 1"),
         ({"mix": (1.2, -0.1, -0.1)}, "must be three shares"),
         ({"mask_id": -1}, "mask_id=-1 is below 0"),
-        ({"most": 0}, "most=0 is below 1"),
-        ({"special": NONE}, r"special has shape \(1, 1\)"),
+        ({"max_predictions": 0}, "max_predictions=0 is below 1"),
+        ({"special": NONE}, r"special is torch.bool of shape \(1, 1\); give bool of shape \(2, 5\)"),
+        ({"special": torch.zeros(2, 5)}, "special is torch.float32"),
+        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"mask is torch.bool of shape \(2, 4\)"),
     ],
 )
 def test_masking_refuses_what_it_cannot_do(changes: dict[str, Any], message: str) -> None:
@@ -492,10 +522,14 @@ def test_pairs_keep_their_promises_whatever_the_documents(seed: int, most: int, 
         ([[[1]]], {}, "documents holds 1; a second text from elsewhere needs two or more"),
         ([[[1]], []], {}, r"documents\[1\] is empty"),
         ([[[1]], [[2], []]], {}, r"documents\[1\] is empty, or one of its sentences is"),
+        (["A text.", "Another."], {}, r"documents\[0\] holds text; give each of its sentences as a list of ids"),
+        ([[[1]], ["A sentence."]], {}, r"documents\[1\] holds text"),
+        ([[["a", "word"]], [["b"]]], {}, r"documents\[0\] holds words"),
+        ("text", {}, r"documents\[0\] holds text"),
         ([[[1]], [[2]]], {"max_tokens": 1}, "max_tokens=1 is below 2"),
         ([[[1]], [[2]]], {"short": 1.5}, "short=1.5 is outside 0 … 1"),
     ],
 )
 def test_pairs_refuse_what_they_cannot_do(documents: Any, given: dict[str, Any], message: str) -> None:
-    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+    with as_a_reader_sees_it(), pytest.raises((TypeError, ValueError), match=message):
         list(sentence_pairs(documents, **{"max_tokens": 10, **given}))

@@ -362,7 +362,7 @@ SHARED = {
 
 
 def tiny(context_length: int = 80, vocab_size: int = 54, **changes: Any) -> Decoder:
-    return randomised(Decoder(DecoderConfig(vocab_size, context_length, **SIZES, **changes)))
+    return randomised(Decoder(DecoderConfig(vocab_size=vocab_size, context_length=context_length, **SIZES, **changes)))
 
 
 @pytest.fixture
@@ -682,7 +682,8 @@ def letters_and_end() -> ByteBPE:
 def writer_of(bpe: ByteBPE, *chains: list[str]) -> Decoder:
     """Return a decoder that looks at the last token alone, and writes what follows it in one of these chains."""
     size = bpe.vocab_size
-    model = Decoder(DecoderConfig(size, 40, d_model=size, n_layers=1, n_heads=1, d_ff=1, tie_embeddings=False)).double()
+    sizes = {"vocab_size": size, "context_length": 40, "d_model": size, "n_layers": 1, "n_heads": 1, "d_ff": 1}
+    model = Decoder(DecoderConfig(**sizes, tie_embeddings=False)).double()
     known = {bpe.token_bytes(i): i for i in range(size)}
     with torch.no_grad():
         for parameter in model.parameters():

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from nextword.attention import KVCache, causal_mask, padding_mask
 from nextword.layers import (
+    IGNORE_INDEX,
     Block,
     FeedForward,
     check_ids,
@@ -279,7 +280,10 @@ def block_call(**arguments: Any) -> Any:
         (lambda: next_token_loss(torch.zeros(2, 3, 5), torch.zeros(2, 4, dtype=torch.int64)), r"^labels.*\(2, 4\)"),
         (lambda: check_vocabulary("source", torch.tensor([[0, 7]]), 7), "^source holds ids from 0 to 7.*6"),
         (lambda: check_vocabulary("source", torch.tensor([[-1, 3]]), 7), "^source holds ids from -1"),
-        (lambda: check_ids("source", torch.tensor([1, 2])), r"^source has shape \(2,\)"),
+        (
+            lambda: check_ids("source", torch.tensor([1, 2])),
+            r"^source has shape \(2,\).*; source\[None\] is a batch of one",
+        ),
         (lambda: check_ids("source", torch.zeros(2, 0, dtype=torch.int64)), r"^source has shape \(2, 0\)"),
         (lambda: make_norm("batch", 8), "^kind='batch': choose layer, rms"),
     ],
@@ -287,6 +291,12 @@ def block_call(**arguments: Any) -> Any:
 def test_what_makes_no_sense_is_refused_by_name(call: Callable[[], Any], message: str) -> None:
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], np.array([[1, 2]]), "text"])
+def test_ids_are_a_tensor(ids: Any) -> None:
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=r"^ids is a \w+; give a tensor \(B, T\), such as"):
+        check_vocabulary("ids", ids, 9)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float32])
@@ -360,8 +370,16 @@ def test_under_autocast_the_chunked_loss_stays_close() -> None:
         assert (rough - fine).norm() < 0.02 * fine.norm()
 
 
+def test_autocast_leaves_the_loss_of_a_model_in_double_precision_alone() -> None:
+    hidden, weight, labels = normal(B, T, C), normal(11, C, seed=1), torch.full((B, T), 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = chunked_cross_entropy(hidden, weight, labels)
+    assert loss.dtype == torch.float64
+    assert_close(loss, next_token_loss(hidden @ weight.T, labels))
+
+
 def test_labels_of_the_chunked_loss_are_checked() -> None:
     hidden, weight = normal(B, T, C), normal(11, C)
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=r"labels has shape \(2, 4\)"):
         chunked_cross_entropy(hidden, weight, torch.zeros(B, 4, dtype=torch.int64))
-    assert chunked_cross_entropy(hidden, weight, torch.full((B, T), -100)).isnan()  # a mean of nothing
+    assert chunked_cross_entropy(hidden, weight, torch.full((B, T), IGNORE_INDEX)).isnan()  # a mean of nothing

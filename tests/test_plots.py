@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -13,8 +20,10 @@ import numpy as np
 import pytest
 import torch
 
+from nextword import attention, encoder, generation, plots, runtime, sparse_attention
 from nextword.plots import attention_map
 
+ROOT = Path(__file__).resolve().parents[1]
 READ, WRITTEN = ["the", " black", " cat", "."], ["el", " gato", "."]
 WEIGHTS = np.array([[0.7, 0.1, 0.1, 0.1], [0.0, 0.2, 0.8, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -58,3 +67,80 @@ def test_attention_map_refuses_weights_of_another_shape(weights: np.ndarray) -> 
     with pytest.raises(ValueError, match=r"weights has shape .*3 written and 4 read"):
         attention_map(weights, read=READ, written=WRITTEN)
     assert not plt.get_fignums()
+
+
+# --- The library's own lines ---
+
+SHOWN = [
+    encoder.mask_tokens,
+    encoder.EncoderConfig,
+    generation.sample,
+    sparse_attention.SparsePattern.allows,
+    sparse_attention.SparsePattern,
+    attention.MultiHeadAttention.forward,
+]
+
+
+@pytest.mark.parametrize("function", SHOWN, ids=lambda function: function.__qualname__)
+def test_the_lines_shown_are_those_of_the_file_without_docstrings_and_decorators(function: Any) -> None:
+    code, file, lines, test = plots._source(function)
+    [tree] = ast.parse(code).body
+    assert isinstance(tree, (ast.FunctionDef, ast.ClassDef)) and tree.name == function.__name__
+    assert not tree.decorator_list and code.startswith(("def ", "class ")) and '"""' not in code
+    first, last = map(int, re.findall(r"\d+", lines))
+    stored = [line.strip() for line in (ROOT / file).read_text().splitlines()[first - 1 : last]]
+    left = iter(stored)
+    assert all(line.strip() in left for line in code.splitlines()), "the same lines in the same order"
+    comments = [line for line in stored if line.startswith("#")]
+    assert all(comment in code for comment in comments) and (ROOT / test).exists()
+
+
+def test_every_module_has_the_test_that_its_lines_are_shown_with() -> None:
+    modules = [path.name for path in (ROOT / "lib/nextword").glob("*.py") if path.name != "__init__.py"]
+    assert not [name for name in modules if not (ROOT / "tests" / f"test_{name}").exists()]
+
+
+def test_in_a_notebook_the_lines_are_highlighted_with_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.core.getipython
+    import IPython.display
+
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: object())
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: shown.append(bundle))
+    plots.show(*SHOWN)
+    [bundle] = shown
+    page = bundle["text/html"]
+    assert page.count('<div class="nw-source">') == len(SHOWN) and page.count("<div") == page.count("</div>")
+    _, file, lines, test = plots._source(encoder.mask_tokens)
+    for name, address in ((file, f"{file}{lines}"), (test, test)):
+        assert f'<a href="{plots.REPOSITORY}{address}">{name}</a>' in page
+    style, rest = page.split("</style>")
+    plain = {"n", "p", "w", "highlight", "nw-source"}  # in the colour of the text around them
+    unknown = set(re.findall(r'class="([\w-]+)"', rest)) - plain - set(re.findall(r"\.(\w+)[ ,)]", style))
+    assert not unknown, f"no colour for {unknown}"
+    assert "&lt;" in rest and bundle["text/plain"].count("\ndef allows(") == 1
+
+
+def test_the_lines_are_printed_where_there_is_no_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    plots.show(runtime.seed)
+    printed = capsys.readouterr().out
+    assert printed.startswith("# lib/nextword/runtime.py, tested in tests/test_runtime.py\ndef seed(")
+
+
+def test_an_installed_copy_shows_its_lines_too(tmp_path: Path) -> None:
+    (tmp_path / "nextword").mkdir()
+    for name in ("__init__.py", "plots.py"):
+        shutil.copy(ROOT / "lib/nextword" / name, tmp_path / "nextword")
+    code = "from nextword import plots; plots.show(plots.use_style)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("# lib/nextword/plots.py, tested in tests/test_plots.py\ndef use_style()"), (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize("other", [test_an_installed_copy_shows_its_lines_too, plt.subplots, 3])
+def test_only_the_library_is_shown(other: Any) -> None:
+    with pytest.raises(ValueError, match="is no function or class of the library"):
+        plots.show(other)

@@ -111,6 +111,7 @@ def test_the_public_address_is_the_same_everywhere():
     install = f'"nextword[chapters] @ git+{url}@{config()["repository"]["branch"]}"'
     for path in (ROOT / "chapters").glob("*.ipynb"):
         assert install.replace('"', '\\"') in path.read_text(), f"{path.name} installs from another address than {url}"
+    assert f'"{url}/blob/{config()["repository"]["branch"]}/"' in (LIBRARY / "plots.py").read_text()
     for name in ("README.md", "CITATION.cff", "chapters/api.md"):
         addresses = set(re.findall(r"https://github\.com/[\w.-]+/[\w-]+", (ROOT / name).read_text()))
         assert addresses <= {url}, f"{name} names {addresses - {url}}; run make set-repository URL={url}"
@@ -121,13 +122,14 @@ def test_set_repository_rewrites_every_address(tmp_path):
     import subprocess
     import sys
 
-    for name in ("_config.yml", "README.md", "CITATION.cff", "chapters", "tools"):
+    (tmp_path / "lib/nextword").mkdir(parents=True)
+    for name in ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/plots.py", "chapters", "tools"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     new = "https://github.com/somebody/elsewhere"
     subprocess.run([sys.executable, tmp_path / "tools/set_repository.py", new], check=True, capture_output=True)
     old = config()["repository"]["url"]
-    for path in [*tmp_path.glob("chapters/*.ipynb"), tmp_path / "_config.yml", tmp_path / "README.md"]:
+    for path in [*tmp_path.glob("chapters/*.ipynb"), *tmp_path.glob("[_R]*.*"), tmp_path / "lib/nextword/plots.py"]:
         assert old not in path.read_text() and new in path.read_text(), path.name
     refused = subprocess.run(
         [sys.executable, tmp_path / "tools/set_repository.py", "example"], capture_output=True, text=True

@@ -80,9 +80,13 @@ def test_rankings_that_teach_nothing_are_refused(ranks: Tensor, message: str) ->
         ranking_loss(torch.zeros(1, 3), ranks)
 
 
+def tiny() -> Decoder:
+    return Decoder(DecoderConfig(vocab_size=4, context_length=8, d_model=16, n_layers=1, n_heads=2))
+
+
 def model(seed: int = 0, **change: Any) -> RewardModel:
     torch.manual_seed(seed)
-    body = Decoder(DecoderConfig(30, 16, 12, 2, 3, **change))
+    body = Decoder(DecoderConfig(vocab_size=30, context_length=16, d_model=12, n_layers=2, n_heads=3, **change))
     return randomised(RewardModel(body)).double().eval()
 
 
@@ -129,7 +133,10 @@ def test_normalised_rewards_keep_their_order() -> None:
 
 
 def test_the_head_starts_as_in_learning_to_summarise() -> None:
-    heads = [RewardModel(Decoder(DecoderConfig(30, 16, 48, 1, 3))).head for _ in range(60)]
+    heads = [
+        RewardModel(Decoder(DecoderConfig(vocab_size=30, context_length=16, d_model=48, n_layers=1, n_heads=3))).head
+        for _ in range(60)
+    ]
     spread = torch.cat([head.weight.flatten() for head in heads]).std().item()
     assert spread == pytest.approx(1 / 7, rel=0.05)
     assert not any(head.bias.any() for head in heads)
@@ -137,7 +144,7 @@ def test_the_head_starts_as_in_learning_to_summarise() -> None:
 
 def test_it_learns_to_count() -> None:
     torch.manual_seed(0)
-    reward = RewardModel(Decoder(DecoderConfig(4, 8, 16, 1, 2)))
+    reward = RewardModel(tiny())
     adam = torch.optim.Adam(reward.parameters(), lr=1e-2)
     for _ in range(60):
         ids = torch.randint(4, (8 * 5, 8))
@@ -211,7 +218,7 @@ def counting(n: int, seed: int) -> list[list[tuple[list[int], float]]]:
 
 
 def test_training_starts_from_a_copy_and_learns_new_rankings() -> None:
-    body = Decoder(DecoderConfig(4, 8, 16, 1, 2))
+    body = tiny()
     before, new = copy.deepcopy(body.state_dict()), counting(100, 1)
     batches = [counting(8, 100 + i) for i in range(60)]
     torch.manual_seed(0)
@@ -227,7 +234,7 @@ def test_the_rate_rises_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) ->
     rates: list[float] = []
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda adam: rates.append(adam.param_groups[0]["lr"]) or step(adam))
-    train_reward_model(Decoder(DecoderConfig(4, 8, 16, 1, 2)), [counting(2, 0)] * 4, learning_rate=1.0, warmup=2)
+    train_reward_model(tiny(), [counting(2, 0)] * 4, learning_rate=1.0, warmup=2)
     assert rates == pytest.approx([0.5, 0.75, 0.5, 0.25])
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="batches is empty"):
-        train_reward_model(Decoder(DecoderConfig(4, 8, 16, 1, 2)), [])
+        train_reward_model(tiny(), [])

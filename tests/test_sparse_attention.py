@@ -8,7 +8,9 @@ from parity import as_a_reader_sees_it
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nextword import sparse_attention as module
+from nextword.attention import capture_attention
 from nextword.sparse_attention import (
+    SparseAttention,
     SparsePattern,
     density,
     fixed_mask,
@@ -108,7 +110,7 @@ def test_density_counts_causal_pairs():
 
 @pytest.fixture(params=[True, False], ids=["fused", "plain"])
 def path(request, monkeypatch):
-    monkeypatch.setattr(module, "_has_fused", lambda q: request.param)
+    monkeypatch.setattr(module, "_can_fuse", lambda q, v: request.param)
 
 
 @pytest.mark.usefixtures("path")
@@ -157,6 +159,31 @@ def test_filling_is_seen_by_nobody_and_takes_no_position(pattern):
     torch.testing.assert_close(found[:, :, 6:17], masked_dense(*qkv, pattern, mask)[:, :, 6:17], atol=1e-10, rtol=0)
     alone = sparse_attention(*(x[:1, :, 6:] for x in qkv), pattern)
     torch.testing.assert_close(found[:1, :, 6:], alone, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("T", [3, 16])
+@pytest.mark.parametrize("E", [2, 7])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=ids)
+def test_values_may_be_wider_or_narrower_than_keys(pattern, E, T):
+    torch.manual_seed(T)
+    q, k, _ = inputs(T)
+    v = torch.randn(2, 3, T, E, dtype=torch.float64, requires_grad=True)
+    found, expected = (f(q, k, v, pattern) for f in (sparse_attention, masked_dense))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(out.square().sum(), (q, k, v)) for out in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    last = sparse_attention(q[:, :, -1:], k, v, pattern)
+    torch.testing.assert_close(last, expected[:, :, -1:], atol=1e-10, rtol=0)
+
+
+def test_a_layer_may_have_keys_of_another_width_than_values():
+    layer = SparseAttention(12, 3, SparsePattern("strided", stride=3), d_key=5).double()
+    x = torch.randn(2, 10, 12, dtype=torch.float64)
+    with capture_attention([layer]):  # the way that computes all pairs
+        expected = layer(x, causal=True)
+    torch.testing.assert_close(layer(x, causal=True), expected, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("new", [1, 3])
@@ -222,7 +249,10 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "local"}, "window=None: kind='local' needs"),
+        ({"kind": "local"}, "window=None: kind='local' needs a whole number of at least 1"),
+        ({"kind": "local", "window": 2.5}, "window=2.5: kind='local' needs a whole number"),
+        ({"kind": "strided", "stride": "4"}, "stride='4': kind='strided' needs a whole number"),
+        ({"kind": "fixed", "stride": 4, "summary": 1.5}, "summary=1.5 is outside 1 … stride=4"),
         ({"kind": "strided", "stride": 0}, "stride=0: kind='strided' needs"),
         ({"kind": "strided", "stride": 4, "window": 3}, "window=3 means nothing for kind='strided'"),
         ({"kind": "fixed", "stride": 4, "summary": 5}, "summary=5 is outside 1 … stride=4"),
@@ -251,3 +281,23 @@ def test_bad_shapes_are_named():
         local_mask(0, 2)
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="masks is empty"):
         reachable()
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.ones(3, 3), torch.ones(3, 4, dtype=torch.bool), torch.ones(3, dtype=torch.bool)]
+)
+def test_density_and_reach_are_of_square_masks(mask):
+    message = rf"mask is {mask.dtype} of shape \({', '.join(map(str, mask.shape))},?\); give bool of shape \(T, T\)"
+    for call in (density, reachable):
+        with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+            call(mask)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=r"shape \(5, 5\); .*, here \(4, 4\)"):
+        reachable(local_mask(4, 1), local_mask(5, 1))
+
+
+def test_a_sparse_layer_says_what_it_cannot_do():
+    layer, x = SparseAttention(12, 3, SparsePattern("local", window=2)), torch.randn(2, 5, 12)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match="causal=False: a sparse pattern looks back only"):
+        layer(x)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=r"mask has shape \(2, 5, 5\); a sparse pattern takes"):
+        layer(x, causal=True, mask=torch.ones(2, 5, 5, dtype=torch.bool))

@@ -53,7 +53,7 @@ def uneven_batches() -> list[tuple[Tensor, Tensor]]:
 
 def decoder(seed: int) -> nn.Module:
     torch.manual_seed(seed)  # no biases: softmax ignores that of the keys, and Adam would blow up its rounding errors
-    return Decoder(DecoderConfig(V, T, d_model=8, n_layers=2, n_heads=2, bias=False))
+    return Decoder(DecoderConfig(vocab_size=V, context_length=T, d_model=8, n_layers=2, n_heads=2, bias=False))
 
 
 def compare(

@@ -1,6 +1,6 @@
 """Write the book's public address everywhere it stands: python tools/set_repository.py https://github.com/owner/name
 
-The address lives in _config.yml; README.md, CITATION.cff and each chapter's install cell repeat it.
+The address lives in _config.yml; README.md, CITATION.cff, the links of plots.show and each chapter's install cell repeat it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def main() -> None:
         sys.exit(f"URL={new!r} is no address of a repository; it should look like https://github.com/owner/name")
     old = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
     pages = [*(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
-    files = [ROOT / "_config.yml", ROOT / "README.md", ROOT / "CITATION.cff", *sorted(pages)]
+    names = ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/plots.py")
+    files = [*(ROOT / name for name in names), *sorted(pages)]
     for path in files:
         text = path.read_text(encoding="utf8")
         if old in text:

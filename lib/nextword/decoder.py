@@ -26,13 +26,14 @@ from nextword.generation import sample
 from nextword.layers import (
     Activation,
     Block,
+    ModelOutput,
     Norm,
     NormPosition,
-    Output,
     check_choices,
+    check_fraction,
     check_heads,
     check_ids,
-    check_shares,
+    check_mask,
     check_sizes,
     check_vocabulary,
     chunked_cross_entropy,
@@ -48,8 +49,6 @@ from nextword.layers import (
 from nextword.sparse_attention import Heads, Kind, SparsePattern
 from nextword.tokenizers import ByteBPE
 
-__all__ = ["PRESETS", "Decoder", "DecoderConfig"]
-
 Cache = Sequence[KVCache]
 Positions = Literal["learned", "sinusoidal", "rotary"]
 
@@ -64,11 +63,13 @@ def _sizes(
 _LLAMA = {"norm": "rms", "activation": "swiglu", "positions": "rotary", "bias": False}
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Radford et al. 2018, section 4.1; 2019, table 2
     "gpt1": _sizes(40_478, 512, 768, 12, 12, norm_position="post", dropout=0.1),
     "gpt2": _sizes(50_257, 1024, 768, 12, 12),
     "gpt2-medium": _sizes(50_257, 1024, 1024, 24, 16),
     "gpt2-large": _sizes(50_257, 1024, 1280, 36, 20),
     "gpt2-xl": _sizes(50_257, 1024, 1600, 48, 25),
+    # Brown et al. 2020, table 2.1, two misprints put right
     "gpt3-125m": _sizes(50_257, 2048, 768, 12, 12),
     "gpt3-350m": _sizes(50_257, 2048, 1024, 24, 16),
     "gpt3-760m": _sizes(50_257, 2048, 1536, 24, 16),
@@ -77,72 +78,64 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt3-6.7b": _sizes(50_257, 2048, 4096, 32, 32),
     "gpt3-13b": _sizes(50_257, 2048, 5120, 40, 40),  # printed 5140, which 40 heads do not divide
     "gpt3-175b": _sizes(50_257, 2048, 12_288, 96, 96),
+    # the shape of Llama, as open models have it today; sizes of the published file
     "smollm2-135m": _sizes(49_152, 8192, 576, 30, 9, n_kv_heads=3, d_ff=1536, rope_base=100_000.0, **_LLAMA),
 }
-"""Sizes as printed (Radford et al. 2018, section 4.1; 2019, table 2; Brown et al. 2020, table 2.1), two misprints put right.
-
-``smollm2-135m`` has the shape of Llama, as open models do today; its sizes are those of the published file.
-"""
+"""Sizes of published models, as printed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The sizes of a decoder.
 
     Example:
         >>> DecoderConfig.preset("gpt2").d_model
         768
-        >>> DecoderConfig(100, 16, d_model=10, n_layers=1, n_heads=4)
+        >>> DecoderConfig(vocab_size=100, context_length=16, d_model=10, n_layers=1, n_heads=4)
         Traceback (most recent call last):
         ...
         ValueError: d_model=10 is not divisible by n_heads=4; d_model=12 is
     """
 
     vocab_size: int
-    context_length: int
-    """Tokens that the model can see at once."""
-    d_model: int
-    """Width C of every vector between the layers."""
-    n_layers: int
-    n_heads: int
+    context_length: int  #: Tokens that the model can see at once.
+    d_model: int  #: Width C of every vector between the layers.
+    n_layers: int  #: Blocks, one after the other.
+    n_heads: int  #: Heads of attention, each ``d_model / n_heads`` wide.
+    #: Heads of keys and values where several query heads share one (Ainslie et al. 2023); None for one each.
     n_kv_heads: int | None = None
-    """Heads of keys and values where several query heads share one (Ainslie et al. 2023); None for one each."""
-    d_ff: int | None = None
-    """Width of the hidden layer of the feed-forward networks; None for four times ``d_model``."""
-    norm: Norm = "layer"
-    norm_eps: float = 1e-5
+    d_ff: int | None = None  #: Width of the hidden layer of the feed-forward networks; None for four times ``d_model``.
+    norm: Norm = "layer"  #: ``layer``: GPT. ``rms``: Llama.
+    norm_eps: float = 1e-5  #: Added to the variance before its root is taken.
+    #: ``pre``: GPT-2 and GPT-3, with one more norm at the end. ``post``: GPT-1, without.
     norm_position: NormPosition = "pre"
-    """``pre``: GPT-2 and GPT-3, with one more norm at the end. ``post``: GPT-1, without."""
-    activation: Activation = "gelu_tanh"
+    activation: Activation = "gelu_tanh"  #: See :class:`~nextword.layers.FeedForward`.
+    #: ``learned``: a table, as in GPT. ``sinusoidal``: the Transformer's. ``rotary``: Llama's, inside attention.
     positions: Positions = "learned"
-    """``learned``: a table, as in GPT. ``sinusoidal``: the Transformer's. ``rotary``: Llama's, inside attention."""
-    rope_base: float = 10_000.0
-    """See :func:`~nextword.layers.rotation`."""
-    tie_embeddings: bool = True
-    """The table that reads the tokens also scores the next one."""
-    bias: bool = True
-    """Biases of attention and feed-forward networks."""
-    dropout: float = 0.0
-    """Share dropped from each sublayer's output and from the sum of embedding and position."""
+    rope_base: float = 10_000.0  #: See :func:`~nextword.layers.rotation`.
+    tie_embeddings: bool = True  #: The table that reads the tokens also scores the next one.
+    bias: bool = True  #: Biases of attention and feed-forward networks.
+    dropout: float = 0.0  #: Share dropped from each sublayer's output and from the sum of embedding and position.
+    #: What the layers see, in turn: ``("dense", "local")`` alternates, as GPT-3 does (Brown et al. 2020, section 2.1).
     attention: tuple[Kind, ...] = ("dense",)
-    """What the layers see, in turn: ``("dense", "local")`` alternates, as GPT-3 does (Brown et al. 2020, section 2.1)."""
-    window: int | None = None
-    """Positions that a ``local`` layer sees. GPT-3's was not published."""
+    window: int | None = None  #: Positions that a ``local`` layer sees. GPT-3's was not published.
+    #: For ``strided`` and ``fixed`` layers; see :class:`~nextword.sparse_attention.SparsePattern`, as for what follows.
     stride: int | None = None
-    """For ``strided`` and ``fixed`` layers; see :class:`~nextword.sparse_attention.SparsePattern`, as for what follows."""
     summary: int = 1
     sparse_heads: Heads = "merged"
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
-        check_sizes(self, "vocab_size", "context_length", "d_model", "n_layers", "n_heads")
-        check_sizes(self, *(name for name in ("d_ff", "n_kv_heads") if getattr(self, name) is not None))
+        check_sizes(self, "vocab_size", "context_length", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")
         check_heads(self)
         check_choices(self, norm=Norm, norm_position=NormPosition, activation=Activation, positions=Positions)
-        check_shares(self, "dropout")
-        if not self.attention or set(self.attention) - set(get_args(Kind)):
-            raise ValueError(f"attention={self.attention!r}: name one or more of {', '.join(get_args(Kind))}, in turn")
-        self.patterns()
+        check_fraction(self, "dropout")
+        if isinstance(self.attention, str) or not self.attention or set(self.attention) - set(get_args(Kind)):
+            kinds = ", ".join(get_args(Kind))
+            raise ValueError(
+                f"attention={self.attention!r}: name one or more of {kinds}, in a tuple, to be taken in turn"
+            )
+        self.patterns()  # which refuses lengths that make none
         if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads={self.n_heads} is not divisible by n_kv_heads={self.n_kv_heads}")
         if self.positions == "rotary" and self.d_model // self.n_heads % 2:
@@ -151,11 +144,7 @@ class DecoderConfig:
             raise ValueError(f"d_model={self.d_model} is odd; sinusoidal positions come in pairs")
 
     def patterns(self) -> list[SparsePattern | None]:
-        """Return the pattern of each layer, None where it sees everything.
-
-        Raises:
-            ValueError: a length that a kind of attention needs is missing.
-        """
+        """Return the pattern of each layer, None where it sees everything."""
         strided: dict[str, Any] = {"stride": self.stride, "heads": self.sparse_heads}
         needs = {"local": {"window": self.window}, "strided": strided, "fixed": {**strided, "summary": self.summary}}
         kinds = [None if kind == "dense" else SparsePattern(kind, **needs[kind]) for kind in self.attention]
@@ -163,28 +152,23 @@ class DecoderConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> DecoderConfig:
-        """Return the sizes of a published model, with ``changes``.
-
-        Raises:
-            ValueError: there is no such preset; the nearest name is suggested.
-        """
+        """Return the sizes of a published model, with ``changes``."""
         return cls(**{**preset_of(PRESETS, name), **changes})
 
 
 class Decoder(nn.Module):
-    """A language model of the GPT family.
+    """A language model of the GPT family."""
 
-    Weights start as in GPT-2: normal with a standard deviation of 0.02, and 0.02/√(2L) where a sublayer's output is added
-    to the stream, so that L layers do not swell it (Radford et al. 2019, section 2.3); biases at 0.
-    """
+    sinusoids: Tensor  # a vector for each position, where these are neither learned nor rotary
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = c = config
         self.embedding = nn.Embedding(c.vocab_size, c.d_model)
+        # Attention alone sees a set of tokens and not their order: each position gets a vector of its own.
         if c.positions == "learned":
             self.positions = nn.Embedding(c.context_length, c.d_model)
-        elif c.positions == "sinusoidal":
+        elif c.positions == "sinusoidal":  # not learned, and not stored with the weights
             self.register_buffer("sinusoids", sinusoidal_positions(c.context_length, c.d_model), persistent=False)
         self.dropout = nn.Dropout(c.dropout)
         settings: dict[str, Any] = {"norm": c.norm, "norm_eps": c.norm_eps, "norm_position": c.norm_position}
@@ -193,9 +177,10 @@ class Decoder(nn.Module):
         d_ff = 4 * c.d_model if c.d_ff is None else c.d_ff
         blocks = (Block(c.d_model, c.n_heads, d_ff, pattern=pattern, **settings) for pattern in c.patterns())
         self.blocks = nn.ModuleList(blocks)
+        # With pre-norm nothing has normalised the sum of all layers yet; with post-norm the last layer has.
         self.norm = make_norm(c.norm, c.d_model, c.norm_eps) if c.norm_position == "pre" else nn.Identity()
         self.output = nn.Linear(c.d_model, c.vocab_size, bias=False)
-        if c.tie_embeddings:
+        if c.tie_embeddings:  # one matrix, which reads tokens and scores them (Press & Wolf 2017)
             self.output.weight = self.embedding.weight
         self._initialise()
 
@@ -206,7 +191,7 @@ class Decoder(nn.Module):
         *,
         mask: Bool[Tensor, "B S"] | None = None,
         cache: Cache | None = None,
-    ) -> Output:
+    ) -> ModelOutput:
         """Score every next token.
 
         Args:
@@ -221,10 +206,12 @@ class Decoder(nn.Module):
             IndexError: an id outside the vocabulary, from the embedding.
         """
         logits = self.output(self.hidden(ids, mask=mask, cache=cache))  # (B, T, V)
-        return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+        # The loss is the mean of -log p(next token): all positions of a text are lessons at once, since none sees its own.
+        return ModelOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def training_loss(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the loss of :meth:`forward` and keep no logits: they are the largest tensor of a step and slow it down."""
+        """Return the loss of :meth:`forward`, sooner."""
+        # All logits together are the largest tensor of a step: here they are computed in chunks, and none is kept.
         return chunked_cross_entropy(self.hidden(ids), self.output.weight, targets, name="targets")
 
     def hidden(
@@ -232,12 +219,12 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B T C"]:
         """Return the vector at every position, after the last norm; the arguments are those of :meth:`forward`."""
         check_ids("ids", ids)
-        start = cache[0].length if cache is not None else 0
+        start = cache[0].length if cache is not None else 0  # tokens that were read before
         end, limit = start + ids.shape[1], self.config.context_length
         if end > limit:
             raise ValueError(f"ids reach to position {end}, and context_length={limit}")
-        if mask is not None and mask.shape != (len(ids), end):
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; give one entry for each token, {(len(ids), end)}")
+        check_mask(mask, (len(ids), end))
+        # Real tokens are counted from each row's first, so that filling on the left moves no text.
         positions = torch.arange(start, end, device=ids.device)[None] if mask is None else positions_of(mask)[:, start:]
         x = self.embedding(ids)  # (B, T, C)
         turn = None
@@ -245,10 +232,10 @@ class Decoder(nn.Module):
             x = x + self.positions(positions)
         elif self.config.positions == "sinusoidal":
             x = x + self.sinusoids[positions]
-        else:  # attention turns its queries and keys instead
+        else:  # attention turns its queries and keys instead; [:, None] is for all heads alike
             turn = rotation(positions, self.config.d_model // self.config.n_heads, self.config.rope_base)[:, None]
         x = self.dropout(x)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks):  # each adds what it found to x
             x = block(x, mask=mask, causal=True, rotation=turn, cache=None if cache is None else cache[i])
         hidden: Tensor = self.norm(x)
         return hidden
@@ -265,9 +252,11 @@ class Decoder(nn.Module):
 
         Used in: 2020_gpt3.
         """
+        if not isinstance(prompt, Tensor) or prompt.ndim != 1:
+            raise ValueError(f"prompt={prompt!r:.60}: give a single text, a tensor (P,) of ids")
         check_vocabulary("prompt", prompt[None], self.config.vocab_size)
         cache = self.new_cache(len(prompt))
-        with torch.inference_mode(), eval_mode(self):
+        with torch.no_grad(), eval_mode(self):  # no inference mode: what the cache holds may meet autograd later
             self.hidden(prompt[None], cache=cache)
         return cache
 
@@ -293,39 +282,37 @@ class Decoder(nn.Module):
             prompt_cache: from :meth:`prefill`: a text before every row, which does not come back.
             temperature, top_k, top_p, stop, generator: see :func:`~nextword.generation.sample`.
 
-        Past ``context_length`` the model sees the newest tokens. Their positions have changed then, and with them all keys
-        and values, so the window is read anew for each token.
-
         Raises:
             TypeError, ValueError: ids that are no batch (B, T) of int64 or outside the vocabulary, an argument out of range,
                 a ``mask`` that is not False on the left and True on the right, or a text that would not fit the context
                 after ``prompt_cache``.
         """
         check_vocabulary("ids", ids, self.config.vocab_size)
-        if mask is not None:
-            _check_left_padded(mask, ids)
+        _check_writing(ids, mask, stop)
+        (_, T), limit = ids.shape, self.config.context_length
         before = 0 if prompt_cache is None else prompt_cache[0].length
-        whole, limit = before + ids.shape[1] + max_new_tokens, self.config.context_length
+        whole = before + T + max_new_tokens
         if before and whole > limit:
-            parts = f"prompt_cache of {before}, ids of {ids.shape[1]}, and max_new_tokens={max_new_tokens}"
+            parts = f"prompt_cache of {before}, ids of {T}, and max_new_tokens={max_new_tokens}"
             raise ValueError(f"{parts} make {whole} tokens; context_length={limit}")
+        settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
         with torch.inference_mode(), eval_mode(self):
             cache = self.new_cache(min(limit, whole))
-            if prompt_cache is not None:
+            if prompt_cache is not None:  # seen by every row, copied for none until it writes
                 cache = [layer.expand(len(ids), whole) for layer in prompt_cache]
 
             def next_logits(text: Tensor) -> Tensor:
-                real = None  # which tokens are real, those of the prompt and the new ones among them
-                if mask is not None:
-                    real = F.pad(mask, (before, text.shape[1] - ids.shape[1]), value=True)[:, -limit:]
+                # All that is not filled up in ``ids`` is real: the prompt before them and the new tokens behind them.
+                real = None if mask is None else F.pad(mask, (before, text.shape[1] - T), value=True)[:, -limit:]
                 if before + text.shape[1] <= limit:  # read only what the cache has not seen
                     hidden = self.hidden(text[:, cache[0].length - before :], mask=real, cache=cache)
                 else:
+                    # The text is longer than the context: see the newest tokens. Their positions have changed, and with
+                    # them all keys and values, so that the window is read anew for each token.
                     hidden = self.hidden(text[:, -limit:], mask=real)
-                logits: Tensor = self.output(hidden[:, -1])
+                logits: Tensor = self.output(hidden[:, -1])  # (B, V)
                 return logits
 
-            settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
             written = sample(next_logits, ids, max_new_tokens, generator=generator, **settings)
         return written.clone()  # outside of inference mode: an ordinary tensor, which can be learned from
 
@@ -336,13 +323,14 @@ class Decoder(nn.Module):
     def flops_per_token(self, T: int | None = None) -> int:
         """Return the additions and multiplications to score one token of a text of ``T``; training takes three times as many.
 
-        Each weight of a matrix multiplies once and adds once. Dense attention compares a query with T/2 keys on average
-        and adds as many values: 2·L·T·C in all. (Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.)
-        Sparse layers compare with those that they see.
+        Source: Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.
         """
         matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2] + [self.output.weight]
         length = self.config.context_length if T is None else T
+        # A query of a dense layer meets half of the keys on average, one of a sparse layer those that it sees.
         keys = [length / 2 if p is None else p.scores(length) / length for p in self.config.patterns()]
+        # Each weight of a matrix multiplies once and adds once. So does each of a key's C numbers, and of its value's:
+        # 4·C for a key, or 2·T·C for the T/2 keys of a dense layer.
         return 2 * sum(p.numel() for p in matrices) + round(4 * sum(keys) * self.config.d_model)
 
     def save(
@@ -385,19 +373,21 @@ class Decoder(nn.Module):
         return checkpoints.filled(cls(DecoderConfig(**config)), weights)
 
     def _initialise(self) -> None:
-        added = 0.02 / math.sqrt(2 * self.config.n_layers)
+        # As in GPT-2: a standard deviation of 0.02, and biases at 0. Where one of 2L sublayers adds its output to x the
+        # weights start smaller, so that L layers do not swell it (Radford et al. 2019, section 2.3).
+        smaller = 0.02 / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
                 is_added = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
-                nn.init.normal_(parameter, std=added if is_added else 0.02)
+                nn.init.normal_(parameter, std=smaller if is_added else 0.02)
 
 
-def _check_left_padded(mask: Tensor, ids: Tensor) -> None:
-    if mask.shape != ids.shape or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give bool, one entry for each of ids {tuple(ids.shape)}"
-        )
-    if not bool(mask[:, -1].all()) or bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+def _check_writing(ids: Tensor, mask: Tensor | None, stop: int | Collection[int] | None) -> None:
+    """Refuse a text as ``stop``, and filling that does not stand on the left."""
+    if isinstance(stop, str) or (isinstance(stop, Collection) and any(isinstance(i, str) for i in stop)):
+        raise TypeError(f"stop={stop!r} is text; give ids, as a tokenizer's encode returns them")
+    check_mask(mask, ids.shape)
+    if mask is not None and not (bool(mask[:, -1].all()) and bool((mask[:, :-1] <= mask[:, 1:]).all())):
         raise ValueError("mask must be False on the left of a row only, then True up to its end: fill up on the left")

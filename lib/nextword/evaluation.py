@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextword import runtime
-from nextword.attention import padded
+from nextword.attention import pad
 from nextword.decoder import Decoder
 from nextword.layers import eval_mode
 from nextword.overlap import ngrams
@@ -144,7 +144,7 @@ def loglikelihood(
     device = next(model.parameters()).device
     with torch.inference_mode(), eval_mode(model):
         for some in _batches(list(asking), len(shared)):
-            inputs, mask = padded([ids[len(shared) :] for ids in some], device=device)
+            inputs, mask = pad([ids[len(shared) :] for ids in some], device=device)
             asked = [(row, i) for row, ids in enumerate(some) for i in asking[ids]]
             ends = {i: len(some[row]) - len(shared) for row, i in asked}
             places = [(row, t) for row, i in asked for t in range(ends[i] - rows[i][1], ends[i])]
@@ -376,7 +376,7 @@ def complete(
     prompt_cache = model.prefill(torch.tensor(shared, device=device)) if shared else None
     answers: dict[tuple[int, ...], str] = {}
     for some in _batches(list(dict.fromkeys(map(tuple, texts))), len(shared)):
-        ids, mask = padded([text[len(shared) :] for text in some], left=True, device=device)
+        ids, mask = pad([text[len(shared) :] for text in some], side="left", device=device)
         written = model.generate(ids, max_new_tokens, mask=mask, prompt_cache=prompt_cache, temperature=0, stop=stops)
         for text, row in zip(some, written[:, ids.shape[1] :].tolist(), strict=True):
             ordinary = itertools.takewhile(lambda i: i not in special, row)
@@ -507,7 +507,7 @@ def accuracy(
     with torch.inference_mode(), eval_mode(model), runtime.autocast():
         for i in range(0, len(rows), batch_size):
             texts, labels = zip(*rows[i : i + batch_size], strict=True)
-            found = model(*padded(texts, fill, device=device)).logits.argmax(1)
+            found = model(*pad(texts, fill, device=device)).logits.argmax(1)
             right += int((found.cpu() == torch.tensor(labels)).sum())
     return right / len(rows)
 

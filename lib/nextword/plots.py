@@ -1,8 +1,12 @@
-"""The book's one plotting style and the figures that several chapters share."""
+"""The book's one plotting style, the figures that several chapters share, and the library's own lines on a page."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -59,12 +63,12 @@ def lines(
         raise ValueError("series={} is empty: nothing to draw")
     figure, ax = plt.subplots() if ax is None else (ax.figure, ax)
     for i, (name, (x, y)) in enumerate(series.items()):
-        rows = np.atleast_2d(np.asarray(y, dtype=float))
+        seeds = np.atleast_2d(np.asarray(y, dtype=float))  # (seeds, n)
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        ax.plot(x, rows.mean(axis=0), marker=marker, color=colour, label=name)
-        if len(rows) > 1:
-            for row in rows:
-                ax.plot(x, row, marker, color=colour, alpha=0.35, markersize=4, linestyle="none")
+        ax.plot(x, seeds.mean(axis=0), marker=marker, color=colour, label=name)
+        if len(seeds) > 1:
+            for values in seeds:
+                ax.plot(x, values, marker, color=colour, alpha=0.35, markersize=4, linestyle="none")
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.set_xscale("log" if logx else "linear")
     ax.set_yscale("log" if logy else "linear")
@@ -76,7 +80,7 @@ def lines(
 def recorded(
     ax: Axes,
     x: Sequence[float],
-    rows: Sequence[Sequence[float]],
+    y: Sequence[Sequence[float]],
     *,
     label: str,
     index: int = 0,
@@ -89,17 +93,17 @@ def recorded(
     Args:
         ax: where to draw.
         x: the settings, such as numbers of steps, above 0.
-        rows: for each setting the values of its seeds.
+        y: for each setting the values of its seeds.
         label: name in the legend; "recorded" and "this run" are added.
         index: which colour and marker of the style.
         live: ``(x, y)`` as this run measured it.
     """
-    if len(x) != len(rows):
-        raise ValueError(f"x has {len(x)} settings and rows has {len(rows)}; one row a setting is needed")
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} settings and y has {len(y)}; one row of seeds a setting is needed")
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    ax.plot(x, [float(np.mean(row)) for row in rows], color=colour, label=f"{label} (recorded)")
-    for setting, row in zip(x, rows, strict=True):
-        ax.plot([setting] * len(row), row, marker, color=colour, alpha=0.45, markersize=5)
+    ax.plot(x, [float(np.mean(seeds)) for seeds in y], color=colour, label=f"{label} (recorded)")
+    for setting, seeds in zip(x, y, strict=True):
+        ax.plot([setting] * len(seeds), seeds, marker, color=colour, alpha=0.45, markersize=5)
     if live is not None:
         ax.plot(*live, "*", color=colour, markeredgecolor="black", markersize=15, label=f"{label} (this run)")
     ax.set_xscale("log")
@@ -152,3 +156,59 @@ def attention_map(
     ax.grid(False)
     ax.set(xlabel="read", ylabel="written", title=title)
     return figure
+
+
+# --- The library's own lines -------------------------------------------------------------------------------------------
+
+REPOSITORY = "https://github.com/OWNER/next-word/blob/main/"
+# Keywords, strings, names, numbers and comments in the colours of the book's pages, whose style sheet notebooks lack.
+_STYLE = """<style>.nw-source { --k: #6730c5; --s: #00622f; --n: #005b82; --m: #7f4707; --c: #515151; }
+:is([data-theme="dark"], [data-jp-theme-light="false"], [theme="dark"], .vscode-dark) .nw-source {
+  --k: #dcc6e0; --s: #abe338; --n: #00e0e0; --m: #ffd900; --c: #ffd900; }
+.nw-source pre { overflow-x: auto; } .nw-source .c1 { color: var(--c); }
+.nw-source :is(.k, .kc, .ow, .ne) { color: var(--k); } .nw-source :is(.o, .s1, .s2, .sa, .si) { color: var(--s); }
+.nw-source :is(.nf, .nc, .fm) { color: var(--n); } .nw-source :is(.mi, .mf, .nb, .bp, .nd, .vm) { color: var(--m); }
+</style>"""
+
+
+def show(*functions: Any) -> None:
+    """Show functions or classes of the library as they are, without docstrings and decorators, with links to file and test.
+
+    In a notebook they are highlighted, readable in light and dark; elsewhere they are printed.
+    """
+    shown = [_source(function) for function in functions]
+    plain = "\n".join(f"# {file}, tested in {test}\n{code}" for code, file, _, test in shown)
+    try:
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+        from pygments import formatters, highlight, lexers
+
+        live = get_ipython() is not None
+    except ImportError:  # neither is needed to run a model
+        live = False
+    if not live:
+        return print(plain, end="")
+    page = _STYLE
+    for code, file, lines, test in shown:
+        links = f'<a href="{REPOSITORY}{file}{lines}">{file}</a>, tested in <a href="{REPOSITORY}{test}">{test}</a>'
+        page += f'<div class="nw-source"><small>{links}</small>'
+        page += highlight(code, lexers.PythonLexer(), formatters.HtmlFormatter()) + "</div>"
+    display({"text/html": page, "text/plain": plain}, raw=True)  # type: ignore[no-untyped-call]  # untyped in IPython
+
+
+def _source(function: Any) -> tuple[str, str, str, str]:
+    """Return the lines that are shown, their file from the root of the repository, where in it they stand, and the test."""
+    module = getattr(function, "__module__", None) or ""
+    if not module.startswith("nextword."):
+        raise ValueError(f"{function!r} is no function or class of the library")
+    original, first = inspect.getsourcelines(function)
+    lines = textwrap.dedent("".join(original)).splitlines()
+    [tree] = ast.parse("\n".join(lines)).body
+    hidden = set(range(1, tree.lineno))  # decorators
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            end = node.end_lineno or 0  # of a docstring, behind which there may be an empty line
+            hidden |= set(range(node.lineno, end + 1 + (lines[end : end + 1] == [""])))
+    code = "".join(f"{line}\n" for number, line in enumerate(lines, 1) if number not in hidden)
+    path = module.replace(".", "/") + ".py"
+    return code, f"lib/{path}", f"#L{first}-L{first + len(original) - 1}", f"tests/test_{Path(path).name}"

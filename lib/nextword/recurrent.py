@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from nextword import checkpoints
 from nextword.layers import (
-    Output,
+    ModelOutput,
     check_evaluating,
+    check_fraction,
     check_ids,
-    check_shares,
     check_sizes,
     check_vocabularies,
     count_parameters,
@@ -75,7 +75,7 @@ class Seq2SeqConfig:
             raise ValueError("n_layers=1 leaves no layer above the bottom one to read the context; 2 or more do")
         if self.residual_from is not None and self.residual_from < 2:
             raise ValueError(f"residual_from={self.residual_from}: the first layer's input is no state; 2 or more fit")
-        check_shares(self, "dropout", "label_smoothing")
+        check_fraction(self, "dropout", "label_smoothing")
         check_vocabularies(self)
 
 
@@ -332,7 +332,7 @@ class LSTMConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that make no model."""
         check_sizes(self, "vocab_size", "d_model", "n_layers")
-        check_shares(self, "dropout")
+        check_fraction(self, "dropout")
 
 
 class LSTMLanguageModel(nn.Module):
@@ -360,7 +360,7 @@ class LSTMLanguageModel(nn.Module):
         targets: Int64[Tensor, "B T"] | None = None,
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-    ) -> Output:
+    ) -> ModelOutput:
         """Score every next word.
 
         Args:
@@ -374,7 +374,7 @@ class LSTMLanguageModel(nn.Module):
         if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
             raise ValueError("mask is True behind a False: an LSTM reads filling, too, so fill up on the right")
         logits = self.output(self.hidden(ids))
-        return Output(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
+        return ModelOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from nextword import runtime
-from nextword.attention import padded
+from nextword.attention import pad
 from nextword.decoder import Decoder
 
 __all__ = ["Ranking", "RewardModel", "loss_on_rankings", "ranking_loss", "ranks_of", "train_reward_model"]
@@ -38,7 +38,8 @@ class RewardModel(nn.Module):
 
     Example:
         >>> from nextword.decoder import DecoderConfig
-        >>> model = RewardModel(Decoder(DecoderConfig(50, 16, 8, 1, 2))).eval()
+        >>> sizes = {"vocab_size": 50, "context_length": 16, "d_model": 8, "n_layers": 1, "n_heads": 2}
+        >>> model = RewardModel(Decoder(DecoderConfig(**sizes))).eval()
         >>> model(torch.zeros(3, 5, dtype=torch.int64)).shape
         torch.Size([3])
     """
@@ -94,7 +95,7 @@ class RewardModel(nn.Module):
         parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)] or [texts]
         rewards = []
         for part in parts:
-            ids, mask = padded(part, device=self.bias.device)
+            ids, mask = pad(part, device=self.bias.device)
             with runtime.autocast():
                 rewards.append(self(ids, mask=mask).float().cpu())
         return torch.cat(rewards)
@@ -179,7 +180,7 @@ def loss_on_rankings(model: RewardModel, rankings: Sequence[Ranking]) -> Float[T
     """
     if not rankings:
         raise ValueError("rankings is empty; give one at least")
-    ids, mask = padded([ids for ranking in rankings for ids, _ in ranking], device=model.bias.device)
+    ids, mask = pad([ids for ranking in rankings for ids, _ in ranking], device=model.bias.device)
     ratings = [torch.tensor([float(rating) for _, rating in ranking]) for ranking in rankings]
     ranks = ranks_of(pad_sequence(ratings, batch_first=True, padding_value=torch.nan)).to(ids.device)
     with runtime.autocast():

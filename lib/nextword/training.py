@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from nextword import runtime
-from nextword.attention import padded
+from nextword.attention import pad
 from nextword.layers import eval_mode, train_mode
 
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -86,7 +86,7 @@ def labelled_batches(
             order = draw.sample(examples, len(examples))
             for i in range(0, len(order) - batch_size + 1, batch_size):
                 texts, labels = zip(*order[i : i + batch_size], strict=True)
-                yield *padded(texts, fill), torch.tensor(labels)
+                yield *pad(texts, fill), torch.tensor(labels)
 
     return batches()
 

@@ -23,13 +23,13 @@ from nextword.attention import KVCache, capture_attention
 from nextword.layers import (
     Activation,
     Block,
+    ModelOutput,
     NormPosition,
-    Output,
     check_choices,
     check_evaluating,
+    check_fraction,
     check_heads,
     check_ids,
-    check_shares,
     check_sizes,
     check_vocabularies,
     count_parameters,
@@ -37,7 +37,7 @@ from nextword.layers import (
     sinusoidal_positions,
 )
 
-__all__ = ["Output", "Transformer", "TransformerConfig", "TransformerStep", "sinusoidal_positions"]
+__all__ = ["ModelOutput", "Transformer", "TransformerConfig", "TransformerStep", "sinusoidal_positions"]
 
 Positions = Literal["sinusoidal", "learned"]
 Cache = Sequence[tuple[KVCache, KVCache]]
@@ -92,7 +92,7 @@ class TransformerConfig:
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd; sinusoids come in pairs")
         check_choices(self, norm_position=NormPosition, positions=Positions, activation=Activation)
-        check_shares(self, "dropout", "label_smoothing")
+        check_fraction(self, "dropout", "label_smoothing")
         check_vocabularies(self)
 
 
@@ -131,7 +131,7 @@ class Transformer(nn.Module):
         source: Int64[Tensor, "B S"],
         target: Int64[Tensor, "B T"],
         labels: Int64[Tensor, "B T"] | None = None,
-    ) -> Output:
+    ) -> ModelOutput:
         """Score every next word of ``target``.
 
         Args:
@@ -144,8 +144,8 @@ class Transformer(nn.Module):
         """
         logits = self.output(self.decode(target, self.encode(source), source_mask=source != self.config.pad_id))
         if labels is None:
-            return Output(logits, None)
-        return Output(logits, next_token_loss(logits, labels, label_smoothing=self._smoothing()))
+            return ModelOutput(logits, None)
+        return ModelOutput(logits, next_token_loss(logits, labels, label_smoothing=self._smoothing()))
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Float[Tensor, "B S C"]:
         """Return the encoder's vector for every token of ``source``, the memory that the decoder attends to."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nextword import data, runtime
-from nextword.attention import padded
+from nextword.attention import pad
 from nextword.data import Pair
 from nextword.evaluation import bleu
 from nextword.generation import Hypothesis, beam_search
@@ -169,9 +169,9 @@ class PairBatches:
 
 def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
     """Return pairs as (source (B, S), target (B, T), labels (B, T)), as the models take them."""
-    source = padded([source for source, _ in pairs], vocabulary.pad)[0]
-    target = padded([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)[0]
-    labels = padded([[*target, vocabulary.end] for _, target in pairs], IGNORED)[0]
+    source = pad([source for source, _ in pairs], vocabulary.pad)[0]
+    target = pad([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)[0]
+    labels = pad([[*target, vocabulary.end] for _, target in pairs], IGNORED)[0]
     return source, target, labels
 
 
@@ -338,7 +338,7 @@ def translate(
     device = _device(model)
     with eval_mode(model), runtime.autocast():
         for rows in _by_length(sources, tokens):
-            source = padded([sources[i] for i in rows], vocabulary.pad, device=device)[0]
+            source = pad([sources[i] for i in rows], vocabulary.pad, device=device)[0]
             best = beam_search(
                 model.step(source, beam=beam),  # type: ignore[operator]
                 torch.full((len(rows),), vocabulary.start, device=device),
