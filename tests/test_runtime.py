@@ -9,7 +9,7 @@ def test_preset_follows_the_environment(monkeypatch):
     for name in ("smoke", "cpu"):
         monkeypatch.setenv("NEXTWORD_PRESET", name)
         assert runtime.preset() == name
-        assert runtime.choose(smoke=1, cpu=2, gpu=3) == {"smoke": 1, "cpu": 2}[name]
+        assert runtime.by_preset(smoke=1, cpu=2, gpu=3) == {"smoke": 1, "cpu": 2}[name]
 
 
 def test_preset_without_the_variable_follows_the_machine(monkeypatch):

@@ -49,11 +49,11 @@ def preset() -> str:
     return name
 
 
-def choose(*, smoke: T, cpu: T, gpu: T) -> T:
+def by_preset(*, smoke: T, cpu: T, gpu: T) -> T:
     """Return the value that belongs to the present preset. Each chapter holds all its sizes in one such call.
 
     Example:
-        >>> choose(smoke=10, cpu=1000, gpu=100_000) in (10, 1000, 100_000)
+        >>> by_preset(smoke=10, cpu=1000, gpu=100_000) in (10, 1000, 100_000)
         True
     """
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[preset()]
