@@ -74,22 +74,3 @@ def test_threads_are_set_once(monkeypatch):
     runtime.set_threads(before)
     with pytest.raises(ValueError, match="at least 1"):
         runtime.set_threads(-1)
-
-
-def test_the_longest_chain_is_the_longest_way_through_the_graph():
-    x = torch.ones(2, requires_grad=True)
-    assert runtime.longest_chain(x.exp()) == 2  # the operation, and the leaf's own node
-    y = x
-    for _ in range(7):
-        y = y.sin()
-    assert runtime.longest_chain(y) == 8
-    assert runtime.longest_chain(x.exp() + y) == 9
-    z = x
-    for _ in range(30):  # each node twice: all ways through this graph could not be walked one by one
-        z = z * z
-    assert runtime.longest_chain(z) == 31
-
-
-def test_no_chain_without_a_graph():
-    with pytest.raises(ValueError, match="tensor has no graph"):
-        runtime.longest_chain(torch.ones(2))

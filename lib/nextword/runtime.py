@@ -144,33 +144,6 @@ def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "",
     return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stdout, ncols=88, **pace)
 
 
-def longest_chain(tensor: torch.Tensor) -> int:
-    """Return how many operations, each waiting for the last, lead to ``tensor``: its autograd graph knows which.
-
-    However much hardware there is, these cannot run at the same time. An operation is what torch takes for one: a fused
-    LSTM over a whole sentence counts once, and hides its steps.
-
-    Raises:
-        ValueError: ``tensor`` comes from no operation that a gradient could pass.
-
-    Example:
-        >>> x = torch.ones(1, requires_grad=True)
-        >>> longest_chain(x.exp() + x.exp().sin())  # exp, sin, +, and the leaf itself
-        4
-    """
-    if tensor.grad_fn is None:
-        raise ValueError("tensor has no graph: it must be computed from something that requires a gradient")
-    length: dict[Any, int] = {}
-    stack = [tensor.grad_fn]
-    while stack:
-        before = [node for node, _ in stack[-1].next_functions if node is not None]
-        waiting = [node for node in before if node not in length]
-        stack.extend(waiting)
-        if not waiting:
-            length[stack.pop()] = 1 + max((length[node] for node in before), default=0)
-    return length[tensor.grad_fn]
-
-
 def describe() -> dict[str, str]:
     """Return device, preset, precision, threads and versions, as they are stamped on every executed chapter."""
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
