@@ -40,6 +40,7 @@ from nextword import (
     evaluation,
     generation,
     layers,
+    metrics,
     ngram,
     overlap,
     ppo,
@@ -936,25 +937,23 @@ def scores_and_intervals() -> Values:
     ratings = [[1, 3], [2], [5, 4, 4], [2, 2], [3]]
     found: Values = {}
     for name in ("bleu", "chrf"):
-        score = getattr(evaluation, name)(baseline, SPANISH)
+        score = getattr(metrics, name)(baseline, SPANISH)
         how: dict[str, Any] = {"resamples": 40, "seed": 3}
         found[name] = {
             "score": score.score,
-            "interval": evaluation.translation_interval(name, baseline, SPANISH, **how),
-            "difference": evaluation.translation_interval(name, written, SPANISH, baseline=baseline, **how),
+            "interval": metrics.paired_bootstrap(name, baseline, SPANISH, **how),
+            "difference": metrics.paired_bootstrap(name, written, SPANISH, baseline=baseline, **how),
         }
     prompt = evaluation.few_shot_prompt(
         list(zip(ENGLISH, SPANISH, strict=True)), 3, query=ENGLISH[0], instruction="Translate.", generator=seeded(1)
     )
     return found | {
-        "mean": evaluation.bootstrap_interval(np.mean, values, resamples=50, seed=1),
-        "blocks": evaluation.bootstrap_interval(
-            lambda a, b: float((a - b).std()), values, others, block=4, resamples=50
-        ),
-        "agreement": evaluation.agreement(values[:5], ratings, draws=6, seed=2),
-        "agreement in groups": evaluation.agreement(values[:5], ratings, groups=["a", "a", "b", "a", "b"], seed=2),
-        "win rate": evaluation.win_rate(values, others.round(1)),
-        "distinct": [evaluation.distinct_n([text.split() for text in ENGLISH], n) for n in (1, 2)],
+        "mean": metrics.bootstrap_interval(np.mean, values, resamples=50, seed=1),
+        "blocks": metrics.bootstrap_interval(lambda a, b: float((a - b).std()), values, others, block=4, resamples=50),
+        "agreement": metrics.pairwise_accuracy(values[:5], ratings, draws=6, seed=2),
+        "agreement in groups": metrics.pairwise_accuracy(values[:5], ratings, groups=["a", "a", "b", "a", "b"], seed=2),
+        "win rate": metrics.win_rate(values, others.round(1)),
+        "distinct": [metrics.distinct_n([text.split() for text in ENGLISH], n) for n in (1, 2)],
         "prompt": prompt,
     }
 

@@ -10,27 +10,22 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import as_a_reader_sees_it, randomised
+from parity import randomised
 from torch import Tensor, nn
 
 from nextword import evaluation
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.evaluation import (
     Choice,
-    agreement,
     bits_per_byte,
-    bootstrap_interval,
     complete,
-    distinct_n,
     few_shot_prompt,
     multiple_choice,
     perplexity,
-    win_rate,
 )
 from nextword.tokenizers import ByteBPE
 
@@ -229,38 +224,6 @@ def test_bad_input_is_named() -> None:
         bits_per_byte(model, Bytes(), "")
     with pytest.raises(ValueError, match="context_length is missing"):
         bits_per_byte(uniform(256), Bytes(), "text")
-
-
-def test_bootstrap_interval_is_the_textbook_one_for_a_mean() -> None:
-    values = np.random.default_rng(1).normal(3.0, 2.0, 4000)
-    low, high = bootstrap_interval(np.mean, values, resamples=4000)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_blocks_widen_the_interval_of_a_text_that_repeats_itself() -> None:
-    values = np.repeat(np.random.default_rng(2).normal(size=400), 10)  # ten words in a row are the same
-    single, blocks = bootstrap_interval(np.mean, values), bootstrap_interval(np.mean, values, block=10)
-    assert (blocks[1] - blocks[0]) / (single[1] - single[0]) == pytest.approx(math.sqrt(10), rel=0.15)
-
-
-def test_arrays_are_resampled_together() -> None:
-    a = np.random.default_rng(3).normal(size=300)
-    low, high = bootstrap_interval(lambda x, y: float(np.max(np.abs(x - y))), a, a.copy())
-    assert (low, high) == (0.0, 0.0)
-    assert (
-        bootstrap_interval(np.mean, a, seed=1)
-        == bootstrap_interval(np.mean, a, seed=1)
-        != bootstrap_interval(np.mean, a)
-    )
-
-
-def test_bootstrap_names_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match=r"lengths \[3, 4\]"):
-        bootstrap_interval(lambda x, y: 0.0, np.ones(3), np.ones(4))
-    with pytest.raises(ValueError, match="block=6 leaves 1 blocks"):
-        bootstrap_interval(np.mean, np.ones(10), block=6)
 
 
 # --- Likelihood of continuations ---
@@ -810,84 +773,3 @@ def test_accuracy_counts_right_labels_whatever_the_lengths(batch_size: int) -> N
     assert not any(model.modes) and model.training
     with pytest.raises(ValueError, match="examples is empty"):
         evaluation.accuracy(model, [])
-
-
-# --- What people prefer ----------------------------------------------------------------------------------------------
-
-
-def test_agreement_by_hand() -> None:
-    ratings = [[4], [-2], [1], [1]]  # five pairs; the last two texts make none
-    assert agreement(np.array([9.0, 1.0, 2.0, 3.0]), ratings) == 1
-    assert agreement(np.array([1.0, 9.0, 3.0, 2.0]), ratings) == 0
-    assert agreement(np.zeros(4), ratings) == 0.5, "who says nothing gets a half"
-    assert agreement(np.array([9.0, 1.0, 1.0, 0.0]), ratings) == pytest.approx((3 + 0.5) / 5)
-
-
-def test_only_texts_of_one_group_are_compared() -> None:
-    values, ratings = np.array([1.0, 2.0, 3.0, 4.0]), [[1], [2], [-3], [-4]]
-    assert agreement(values, ratings, groups=["a", "a", "b", "b"]) == 0.5
-    assert agreement(values, ratings) == pytest.approx(1 / 6)
-    order = [3, 1, 0, 2]
-    moved = agreement(values[order], [ratings[i] for i in order], groups=["b", "a", "a", "b"])
-    assert moved == 0.5
-
-
-def test_a_rater_is_drawn_for_each_text_and_each_draw() -> None:
-    ratings, values = [[1, 3], [2]], np.array([1.0, 0.0])
-    found = [agreement(values, ratings, draws=1, seed=seed) for seed in range(50)]
-    assert set(found) == {0.0, 1.0}
-    assert agreement(values, ratings, draws=2000) == pytest.approx(0.5, abs=0.05)
-    by_draw = np.array([[1.0, 0.0], [0.0, 1.0]] * 10)  # a row of values for each draw
-    assert agreement(by_draw, [[3], [2]]) == 0.5
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 5)), min_size=2, max_size=9))
-def test_agreement_counts_pairs(texts: list[tuple[int, int]]) -> None:
-    pairs = [(a, b) for a, b in itertools.combinations(texts, 2) if a[0] != b[0]]
-    values, ratings = np.array([float(v) for _, v in texts]), [[r] for r, _ in texts]
-    if not pairs:
-        with pytest.raises(ValueError, match="no pair to order"):
-            agreement(values, ratings)
-        return
-    right = [0.5 if a[1] == b[1] else float((a[0] > b[0]) == (a[1] > b[1])) for a, b in pairs]
-    assert agreement(values, ratings) == pytest.approx(np.mean(right))
-
-
-@pytest.mark.parametrize(
-    ("values", "ratings", "groups", "message"),
-    [
-        (np.zeros(3), [[1], [2]], None, r"ratings has 2 texts, values is \(3,\)"),
-        (np.zeros(2), [[1], [2]], ["a"], "groups has 1 names"),
-        (np.zeros(2), [[1], []], None, "ratings holds nothing for text 1"),
-    ],
-)
-def test_ratings_that_fit_nothing_are_refused(values: Any, ratings: Any, groups: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        agreement(values, ratings, groups=groups)
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
-def test_win_rates_of_two_sides_add_up_to_one(scores: list[tuple[int, int]]) -> None:
-    ours, theirs = (np.array(side, dtype=np.float64) for side in zip(*scores, strict=True))
-    won, tied = sum(a > b for a, b in scores), sum(a == b for a, b in scores)
-    assert win_rate(ours, theirs) == pytest.approx((won + tied / 2) / len(scores))
-    assert win_rate(ours, theirs) + win_rate(theirs, ours) == pytest.approx(1)
-
-
-def test_win_rates_need_two_scores_each() -> None:
-    for ours, theirs in ((np.zeros(2), np.zeros(3)), (np.zeros(0), np.zeros(0))):
-        with as_a_reader_sees_it(), pytest.raises(ValueError, match="ours is .* give as many scores of each"):
-            win_rate(ours, theirs)
-
-
-def test_distinct_runs_by_hand() -> None:
-    texts = [["the", "cat", "and", "the", "cat"], ["the", "cat", "sat"], ["alone"]]
-    assert distinct_n(texts) == 4 / 6, "the cat, cat and, and the, cat sat"
-    assert distinct_n(texts, n=1) == 5 / 9
-    assert distinct_n(texts, n=3) == 1, "no run goes from one text into the next"
-    assert distinct_n([["good"] * 101]) == 1 / 100
-    with pytest.raises(ValueError, match="texts holds none of n=6 words"):
-        distinct_n(texts, n=6)
-    with pytest.raises(ValueError, match="n=0 is below 1"):
-        distinct_n(texts, n=0)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from nextword import data, runtime
 from nextword.attention import padded
 from nextword.data import Pair
-from nextword.evaluation import bleu
 from nextword.generation import Hypothesis, beam_search
 from nextword.layers import eval_mode
+from nextword.metrics import bleu
 from nextword.tokenizers import ByteBPE
 from nextword.training import IGNORED, History, TrainConfig, fit
 
