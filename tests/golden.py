@@ -909,10 +909,10 @@ def likelihoods() -> Values:
         evaluation.Choice("They called him", (" naïve", " Señora"), 1),
         evaluation.Choice("Keep", (" the light", " nobody"), 0),
     ]
-    scored = evaluation.multiple_choice(model, bpe, questions, answer_context="Answer:", start=start)
+    scored = evaluation.multiple_choice(model, bpe, questions, answer_context="Answer:", bos_id=start)
     other = drawn(recurrent.LSTMLanguageModel(recurrent.LSTMConfig(bpe.vocab_size, 16)))
     with mock.patch.object(evaluation, "_TOKENS_AT_ONCE", 40):
-        small = [list(x) for x in evaluation.loglikelihood(model, bpe, [*pairs, *short], start=start)]
+        small = [list(x) for x in evaluation.loglikelihood(model, bpe, [*pairs, *short], bos_id=start)]
         small.append(evaluation.perplexity(model, ids, context_length=7))
     many = [f"{PARAGRAPH[:150]} {end}" for end in ("One wave,", "The keeper", "Keep")]
     return {
@@ -921,11 +921,11 @@ def likelihoods() -> Values:
         "long": [list(x) for x in evaluation.loglikelihood(model, bpe, pairs)],
         "in small batches": small,
         "not shared": [list(x) for x in evaluation.loglikelihood(model, bpe, pairs, share_prefix=False)],
-        "short": [list(x) for x in evaluation.loglikelihood(model, bpe, short, start=start)],
+        "short": [list(x) for x in evaluation.loglikelihood(model, bpe, short, bos_id=start)],
         "choices": [scored.acc, scored.acc_per_char, scored.acc_answer_context, scored.stderr, scored.right],
-        "recurrent": [list(x) for x in evaluation.loglikelihood(other, bpe, short, start=start)],
-        "completed": evaluation.complete(model, bpe, ["The keeper", "One wave,"], max_new_tokens=9, stop="e"),
-        "completed, shared": evaluation.complete(model, bpe, many, max_new_tokens=9, stop="e"),
+        "recurrent": [list(x) for x in evaluation.loglikelihood(other, bpe, short, bos_id=start)],
+        "completed": evaluation.generate_until(model, bpe, ["The keeper", "One wave,"], max_new_tokens=9, stop="e"),
+        "completed, shared": evaluation.generate_until(model, bpe, many, max_new_tokens=9, stop="e"),
     }
 
 

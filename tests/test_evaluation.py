@@ -7,14 +7,16 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import randomised
+from parity import as_a_reader_sees_it, randomised
 from torch import Tensor, nn
 
 from nextword import evaluation
@@ -22,8 +24,8 @@ from nextword.decoder import Decoder, DecoderConfig
 from nextword.evaluation import (
     Choice,
     bits_per_byte,
-    complete,
     few_shot_prompt,
+    generate_until,
     multiple_choice,
     perplexity,
 )
@@ -268,7 +270,7 @@ def test_a_continuation_is_scored_after_its_context_and_spaces_go_with_the_word(
     model, letters = Chain(), Letters()
     a, b, c, _c = 0, 2, 4, 5
     pairs = [("ab", "c"), ("ab", " c"), ("ab ", "c"), ("a", "bc"), ("aaaaaaaab", "c"), ("", "abc")]
-    found = evaluation.loglikelihood(model, letters, pairs, start=50)
+    found = evaluation.loglikelihood(model, letters, pairs, bos_id=50)
     expected = [[b, c], [b, _c], [b, _c], [a, b, c], [b, c], [50, a, b, c]]
     for score, ids in zip(found, expected, strict=True):
         assert score.log_prob == pytest.approx(by_hand(model, ids), abs=1e-12)
@@ -300,7 +302,7 @@ def test_a_text_too_long_loses_its_beginning_and_batches_change_nothing() -> Non
 
 @pytest.mark.parametrize(
     ("pair", "message"),
-    [(("ab", ""), "continuation '', which adds no token to 'ab'"), (("", "ab"), "empty context; give start=")],
+    [(("ab", ""), "continuation '', which adds no token to 'ab'"), (("", "ab"), "empty context; give bos_id=")],
 )
 def test_nothing_to_score_is_refused(pair: tuple[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -411,7 +413,7 @@ def test_scoring_drops_nothing_and_leaves_the_mode_as_it_was() -> None:
 
 def test_a_start_token_is_part_of_what_is_shared(read: list[int]) -> None:
     pairs = [("", "a"), ("b", "a"), ("bc", "a")]
-    found = evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    found = evaluation.loglikelihood(tiny(), Letters(), pairs, bos_id=53)
     for score, ids in zip(found, ([53], [53, 2], [53, 2, 4]), strict=True):
         with torch.no_grad():
             assert score.log_prob == pytest.approx(
@@ -419,7 +421,7 @@ def test_a_start_token_is_part_of_what_is_shared(read: list[int]) -> None:
             )
     read.clear()
     pairs = [(EXAMPLES + letter, "z") for letter in "abcd"]
-    evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    evaluation.loglikelihood(tiny(), Letters(), pairs, bos_id=53)
     assert read == [1 + 45, 4]
 
 
@@ -592,10 +594,10 @@ def test_of_equals_the_first_is_chosen() -> None:
 
 def test_a_start_token_stands_before_questions_and_answers() -> None:
     items, start = [QUESTION._replace(context="", answer=a) for a in (0, 2)], WORDS.ids["S"]
-    found = multiple_choice(RULES, WORDS, items, start=start, answer_context="")
+    found = multiple_choice(RULES, WORDS, items, bos_id=start, answer_context="")
     # after S c is the likeliest, by letters too (-0.511 against -0.576); without a question nothing changes: all are equal
     assert found.right == (False, True) and found.acc_per_char == 0.5 and found.acc_answer_context == 0.5
-    with pytest.raises(ValueError, match="empty context; give start="):
+    with pytest.raises(ValueError, match="empty context; give bos_id="):
         multiple_choice(RULES, WORDS, items)
 
 
@@ -669,13 +671,16 @@ def test_an_answer_ends_before_a_stop_and_before_a_special_token() -> None:
         "q": ["q", "\n"],
     }
     model = writer_of(bpe, *chains.values())
-    together = complete(model, bpe, list(chains), max_new_tokens=7)
+    together = generate_until(model, bpe, list(chains), max_new_tokens=7)
     assert together == ["cd", "g!", "xj", "mnlmnlm", "", ""]
-    assert [complete(model, bpe, [prompt], max_new_tokens=7)[0] for prompt in chains] == together
-    assert complete(model, bpe, ["l", "a"], max_new_tokens=2) == ["mn", "c"]
-    assert complete(model, bpe, ["l", "a", "f"], max_new_tokens=5, stop="n") == ["m", "cd\ne", "g!\nhhh"]
-    assert complete(model, bpe, ["l", "a"], max_new_tokens=7, stop="lm") == ["mn", "cd\neee"]  # a stop of two tokens
-    assert complete(model, bpe, []) == []
+    assert [generate_until(model, bpe, [prompt], max_new_tokens=7)[0] for prompt in chains] == together
+    assert generate_until(model, bpe, ["l", "a"], max_new_tokens=2) == ["mn", "c"]
+    assert generate_until(model, bpe, ["l", "a", "f"], max_new_tokens=5, stop="n") == ["m", "cd\ne", "g!\nhhh"]
+    assert generate_until(model, bpe, ["l", "a"], max_new_tokens=7, stop="lm") == [
+        "mn",
+        "cd\neee",
+    ]  # a stop of two tokens
+    assert generate_until(model, bpe, []) == []
 
 
 def test_nothing_is_written_past_the_last_stop(read: list[int]) -> None:
@@ -683,7 +688,7 @@ def test_nothing_is_written_past_the_last_stop(read: list[int]) -> None:
     model = writer_of(bpe, ["f", "g", "!\n", "h"], ["i", "<|end|>"], ["q", "\n"])
     for prompts, expected in ((["f"], [1, 1]), (["i"], [1]), (["q"], [1]), (["i", "q"], [2]), (["i", "f"], [2, 2])):
         read.clear()
-        complete(model, bpe, prompts, max_new_tokens=7)
+        generate_until(model, bpe, prompts, max_new_tokens=7)
         assert read == expected
 
 
@@ -691,19 +696,19 @@ def test_spaces_around_an_answer_are_cut_and_those_after_a_prompt_left_out(read:
     bpe = letters_and_end()
     model = writer_of(bpe, ["a", " ", "c", " ", "\n"], ["b", "d", "\n"])
     model.output.weight.data[bpe.encode("e")[0], bpe.encode(" ")[0]] = 0.5  # c is likelier after a space
-    assert complete(model, bpe, ["b", "b   ", "ba "], max_new_tokens=3) == ["d", "d", "c"]
+    assert generate_until(model, bpe, ["b", "b   ", "ba "], max_new_tokens=3) == ["d", "d", "c"]
     assert read[0] == 4  # b and ba, filled up
     model = writer_of(bpe, ["a", " ", "<|end|>"])
-    assert complete(model, bpe, ["a"]) == [""]
+    assert generate_until(model, bpe, ["a"]) == [""]
 
 
 def test_an_empty_prompt_needs_a_start_token() -> None:
     bpe = letters_and_end()
     model = writer_of(bpe, ["<|end|>", "a", "b", "\n"])
     for prompt in ("", "  "):
-        with pytest.raises(ValueError, match="prompts holds an empty text; give start="):
-            complete(model, bpe, ["a", prompt])
-    assert complete(model, bpe, ["", "a"], start=bpe.special_tokens["<|end|>"]) == ["ab", "b"]
+        with pytest.raises(ValueError, match="prompts holds an empty text; give bos_id="):
+            generate_until(model, bpe, ["a", prompt])
+    assert generate_until(model, bpe, ["", "a"], bos_id=bpe.special_tokens["<|end|>"]) == ["ab", "b"]
 
 
 @pytest.mark.parametrize(
@@ -714,9 +719,9 @@ def test_an_empty_prompt_needs_a_start_token() -> None:
 def test_prompt_and_answer_must_fit_the_context(prompts: list[str]) -> None:
     bpe = letters_and_end()
     model = writer_of(bpe, ["a", "b"], ["b", "a"])
-    assert complete(model, bpe, ["ab" * 18], max_new_tokens=4) == ["abab"]  # 36 + 4 fill it
+    assert generate_until(model, bpe, ["ab" * 18], max_new_tokens=4) == ["abab"]  # 36 + 4 fill it
     with pytest.raises(ValueError, match="context_length=40"):
-        complete(model, bpe, prompts, max_new_tokens=4)
+        generate_until(model, bpe, prompts, max_new_tokens=4)
 
 
 @pytest.mark.parametrize("changes", [{}, LLAMA, {"positions": "sinusoidal"}], ids=["gpt2", "llama", "sinusoidal"])
@@ -729,7 +734,7 @@ def test_prompts_are_completed_as_if_each_were_alone(
     bpe = letters_and_end()
     model, special = tiny(vocab_size=bpe.vocab_size, **changes), set(bpe.special_tokens.values())
     prompts = [shared + end for end in ("ox ->", "a hen ->", "b", "the quick fox ->", "dog ->", "ox ->", "c x !")]
-    answers = complete(model, bpe, prompts, max_new_tokens=8)
+    answers = generate_until(model, bpe, prompts, max_new_tokens=8)
     first, together, _ = read[0], sum(read), read.clear()
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = bpe.encode(prompt)
@@ -744,8 +749,29 @@ def test_prompts_are_completed_as_if_each_were_alone(
 def test_writing_answers_leaves_the_mode_as_it_was() -> None:
     bpe = letters_and_end()
     model = tiny(vocab_size=bpe.vocab_size, dropout=0.5)
-    expected = complete(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
-    assert complete(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training
+    expected = generate_until(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
+    assert generate_until(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: evaluation.loglikelihood(Chain(), Letters(), ("ab", "c")),
+            "pairs is .'ab', 'c'.; give a list of pairs",
+        ),
+        (lambda: few_shot_prompt(("dog", "dogs"), 1, query="cat"), "examples is .*; give a list of pairs"),
+        (lambda: few_shot_prompt("dog -> dogs", 1, query="cat"), "examples is 'dog -> dogs'; give a list of pairs"),
+        (lambda: generate_until(tiny(), letters_and_end(), "ox ->"), "prompts is 'ox ->'; give a list of texts"),
+        (lambda: perplexity(Chain(), [1, 2, 3], context_length=2), "ids is a list; give a tensor of whole numbers"),
+        (lambda: perplexity(Chain(), np.arange(3), context_length=2), "ids is a ndarray; give a tensor"),
+        (lambda: perplexity(Chain(), torch.ones(3), context_length=2), "ids is a tensor of torch.float32; give"),
+    ],
+)
+def test_one_text_in_place_of_a_list_is_refused(call: Callable[[], Any], message: str) -> None:
+    """Else its letters would be taken for texts, without a word."""
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
+        call()
 
 
 # --- Labels ---
