@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,36 @@ def test_threads_are_set_once(monkeypatch):
     runtime.set_threads(before)
     with pytest.raises(ValueError, match="at least 1"):
         runtime.set_threads(-1)
+
+
+def test_a_forked_block_leaves_the_random_numbers_outside_as_they_were():
+    def draw():
+        return random.random(), np.random.randn(), torch.rand(()).item()
+
+    runtime.seed_everything(3)
+    draw()  # NumPy keeps the second of a pair of normal numbers for the next call: that must survive too
+    before = [draw(), draw()]
+    runtime.seed_everything(3)
+    draw()
+    with runtime.fork_rng(5):
+        inside = draw()
+    with pytest.raises(KeyError), runtime.fork_rng(5):
+        assert draw() == inside
+        raise KeyError
+    assert [draw(), draw()] == before
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file"
+    runtime.replace_file(path, lambda file: file.write(b"old"))
+
+    def breaks(file):
+        file.write(b"half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        runtime.replace_file(path, breaks)
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+    with path.open("rb") as reader:  # renamed, not copied: who reads the old file keeps it
+        runtime.replace_file(path, lambda file: file.write(b"new"))
+        assert reader.read() == b"old" and path.read_bytes() == b"new"

@@ -284,7 +284,8 @@ def chunked_cross_entropy(
     """
     check_labels(name, labels, hidden.shape[:2])
     kind = hidden.device.type
-    hidden = hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+    if torch.is_autocast_enabled(kind) and hidden.dtype == torch.float32:  # which leaves float64 as it is
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
     with torch.autocast(kind, enabled=False):
         loss: Tensor = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), weight, labels.flatten())  # type: ignore[no-untyped-call]
     return loss

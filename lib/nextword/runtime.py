@@ -11,8 +11,9 @@ import functools
 import os
 import random
 import sys
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +26,8 @@ PRESETS = ("smoke", "cpu", "gpu")
 
 
 def device() -> torch.device:
-    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU; under torchrun a GPU a process."""
-    if preset() != "gpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    own = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
+    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU."""
+    return torch.device("cuda" if preset() == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def preset() -> str:
@@ -80,6 +78,38 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextlib.contextmanager
+def fork_rng(seed: int) -> Iterator[None]:
+    """Run a block on random numbers that start at ``seed``; those outside go on as if there had been no block.
+
+    This is ``torch.random.fork_rng`` for the generators of Python and NumPy, too.
+    """
+    outside = rng_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(outside)
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of all generators in types that ``torch.load(weights_only=True)`` admits."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    legacy = (name, torch.tensor(np.asarray(keys, dtype=np.int64)), *rest)
+    return {"python": random.getstate(), "numpy": legacy, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put all generators where :func:`rng_state` found them."""
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():  # another machine may have other cards
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
 def bf16() -> bool:
     """Return whether bfloat16 makes this machine faster.
 
@@ -121,6 +151,25 @@ def set_threads(n: int | None = None) -> int:
         raise ValueError(f"n={wanted} threads: at least 1 is needed")
     torch.set_num_threads(wanted)
     return wanted
+
+
+def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write`` fill a file under a temporary name, then rename it to ``path``; missing folders are made.
+
+    Whoever reads ``path`` at any moment, even after a crash, finds the whole old file or the whole new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it gets its name
+        os.replace(temporary, path)  # within one folder, so that nothing is copied
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def busy() -> bool:
