@@ -306,3 +306,6 @@ def test_distinct_runs_by_hand() -> None:
         distinct_n(texts, n=6)
     with pytest.raises(ValueError, match="n=0 is below 1"):
         distinct_n(texts, n=0)
+    for raw in (["the cat sat"], "the cat sat"):
+        with as_a_reader_sees_it(), pytest.raises(TypeError, match="words is the text 't.*give a list of words"):
+            distinct_n(raw)

@@ -107,7 +107,7 @@ def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int)
     n = (len(ids) - 1) // context_length * context_length  # targets in windows of full length
     windows, targets = (x.view(-1, context_length) for x in (ids[:n], ids[1 : n + 1]))  # (windows, T)
     at_once = max(1, _TOKENS_AT_ONCE // context_length)
-    batches = list(zip(windows.split(at_once), targets.split(at_once), strict=True)) if n else []
+    batches = list(zip(torch.split(windows, at_once), torch.split(targets, at_once), strict=True)) if n else []
     if n < len(ids) - 1:  # the shorter window at the end
         batches.append((ids[None, n:-1], ids[None, n + 1 :]))
     nats = 0.0
@@ -213,7 +213,8 @@ def loglikelihood(
             words = torch.tensor(targets, device=logits.device)
             log_probs = logits.log_softmax(-1).gather(-1, words[:, None])[:, 0].double()  # (P,)
             first_choice = logits.argmax(-1) == words
-            for i, log_prob, first in zip(order, log_probs.split(lengths), first_choice.split(lengths), strict=True):
+            by_pair = torch.split(log_probs, lengths), torch.split(first_choice, lengths)
+            for i, log_prob, first in zip(order, *by_pair, strict=True):
                 results[i] = Likelihood(log_prob.sum().item(), bool(first.all()))
     return [results[i] for i in range(len(pairs))]
 
