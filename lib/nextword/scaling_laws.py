@@ -185,7 +185,7 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
 
     Raises:
         ValueError: fewer than three different points (four with a floor), numbers that are not above 0, or a loss that
-            does not depend on ``x``.
+            hardly depends on ``x``.
 
     Example:
         >>> law = fit_power_law([1, 10, 100], [4.0, 2.0, 1.0])
@@ -199,7 +199,9 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
     # log(L - floor) = exponent · (log(scale) - log(x)): a straight line in log(x)
     line = stats.linregress(np.log(x), np.log(loss - lowest))
     if line.slope == 0 or not abs(line.intercept / line.slope) < 700:  # the scale would be 0 or infinite
-        raise ValueError(f"loss does not depend on x (a slope of {line.slope:.1e} on logarithmic axes): no law fits")
+        raise ValueError(
+            f"loss hardly depends on x (a slope of {line.slope:.1e} on logarithmic axes): no power law fits"
+        )
     law = _as_law(line.slope, line.intercept, lowest)
     unexplained = np.var(np.log(loss / law(x))) / np.var(np.log(loss))
     half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)  # of the interval around the slope
@@ -214,7 +216,8 @@ def _best_floor(x: Array, loss: Array) -> float:
 
     def misfit(above: float) -> float:
         line = stats.linregress(np.log(x), np.log(loss - floor(above)))
-        return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
+        with np.errstate(all="ignore"):  # a slope of nearly 0 has no scale, which fit_power_law says in words
+            return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
 
     grid = np.arange(0, 30, 14 / 299)  # up to e⁻³⁰ of the lowest loss below it: a steep law comes that near
     best = int(np.argmin([misfit(above) for above in grid]))

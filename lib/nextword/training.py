@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice, zip_longest
+from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,7 +39,7 @@ def random_windows(
     Raises:
         ValueError: ``ids`` is no single text, or does not hold a window and its last target.
 
-    Used in: 2022_instructgpt.
+    Used in: 2018_gpt1, 2018_bert, 2022_instructgpt.
     """
     text = torch.as_tensor(ids)
     if text.ndim != 1:
@@ -52,7 +52,7 @@ def random_windows(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            starts = torch.randint(n_starts, (batch_size, 1), generator=generator)
+            starts = torch.randint(n_starts, (batch_size, 1), generator=generator)  # (B, 1)
             windows = text[starts + torch.arange(length + 1)]  # (B, T + 1)
             yield windows[:, :-1], windows[:, 1:]  # each token, and the one that follows it
 
@@ -63,8 +63,6 @@ def classification_batches(
     examples: Sequence[tuple[Sequence[int], int]], batch_size: int, *, fill: int = 0, seed: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Return batches of labelled texts without end: ids (B, T), a mask (B, T) that is True at real ones, labels (B,).
-
-    Each pass takes all examples in a new order; a rest that makes no whole batch is left for another pass.
 
     Args:
         examples: the ids of each text and the number of its label.
@@ -82,7 +80,7 @@ def classification_batches(
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         rng = random.Random(seed)
-        while True:
+        while True:  # each pass takes the examples in a new order, and leaves a rest that makes no whole batch
             order = rng.sample(examples, len(examples))
             for i in range(0, len(order) - batch_size + 1, batch_size):
                 texts, labels = zip(*order[i : i + batch_size], strict=True)
@@ -111,6 +109,7 @@ def cosine(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_r
         >>> [round(cosine(step, learning_rate=1.0, warmup=2, steps=6), 3) for step in (1, 2, 4, 6, 7)]
         [0.5, 1.0, 0.55, 0.1, 0.1]
     """
+    # The rate stays high for long, to get far, and is small in the end, so that the weights settle.
     wave = (1 + math.cos(math.pi * _progress(step, warmup, steps, min_lr_ratio))) / 2  # from 1 down to 0
     return learning_rate * _warm(step, warmup) * (min_lr_ratio + (1 - min_lr_ratio) * wave)
 
@@ -129,6 +128,7 @@ def linear(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_r
 
 
 def _warm(step: int, warmup: int) -> float:
+    # Adam's running means say little yet in the first steps: full steps in their direction could wreck the model.
     return min(1.0, step / warmup) if warmup else 1.0
 
 
@@ -264,17 +264,17 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019) that decays matrices and leaves gains and biases alone.
 
-    ``eps`` is added after the bias correction, as torch does; the TensorFlow code of the papers adds it before.
-
     Raises:
         ValueError: the model has no parameter to train.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     _check(bool(parameters), f"model: this {type(model).__name__} has no parameter with requires_grad=True")
-    matrices = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay}  # embeddings included
+    # Decay keeps the many numbers of a matrix small, embeddings included. A gain of 0 would silence its whole layer.
+    matrices = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay}
     vectors = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
     groups = [group for group in (matrices, vectors) if group["params"]]
     fused = parameters[0].device.type in ("cpu", "cuda")  # there one kernel updates all parameters at once
+    # torch adds eps after the bias correction; the TensorFlow code of the papers added it before.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
 
 
@@ -362,10 +362,14 @@ def fit(
         stream, history = _draw(batches, next(model.parameters()).device, config), History()
         if file and resume and file.exists():
             history = _load(file, model, optimizer, config, stream)
-        elif file:
+        elif file:  # a checkpoint of an older run must not be taken for this one's
             _save(file, model, optimizer, config, history)
-        for step in _steps(history, config):
+        if len(history.steps) == config.steps:
+            return history
+        bar = runtime.progress(range(len(history.steps) + 1, config.steps + 1), desc="training", unit="step")
+        for step in bar:
             start = time.perf_counter()
+            # The rate is a function of the step alone, so a resumed run meets the rates of one without a break.
             rate = config.rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -378,60 +382,20 @@ def fit(
                 fix = f"lower learning_rate, lengthen warmup, or look at this batch: are all its labels {IGNORE_INDEX}?"
                 raise FloatingPointError(f"training stopped at step {step}: {error}; {fix}") from None
             history.append(step, loss, rate, norm, time.perf_counter() - start)
+            recent = history.loss[-20:]
+            bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
             if evaluate and _due(step, config.evaluate_every, config.steps):
-                history.evaluations.append({**_evaluate(model, evaluate, config.seed), "step": step})
+                with runtime.fork_rng(config.seed), eval_mode(model):  # what it draws does not change the training
+                    result = evaluate(model)
+                named = result if isinstance(result, Mapping) else {"value": result}
+                history.evaluations.append({**{name: float(x) for name, x in named.items()}, "step": step})
             if file and _due(step, config.checkpoint_every, config.steps):
                 _save(file, model, optimizer, config, history)
     return history
 
 
-def _steps(history: History, config: TrainConfig) -> Iterator[int]:
-    """Yield the steps still to make, behind a progress bar that shows the mean of the last losses."""
-    steps = range(len(history.steps) + 1, config.steps + 1)
-    bar = runtime.progress(steps, desc="training", unit="step") if steps else steps
-    for step in bar:
-        yield step
-        recent = history.loss[-20:]
-        bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
-
-
-def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -> Iterator[Batch]:
-    """Yield batches without end, on random numbers that are apart from those of dropout.
-
-    So the order of the data never depends on the model, and a resumed run finds its place by drawing the same batches
-    again. (NumPy's are shared, since copying their state takes longer than a small batch; no model of torch draws them.)
-    """
-    endless = _repeat(batches, config.steps)
-    inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
-    while True:
-        outside = torch.get_rng_state(), random.getstate()
-        torch.set_rng_state(inside[0])
-        random.setstate(inside[1])
-        batch = next(endless)
-        inside = torch.get_rng_state(), random.getstate()
-        torch.set_rng_state(outside[0])
-        random.setstate(outside[1])
-        yield _to_device(batch, device)
-
-
-def _repeat(batches: Iterable[Batch], needed: int) -> Iterator[Batch]:
-    total, before = 0, -1
-    while total > before:  # a pass without a batch: an empty list, or an iterator that is used up
-        before = total
-        for batch in batches:
-            total += 1
-            yield batch
-    fix = "give a list or a DataLoader, which can start again, or a generator without end"
-    raise ValueError(f"batches ran out after {total}, and the run needs {needed}; {fix}")
-
-
-def _to_device(batch: Any, device: torch.device) -> Batch:
-    """Move the tensors of a batch to where the model is."""
-    if not (isinstance(batch, (Mapping, tuple, list)) and batch):
-        raise TypeError(f"batches yielded a {type(batch).__name__}; a tuple (ids, targets) or a dictionary fits")
-    names = batch if isinstance(batch, Mapping) else range(len(batch))
-    moved = {name: batch[name].to(device) if isinstance(batch[name], Tensor) else batch[name] for name in names}
-    return moved if isinstance(batch, Mapping) else list(moved.values())
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)
 
 
 def _check_ids(model: nn.Module, batch: Batch) -> None:
@@ -442,15 +406,39 @@ def _check_ids(model: nn.Module, batch: Batch) -> None:
         check_vocabulary("ids", ids, vocab_size)
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step == last or (every > 0 and step % every == 0)
+def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -> Iterator[Batch]:
+    """Yield batches without end, with their tensors on ``device``."""
+    # The data have random numbers apart from those of dropout: their order never depends on the model, and a resumed run
+    # finds its place by drawing the same batches again. (NumPy's are shared, since copying their state takes longer than
+    # a small batch; no model of torch draws them.)
+    inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
+    iterator: Iterator[Any] = iter(())
+    for drawn in count():
+        outside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(inside[0])
+        random.setstate(inside[1])
+        batch = next(iterator, None)
+        if batch is None:  # a pass is over, or the first one begins: a list or a DataLoader can start (again)
+            iterator = iter(batches)
+            batch = next(iterator, None)
+        inside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(outside[0])
+        random.setstate(outside[1])
+        if batch is None:  # an empty list, or an iterator that is used up
+            fix = "give a list or a DataLoader, which can start again, or a generator without end"
+            raise ValueError(f"batches ran out after {drawn}, and the run needs {config.steps}; {fix}")
+        yield _to_device(batch, device)
 
 
-def _evaluate(model: nn.Module, evaluate: Callable[[Any], Any], seed: int) -> dict[str, float]:
-    with runtime.fork_rng(seed), eval_mode(model):
-        result = evaluate(model)
-    named = result if isinstance(result, Mapping) else {"value": result}
-    return {name: float(value) for name, value in named.items()}
+def _to_device(batch: Any, device: torch.device) -> Batch:
+    def move(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    if isinstance(batch, Mapping) and batch:
+        return {name: move(value) for name, value in batch.items()}
+    if isinstance(batch, (tuple, list)) and batch:
+        return [move(value) for value in batch]
+    raise TypeError(f"batches yielded a {type(batch).__name__}; a tuple (ids, targets) or a dictionary fits")
 
 
 # --- Checkpoints ------------------------------------------------------------------------------------------------------
@@ -458,7 +446,7 @@ def _evaluate(model: nn.Module, evaluate: Callable[[Any], Any], seed: int) -> di
 _FORMAT = 2
 _KEYS = {"format", "config", "history", "layout", "model", "optimizer", "random"}
 _FIXED = ("weight_decay", "betas", "max_grad_norm", "seed")
-_FIX = "take the same settings, or start anew with resume=False"
+"""Settings that a resumed run may not change; its learning rates are compared step by step."""
 
 
 def _save(
@@ -480,21 +468,30 @@ def _load(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, stream: Iterator[Batch]
 ) -> History:
     """Bring model, optimiser, data and random numbers to where the checkpoint was written; return its history."""
-    try:
+    try:  # weights_only: a pickle from elsewhere could run any program
         state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise ValueError(f"checkpoint {file} cannot be read: {error}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT or state.keys() != _KEYS:
         raise ValueError(f"checkpoint {file} is not of format {_FORMAT}, the one this version of nextword reads")
-    history = History(**json.loads(state["history"]))
-    _check_settings(file, state["config"], history, config)
-    for was, here in zip_longest(state["layout"], _layout(model), fillvalue="nothing"):
-        fix = "it belongs to another model, or other parameters were tied or frozen; start anew with resume=False"
-        _check(was == here, f"checkpoint {file} holds {was} where this model has {here}: {fix}")
+    history, fix = History(**json.loads(state["history"])), "take the same settings, or start anew with resume=False"
+    # Refuse settings that would not have made the very steps that the checkpoint has behind it.
+    for name, was in state["config"].items():
+        now = getattr(config, name)
+        _check(was == now, f"checkpoint {file} was written with {name}={was}, not {now}; {fix}")
+    done = len(history.steps)
+    _check(done <= config.steps, f"checkpoint {file} is at step {done}, beyond steps={config.steps}; {fix}")
+    for step, was in zip(history.steps, history.learning_rate, strict=True):
+        now, why = config.rate(step), "learning_rate, schedule, warmup or steps differ"
+        _check(was == now, f"checkpoint {file} made step {step} at learning rate {was}, not {now}: {why}; {fix}")
+    # Nothing is loaded before all is known to fit.
+    fix = "it belongs to another model, or other parameters were tied or frozen; start anew with resume=False"
+    for was, now in zip_longest(state["layout"], _layout(model), fillvalue="nothing"):
+        _check(was == now, f"checkpoint {file} holds {was} where this model has {now}: {fix}")
     _raw(model).load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    if len(history.steps) < config.steps:
-        for _ in islice(stream, len(history.steps)):
+    if done < config.steps:  # the data go on where they were by drawing what was used, and only then the random numbers
+        for _ in islice(stream, done):
             pass
         runtime.set_rng_state(state["random"])
     return history
@@ -507,22 +504,9 @@ def _raw(model: nn.Module) -> nn.Module:
 
 
 def _layout(model: nn.Module) -> list[str]:
-    """Return what each tensor of the model is, and whether it has a gradient of its own: a tied or frozen one has none."""
+    """Return what each tensor of the model is, and whether it is trained by itself: a tied or frozen one is not."""
     trained = {name for name, parameter in _raw(model).named_parameters() if parameter.requires_grad}
     return [
         f"{name} {getattr(x, 'dtype', '')} {tuple(getattr(x, 'shape', ()))}{'' if name in trained else ', not trained'}"
         for name, x in _raw(model).state_dict().items()
     ]
-
-
-def _check_settings(file: Path, saved: dict[str, Any], history: History, config: TrainConfig) -> None:
-    """Refuse settings that would not have made the very steps that the checkpoint has behind it."""
-    for name in _FIXED:
-        value = getattr(config, name)
-        _check(saved[name] == value, f"checkpoint {file} was written with {name}={saved[name]}, not {value}; {_FIX}")
-    done = len(history.steps)
-    _check(done <= config.steps, f"checkpoint {file} is at step {done}, beyond steps={config.steps}; {_FIX}")
-    for step, rate in zip(history.steps, history.learning_rate, strict=True):
-        now = config.rate(step)
-        why = "learning_rate, schedule, warmup or steps differ"
-        _check(now == rate, f"checkpoint {file} made step {step} at learning rate {rate}, not {now}: {why}; {_FIX}")
