@@ -247,8 +247,8 @@ def fit_kaplan(N: Sequence[float] | Array, D: Sequence[float] | Array, loss: Seq
     def residuals(p: Array) -> Array:
         alpha_N, alpha_D, n_c, d_c = p
         size, data = alpha_N / alpha_D * (n_c - n), d_c - d  # logarithms of (N_c/N)^(α_N/α_D) and of D_c/D
-        log_loss: Array = alpha_D * np.logaddexp(size, data)  # of their sum to the power of α_D
-        return log_loss - target
+        gap: Array = alpha_D * np.logaddexp(size, data) - target  # their sum to the power of α_D, against the loss
+        return gap
 
     # The best of eight starts: from one alone the fit may end in a valley where size or data does not matter.
     starts = itertools.product((0.05, 0.2), (0.05, 0.2), (n.mean() + 10,), (d.mean(), d.mean() + 10))
