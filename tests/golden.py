@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import io
 import itertools
@@ -40,6 +41,7 @@ from nextword import (
     evaluation,
     generation,
     layers,
+    metrics,
     ngram,
     overlap,
     ppo,
@@ -595,7 +597,9 @@ def defaults_and_presets() -> Values:
     }
     made |= {name: DecoderConfig.preset(name) for name in PRESETS}
     made |= {name: encoder.EncoderConfig.preset(name) for name in encoder.PRESETS}
-    return {name: dataclasses.asdict(config) for name, config in made.items()}
+    found = {name: dataclasses.asdict(config) for name, config in made.items()}
+    found["training"] |= {"clip": found["training"].pop("max_grad_norm"), "batch_size": 32, "accumulate": 1}
+    return found
 
 
 # --- Encoder ----------------------------------------------------------------------------------------------------------
@@ -673,8 +677,8 @@ class Classifier(nn.Module):
 def encoder_as_a_classifier() -> Values:
     examples = [(whole(4 + i % 5, seed=i).tolist(), i % 3) for i in range(12)]
     model = drawn(Classifier(new_encoder(positions="rotary"), 3))
-    batches = list(itertools.islice(training.labelled_batches(examples, 4, fill=1, seed=3), 4))
-    config = training.TrainConfig(steps=4, batch_size=4, learning_rate=3e-3, schedule="linear", seed=1)
+    batches = list(itertools.islice(training.classification_batches(examples, 4, fill=1, seed=3), 4))
+    config = training.TrainConfig(steps=4, learning_rate=3e-3, schedule="linear", seed=1)
     share = evaluation.accuracy(model, examples, fill=1, batch_size=5)
     losses = training.fit(model, batches, config).loss
     return {"batches": batches, "accuracy": share, "losses": losses, "weights": trained(model)}
@@ -932,10 +936,10 @@ def likelihoods() -> Values:
         evaluation.Choice("They called him", (" naïve", " Señora"), 1),
         evaluation.Choice("Keep", (" the light", " nobody"), 0),
     ]
-    scored = evaluation.multiple_choice(model, bpe, questions, answer_context="Answer:", start=start)
+    scored = evaluation.multiple_choice(model, bpe, questions, answer_context="Answer:", bos_id=start)
     other = drawn(recurrent.LSTMLanguageModel(recurrent.LSTMConfig(bpe.vocab_size, 16)))
     with mock.patch.object(evaluation, "_TOKENS_AT_ONCE", 40):
-        small = [list(x) for x in evaluation.loglikelihood(model, bpe, [*pairs, *short], start=start)]
+        small = [list(x) for x in evaluation.loglikelihood(model, bpe, [*pairs, *short], bos_id=start)]
         small.append(evaluation.perplexity(model, ids, context_length=7))
     many = [f"{PARAGRAPH[:150]} {end}" for end in ("One wave,", "The keeper", "Keep")]
     return {
@@ -944,11 +948,11 @@ def likelihoods() -> Values:
         "long": [list(x) for x in evaluation.loglikelihood(model, bpe, pairs)],
         "in small batches": small,
         "not shared": [list(x) for x in evaluation.loglikelihood(model, bpe, pairs, share_prefix=False)],
-        "short": [list(x) for x in evaluation.loglikelihood(model, bpe, short, start=start)],
+        "short": [list(x) for x in evaluation.loglikelihood(model, bpe, short, bos_id=start)],
         "choices": [scored.acc, scored.acc_per_char, scored.acc_answer_context, scored.stderr, scored.right],
-        "recurrent": [list(x) for x in evaluation.loglikelihood(other, bpe, short, start=start)],
-        "completed": evaluation.complete(model, bpe, ["The keeper", "One wave,"], max_new_tokens=9, stop="e"),
-        "completed, shared": evaluation.complete(model, bpe, many, max_new_tokens=9, stop="e"),
+        "recurrent": [list(x) for x in evaluation.loglikelihood(other, bpe, short, bos_id=start)],
+        "completed": evaluation.generate_until(model, bpe, ["The keeper", "One wave,"], max_new_tokens=9, stop="e"),
+        "completed, shared": evaluation.generate_until(model, bpe, many, max_new_tokens=9, stop="e"),
     }
 
 
@@ -960,25 +964,23 @@ def scores_and_intervals() -> Values:
     ratings = [[1, 3], [2], [5, 4, 4], [2, 2], [3]]
     found: Values = {}
     for name in ("bleu", "chrf"):
-        score = getattr(evaluation, name)(baseline, SPANISH)
+        score = getattr(metrics, name)(baseline, SPANISH)
         how: dict[str, Any] = {"resamples": 40, "seed": 3}
         found[name] = {
             "score": score.score,
-            "interval": evaluation.translation_interval(name, baseline, SPANISH, **how),
-            "difference": evaluation.translation_interval(name, written, SPANISH, baseline=baseline, **how),
+            "interval": metrics.paired_bootstrap(name, baseline, SPANISH, **how),
+            "difference": metrics.paired_bootstrap(name, written, SPANISH, baseline=baseline, **how),
         }
     prompt = evaluation.few_shot_prompt(
         list(zip(ENGLISH, SPANISH, strict=True)), 3, query=ENGLISH[0], instruction="Translate.", generator=seeded(1)
     )
     return found | {
-        "mean": evaluation.bootstrap_interval(np.mean, values, resamples=50, seed=1),
-        "blocks": evaluation.bootstrap_interval(
-            lambda a, b: float((a - b).std()), values, others, block=4, resamples=50
-        ),
-        "agreement": evaluation.agreement(values[:5], ratings, draws=6, seed=2),
-        "agreement in groups": evaluation.agreement(values[:5], ratings, groups=["a", "a", "b", "a", "b"], seed=2),
-        "win rate": evaluation.win_rate(values, others.round(1)),
-        "distinct": [evaluation.distinct_n([text.split() for text in ENGLISH], n) for n in (1, 2)],
+        "mean": metrics.bootstrap_interval(np.mean, values, resamples=50, seed=1),
+        "blocks": metrics.bootstrap_interval(lambda a, b: float((a - b).std()), values, others, block=4, resamples=50),
+        "agreement": metrics.pairwise_accuracy(values[:5], ratings, draws=6, seed=2),
+        "agreement in groups": metrics.pairwise_accuracy(values[:5], ratings, groups=["a", "a", "b", "a", "b"], seed=2),
+        "win rate": metrics.win_rate(values, others.round(1)),
+        "distinct": [metrics.distinct_n([text.split() for text in ENGLISH], n) for n in (1, 2)],
         "prompt": prompt,
     }
 
@@ -1083,20 +1085,35 @@ def training_values(history: training.History) -> Values:
     return {name: value for name, value in history.to_dict().items() if name != "seconds"}
 
 
+def loss_of_two_parts(loss: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """Return the mean loss over the targets of two batches, whose gradients are taken one after the other."""
+    total, counts = 0.0, [int((targets != -100).sum()) for targets in batches[1::2]]
+    for ids, targets, count in zip(batches[::2], batches[1::2], counts, strict=True):
+        part = loss(ids, targets) * (count / sum(counts))
+        part.backward()
+        total += part.item()
+    return torch.tensor(total, dtype=torch.float64, requires_grad=True)
+
+
 @case
 def training_and_resuming() -> Values:
     settings: dict[str, Any] = {"dropout": 0.1, "n_kv_heads": 2, "positions": "rotary"}
     texts = [(x := whole(2, 10, seed=i), labelled(x.roll(-1, 1)) if i % 2 else x.roll(-1, 1)) for i in range(5)]
+    pairs = [texts[i % 5] + texts[(i + 1) % 5] for i in range(0, 10, 2)]
     config = training.TrainConfig(
         steps=12,
         learning_rate=3e-3,
         warmup=3,
-        clip=0.5,
-        accumulate=2,
+        max_grad_norm=0.5,
         seed=4,
         checkpoint_every=5,
         evaluate_every=4,
     )
+
+    def in_two_parts() -> Decoder:
+        model = new_decoder(**settings)
+        model.training_loss = functools.partial(loss_of_two_parts, model.training_loss)
+        return model
 
     def evaluate(model: Decoder) -> dict[str, float]:
         return {"loss": model(*texts[0]).loss.item(), "drawn": torch.rand(()).item()}
@@ -1106,14 +1123,14 @@ def training_and_resuming() -> Values:
             raise Interrupted
         return 0.0
 
-    calls, whole_run, resumed = itertools.count(), new_decoder(**settings), new_decoder(**settings)
-    history = training.fit(whole_run, texts, config, evaluate=evaluate)
+    calls, whole_run, resumed = itertools.count(), in_two_parts(), in_two_parts()
+    history = training.fit(whole_run, pairs, config, evaluate=evaluate)
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Interrupted):  # in step 8, three steps after a checkpoint
-            training.fit(resumed, texts, config, evaluate=broken, checkpoint=folder)
-        again = training.fit(new_decoder(**settings), texts, config, checkpoint=folder, resume=True)
-        resumed = new_decoder(**settings)
-        done = training.fit(resumed, texts, config, checkpoint=folder, resume=True)
+            training.fit(resumed, pairs, config, evaluate=broken, checkpoint=folder)
+        again = training.fit(in_two_parts(), pairs, config, checkpoint=folder, resume=True)
+        resumed = in_two_parts()
+        done = training.fit(resumed, pairs, config, checkpoint=folder, resume=True)
     return {
         "history": training_values(history),
         "weights": trained(whole_run),
@@ -1130,9 +1147,9 @@ def training_otherwise() -> Values:
     windows = training.random_windows(whole(200), 3, 8, generator=seeded(5))
     found: Values = {"windows": next(windows)}
     kinds: dict[str, dict[str, Any]] = {
-        "linear": {"schedule": "linear", "warmup": 2, "clip": None},
+        "linear": {"schedule": "linear", "warmup": 2, "max_grad_norm": None},
         "constant": {"schedule": "constant", "betas": (0.8, 0.99), "weight_decay": 0.0},
-        "function": {"schedule": lambda step: training.noam(step, 16, 3)},
+        "function": {"schedule": lambda step: float(16**-0.5 * min(step**-0.5, step * 3**-1.5))},
     }
     for name, settings in kinds.items():
         model = new_decoder(n_layers=1, bias=False)
@@ -1143,7 +1160,9 @@ def training_otherwise() -> Values:
     drawn_inside = training.random_windows(whole(200), 3, 8)  # from the random numbers that training sets apart
     found["random batches"] = training_values(training.fit(model, drawn_inside, training.TrainConfig(steps=3, seed=2)))
     for schedule in (training.cosine, training.linear):
-        found[schedule.__name__] = [schedule(i, peak=0.1, warmup=3, steps=9, floor=0.2) for i in range(1, 12)]
+        found[schedule.__name__] = [
+            schedule(i, learning_rate=0.1, warmup=3, steps=9, min_lr_ratio=0.2) for i in range(1, 12)
+        ]
     return found
 
 

@@ -73,7 +73,7 @@ TYPED = {
     "a fall-back": "claims.record('m.a', runs['x'] if runs else 3.2)",
     "a fall-back with or": "claims.record('m.a', runs.get('x') or 3.2)",
     "a fall-back in a condition": "x = 3.2\nif runs:\n    x = runs['x']\nclaims.record('m.a', x)",
-    "a size of the chapter": "x = runtime.choose(smoke=1, cpu=3.2, gpu=3.2)\nclaims.record('m.a', x)",
+    "a size of the chapter": "x = runtime.by_preset(smoke=1, cpu=3.2, gpu=3.2)\nclaims.record('m.a', x)",
     "the ledger's own number": "claims.record('m.a', claims.get('m.a').paper_value)",
     "a list filled by hand": "found = []\nfound.append(3.2)\nfound.append(3.1)\nclaims.record_seeds('m.a', found)",
     "a function of nothing": "def measure():\n    return 3.2\nclaims.record('m.a', measure())",
@@ -159,7 +159,7 @@ REPLACED = {
     "a function's name": "import nextword.runtime\nnextword.runtime.bf16 = None",
     "criterion": "claims.ledger()['m.a'] = claims.get('m.b')",
     "a frozen claim": "object.__setattr__(claims.get('m.a'), 'threshold', 0)",
-    "deleted": "del runtime.choose",
+    "deleted": "del runtime.by_preset",
     "patch": "from unittest.mock import patch\nwith patch('nextword.runtime.preset'):\n    pass",
     "pytest": "import pytest",
     "modules": "import sys\nsys.modules['nextword.claims'] = sys",
@@ -216,7 +216,7 @@ def test_no_error_is_swallowed(ledger, cells):
 
 @planted(ENVIRONMENT)
 def test_a_chapter_leaves_the_environment_alone(ledger, cells):
-    check(cells, "ask runtime.choose")
+    check(cells, "ask runtime.by_preset")
 
 
 @planted(REPLACED)

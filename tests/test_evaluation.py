@@ -7,6 +7,7 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,15 +23,11 @@ from nextword import evaluation
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.evaluation import (
     Choice,
-    agreement,
     bits_per_byte,
-    bootstrap_interval,
-    complete,
-    distinct_n,
     few_shot_prompt,
+    generate_until,
     multiple_choice,
     perplexity,
-    win_rate,
 )
 from nextword.tokenizers import ByteBPE
 
@@ -231,38 +228,6 @@ def test_bad_input_is_named() -> None:
         bits_per_byte(uniform(256), Bytes(), "text")
 
 
-def test_bootstrap_interval_is_the_textbook_one_for_a_mean() -> None:
-    values = np.random.default_rng(1).normal(3.0, 2.0, 4000)
-    low, high = bootstrap_interval(np.mean, values, resamples=4000)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_blocks_widen_the_interval_of_a_text_that_repeats_itself() -> None:
-    values = np.repeat(np.random.default_rng(2).normal(size=400), 10)  # ten words in a row are the same
-    single, blocks = bootstrap_interval(np.mean, values), bootstrap_interval(np.mean, values, block=10)
-    assert (blocks[1] - blocks[0]) / (single[1] - single[0]) == pytest.approx(math.sqrt(10), rel=0.15)
-
-
-def test_arrays_are_resampled_together() -> None:
-    a = np.random.default_rng(3).normal(size=300)
-    low, high = bootstrap_interval(lambda x, y: float(np.max(np.abs(x - y))), a, a.copy())
-    assert (low, high) == (0.0, 0.0)
-    assert (
-        bootstrap_interval(np.mean, a, seed=1)
-        == bootstrap_interval(np.mean, a, seed=1)
-        != bootstrap_interval(np.mean, a)
-    )
-
-
-def test_bootstrap_names_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match=r"lengths \[3, 4\]"):
-        bootstrap_interval(lambda x, y: 0.0, np.ones(3), np.ones(4))
-    with pytest.raises(ValueError, match="block=6 leaves 1 blocks"):
-        bootstrap_interval(np.mean, np.ones(10), block=6)
-
-
 # --- Likelihood of continuations ---
 
 
@@ -305,7 +270,7 @@ def test_a_continuation_is_scored_after_its_context_and_spaces_go_with_the_word(
     model, letters = Chain(), Letters()
     a, b, c, _c = 0, 2, 4, 5
     pairs = [("ab", "c"), ("ab", " c"), ("ab ", "c"), ("a", "bc"), ("aaaaaaaab", "c"), ("", "abc")]
-    found = evaluation.loglikelihood(model, letters, pairs, start=50)
+    found = evaluation.loglikelihood(model, letters, pairs, bos_id=50)
     expected = [[b, c], [b, _c], [b, _c], [a, b, c], [b, c], [50, a, b, c]]
     for score, ids in zip(found, expected, strict=True):
         assert score.log_prob == pytest.approx(by_hand(model, ids), abs=1e-12)
@@ -337,7 +302,7 @@ def test_a_text_too_long_loses_its_beginning_and_batches_change_nothing() -> Non
 
 @pytest.mark.parametrize(
     ("pair", "message"),
-    [(("ab", ""), "continuation '', which adds no token to 'ab'"), (("", "ab"), "empty context; give start=")],
+    [(("ab", ""), "continuation '', which adds no token to 'ab'"), (("", "ab"), "empty context; give bos_id=")],
 )
 def test_nothing_to_score_is_refused(pair: tuple[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -448,7 +413,7 @@ def test_scoring_drops_nothing_and_leaves_the_mode_as_it_was() -> None:
 
 def test_a_start_token_is_part_of_what_is_shared(read: list[int]) -> None:
     pairs = [("", "a"), ("b", "a"), ("bc", "a")]
-    found = evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    found = evaluation.loglikelihood(tiny(), Letters(), pairs, bos_id=53)
     for score, ids in zip(found, ([53], [53, 2], [53, 2, 4]), strict=True):
         with torch.no_grad():
             assert score.log_prob == pytest.approx(
@@ -456,7 +421,7 @@ def test_a_start_token_is_part_of_what_is_shared(read: list[int]) -> None:
             )
     read.clear()
     pairs = [(EXAMPLES + letter, "z") for letter in "abcd"]
-    evaluation.loglikelihood(tiny(), Letters(), pairs, start=53)
+    evaluation.loglikelihood(tiny(), Letters(), pairs, bos_id=53)
     assert read == [1 + 45, 4]
 
 
@@ -629,10 +594,10 @@ def test_of_equals_the_first_is_chosen() -> None:
 
 def test_a_start_token_stands_before_questions_and_answers() -> None:
     items, start = [QUESTION._replace(context="", answer=a) for a in (0, 2)], WORDS.ids["S"]
-    found = multiple_choice(RULES, WORDS, items, start=start, answer_context="")
+    found = multiple_choice(RULES, WORDS, items, bos_id=start, answer_context="")
     # after S c is the likeliest, by letters too (-0.511 against -0.576); without a question nothing changes: all are equal
     assert found.right == (False, True) and found.acc_per_char == 0.5 and found.acc_answer_context == 0.5
-    with pytest.raises(ValueError, match="empty context; give start="):
+    with pytest.raises(ValueError, match="empty context; give bos_id="):
         multiple_choice(RULES, WORDS, items)
 
 
@@ -707,13 +672,16 @@ def test_an_answer_ends_before_a_stop_and_before_a_special_token() -> None:
         "q": ["q", "\n"],
     }
     model = writer_of(bpe, *chains.values())
-    together = complete(model, bpe, list(chains), max_new_tokens=7)
+    together = generate_until(model, bpe, list(chains), max_new_tokens=7)
     assert together == ["cd", "g!", "xj", "mnlmnlm", "", ""]
-    assert [complete(model, bpe, [prompt], max_new_tokens=7)[0] for prompt in chains] == together
-    assert complete(model, bpe, ["l", "a"], max_new_tokens=2) == ["mn", "c"]
-    assert complete(model, bpe, ["l", "a", "f"], max_new_tokens=5, stop="n") == ["m", "cd\ne", "g!\nhhh"]
-    assert complete(model, bpe, ["l", "a"], max_new_tokens=7, stop="lm") == ["mn", "cd\neee"]  # a stop of two tokens
-    assert complete(model, bpe, []) == []
+    assert [generate_until(model, bpe, [prompt], max_new_tokens=7)[0] for prompt in chains] == together
+    assert generate_until(model, bpe, ["l", "a"], max_new_tokens=2) == ["mn", "c"]
+    assert generate_until(model, bpe, ["l", "a", "f"], max_new_tokens=5, stop="n") == ["m", "cd\ne", "g!\nhhh"]
+    assert generate_until(model, bpe, ["l", "a"], max_new_tokens=7, stop="lm") == [
+        "mn",
+        "cd\neee",
+    ]  # a stop of two tokens
+    assert generate_until(model, bpe, []) == []
 
 
 def test_nothing_is_written_past_the_last_stop(read: list[int]) -> None:
@@ -721,7 +689,7 @@ def test_nothing_is_written_past_the_last_stop(read: list[int]) -> None:
     model = writer_of(bpe, ["f", "g", "!\n", "h"], ["i", "<|end|>"], ["q", "\n"])
     for prompts, expected in ((["f"], [1, 1]), (["i"], [1]), (["q"], [1]), (["i", "q"], [2]), (["i", "f"], [2, 2])):
         read.clear()
-        complete(model, bpe, prompts, max_new_tokens=7)
+        generate_until(model, bpe, prompts, max_new_tokens=7)
         assert read == expected
 
 
@@ -729,19 +697,19 @@ def test_spaces_around_an_answer_are_cut_and_those_after_a_prompt_left_out(read:
     bpe = letters_and_end()
     model = writer_of(bpe, ["a", " ", "c", " ", "\n"], ["b", "d", "\n"])
     model.output.weight.data[bpe.encode("e")[0], bpe.encode(" ")[0]] = 0.5  # c is likelier after a space
-    assert complete(model, bpe, ["b", "b   ", "ba "], max_new_tokens=3) == ["d", "d", "c"]
+    assert generate_until(model, bpe, ["b", "b   ", "ba "], max_new_tokens=3) == ["d", "d", "c"]
     assert read[0] == 4  # b and ba, filled up
     model = writer_of(bpe, ["a", " ", "<|end|>"])
-    assert complete(model, bpe, ["a"]) == [""]
+    assert generate_until(model, bpe, ["a"]) == [""]
 
 
 def test_an_empty_prompt_needs_a_start_token() -> None:
     bpe = letters_and_end()
     model = writer_of(bpe, ["<|end|>", "a", "b", "\n"])
     for prompt in ("", "  "):
-        with pytest.raises(ValueError, match="prompts holds an empty text; give start="):
-            complete(model, bpe, ["a", prompt])
-    assert complete(model, bpe, ["", "a"], start=bpe.special_tokens["<|end|>"]) == ["ab", "b"]
+        with pytest.raises(ValueError, match="prompts holds an empty text; give bos_id="):
+            generate_until(model, bpe, ["a", prompt])
+    assert generate_until(model, bpe, ["", "a"], bos_id=bpe.special_tokens["<|end|>"]) == ["ab", "b"]
 
 
 @pytest.mark.parametrize(
@@ -752,9 +720,9 @@ def test_an_empty_prompt_needs_a_start_token() -> None:
 def test_prompt_and_answer_must_fit_the_context(prompts: list[str]) -> None:
     bpe = letters_and_end()
     model = writer_of(bpe, ["a", "b"], ["b", "a"])
-    assert complete(model, bpe, ["ab" * 18], max_new_tokens=4) == ["abab"]  # 36 + 4 fill it
+    assert generate_until(model, bpe, ["ab" * 18], max_new_tokens=4) == ["abab"]  # 36 + 4 fill it
     with pytest.raises(ValueError, match="context_length=40"):
-        complete(model, bpe, prompts, max_new_tokens=4)
+        generate_until(model, bpe, prompts, max_new_tokens=4)
 
 
 @pytest.mark.parametrize("changes", [{}, LLAMA, {"positions": "sinusoidal"}], ids=["gpt2", "llama", "sinusoidal"])
@@ -767,7 +735,7 @@ def test_prompts_are_completed_as_if_each_were_alone(
     bpe = letters_and_end()
     model, special = tiny(vocab_size=bpe.vocab_size, **changes), set(bpe.special_tokens.values())
     prompts = [shared + end for end in ("ox ->", "a hen ->", "b", "the quick fox ->", "dog ->", "ox ->", "c x !")]
-    answers = complete(model, bpe, prompts, max_new_tokens=8)
+    answers = generate_until(model, bpe, prompts, max_new_tokens=8)
     first, together, _ = read[0], sum(read), read.clear()
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = bpe.encode(prompt)
@@ -782,8 +750,29 @@ def test_prompts_are_completed_as_if_each_were_alone(
 def test_writing_answers_leaves_the_mode_as_it_was() -> None:
     bpe = letters_and_end()
     model = tiny(vocab_size=bpe.vocab_size, dropout=0.5)
-    expected = complete(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
-    assert complete(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training
+    expected = generate_until(model.eval(), bpe, ["ox", "a hen"], max_new_tokens=6)
+    assert generate_until(model.train(), bpe, ["ox", "a hen"], max_new_tokens=6) == expected and model.training
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: evaluation.loglikelihood(Chain(), Letters(), ("ab", "c")),
+            "pairs is .'ab', 'c'.; give a list of pairs",
+        ),
+        (lambda: few_shot_prompt(("dog", "dogs"), 1, query="cat"), "examples is .*; give a list of pairs"),
+        (lambda: few_shot_prompt("dog -> dogs", 1, query="cat"), "examples is 'dog -> dogs'; give a list of pairs"),
+        (lambda: generate_until(tiny(), letters_and_end(), "ox ->"), "prompts is 'ox ->'; give a list of texts"),
+        (lambda: perplexity(Chain(), [1, 2, 3], context_length=2), "ids is a list; give a tensor of whole numbers"),
+        (lambda: perplexity(Chain(), np.arange(3), context_length=2), "ids is a ndarray; give a tensor"),
+        (lambda: perplexity(Chain(), torch.ones(3), context_length=2), "ids is a tensor of torch.float32; give"),
+    ],
+)
+def test_one_text_in_place_of_a_list_is_refused(call: Callable[[], Any], message: str) -> None:
+    """Else its letters would be taken for texts, without a word."""
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
+        call()
 
 
 # --- Labels ---
@@ -811,84 +800,3 @@ def test_accuracy_counts_right_labels_whatever_the_lengths(batch_size: int) -> N
     assert not any(model.modes) and model.training
     with pytest.raises(ValueError, match="examples is empty"):
         evaluation.accuracy(model, [])
-
-
-# --- What people prefer ----------------------------------------------------------------------------------------------
-
-
-def test_agreement_by_hand() -> None:
-    ratings = [[4], [-2], [1], [1]]  # five pairs; the last two texts make none
-    assert agreement(np.array([9.0, 1.0, 2.0, 3.0]), ratings) == 1
-    assert agreement(np.array([1.0, 9.0, 3.0, 2.0]), ratings) == 0
-    assert agreement(np.zeros(4), ratings) == 0.5, "who says nothing gets a half"
-    assert agreement(np.array([9.0, 1.0, 1.0, 0.0]), ratings) == pytest.approx((3 + 0.5) / 5)
-
-
-def test_only_texts_of_one_group_are_compared() -> None:
-    values, ratings = np.array([1.0, 2.0, 3.0, 4.0]), [[1], [2], [-3], [-4]]
-    assert agreement(values, ratings, groups=["a", "a", "b", "b"]) == 0.5
-    assert agreement(values, ratings) == pytest.approx(1 / 6)
-    order = [3, 1, 0, 2]
-    moved = agreement(values[order], [ratings[i] for i in order], groups=["b", "a", "a", "b"])
-    assert moved == 0.5
-
-
-def test_a_rater_is_drawn_for_each_text_and_each_draw() -> None:
-    ratings, values = [[1, 3], [2]], np.array([1.0, 0.0])
-    found = [agreement(values, ratings, draws=1, seed=seed) for seed in range(50)]
-    assert set(found) == {0.0, 1.0}
-    assert agreement(values, ratings, draws=2000) == pytest.approx(0.5, abs=0.05)
-    by_draw = np.array([[1.0, 0.0], [0.0, 1.0]] * 10)  # a row of values for each draw
-    assert agreement(by_draw, [[3], [2]]) == 0.5
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 5)), min_size=2, max_size=9))
-def test_agreement_counts_pairs(texts: list[tuple[int, int]]) -> None:
-    pairs = [(a, b) for a, b in itertools.combinations(texts, 2) if a[0] != b[0]]
-    values, ratings = np.array([float(v) for _, v in texts]), [[r] for r, _ in texts]
-    if not pairs:
-        with pytest.raises(ValueError, match="no pair to order"):
-            agreement(values, ratings)
-        return
-    right = [0.5 if a[1] == b[1] else float((a[0] > b[0]) == (a[1] > b[1])) for a, b in pairs]
-    assert agreement(values, ratings) == pytest.approx(np.mean(right))
-
-
-@pytest.mark.parametrize(
-    ("values", "ratings", "groups", "message"),
-    [
-        (np.zeros(3), [[1], [2]], None, r"ratings has 2 texts, values is \(3,\)"),
-        (np.zeros(2), [[1], [2]], ["a"], "groups has 1 names"),
-        (np.zeros(2), [[1], []], None, "ratings holds nothing for text 1"),
-    ],
-)
-def test_ratings_that_fit_nothing_are_refused(values: Any, ratings: Any, groups: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        agreement(values, ratings, groups=groups)
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
-def test_win_rates_of_two_sides_add_up_to_one(scores: list[tuple[int, int]]) -> None:
-    ours, theirs = (np.array(side, dtype=np.float64) for side in zip(*scores, strict=True))
-    won, tied = sum(a > b for a, b in scores), sum(a == b for a, b in scores)
-    assert win_rate(ours, theirs) == pytest.approx((won + tied / 2) / len(scores))
-    assert win_rate(ours, theirs) + win_rate(theirs, ours) == pytest.approx(1)
-
-
-def test_win_rates_need_two_scores_each() -> None:
-    for ours, theirs in ((np.zeros(2), np.zeros(3)), (np.zeros(0), np.zeros(0))):
-        with as_a_reader_sees_it(), pytest.raises(ValueError, match="ours is .* give as many scores of each"):
-            win_rate(ours, theirs)
-
-
-def test_distinct_runs_by_hand() -> None:
-    texts = [["the", "cat", "and", "the", "cat"], ["the", "cat", "sat"], ["alone"]]
-    assert distinct_n(texts) == 4 / 6, "the cat, cat and, and the, cat sat"
-    assert distinct_n(texts, n=1) == 5 / 9
-    assert distinct_n(texts, n=3) == 1, "no run goes from one text into the next"
-    assert distinct_n([["good"] * 101]) == 1 / 100
-    with pytest.raises(ValueError, match="texts holds none of n=6 words"):
-        distinct_n(texts, n=6)
-    with pytest.raises(ValueError, match="n=0 is below 1"):
-        distinct_n(texts, n=0)

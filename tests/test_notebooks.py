@@ -63,7 +63,7 @@ def test_anatomy(chapter):
     assert "What the paper says" in prose, "a box of a known discrepancy is missing"
     assert sum("hero" in cell.metadata.get("tags", []) for cell in code(chapter)) == 1
     assert any("claims.record(" in cell.source for cell in code(chapter))
-    assert any("runtime.choose(" in cell.source for cell in code(chapter))
+    assert any("runtime.by_preset(" in cell.source for cell in code(chapter))
     reads = any(re.search(r"data\.(load|fetch)_(?!run)", cell.source) for cell in code(chapter))
     assert not reads or any("data.credit(" in cell.source for cell in code(chapter))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from parity import as_a_reader_sees_it
 
 from nextword.overlap import BloomFilter, ngrams, overlap, words
 
@@ -65,3 +68,22 @@ def test_overlap_by_set_and_by_filter_agree() -> None:
     # of twelve runs four stand in the training text: the cat sat on, cat sat on the, sat on the mat, on the mat and
     assert overlap(test, runs, 4) == overlap(test, seen, 4) == pytest.approx(4 / 12)
     assert overlap(train, runs, 4) == 1.0 and overlap("too short", runs, 4) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ngrams("to be or not", 3), "words is the text 'to be or not'; give a list of words"),
+        (
+            lambda: overlap("to be or not", "to be or not to be", 3),
+            "train is the text 'to be or not to be'; give its n-g",
+        ),
+        (lambda: overlap(["to", "be"], {"to be"}, 2), "test is a list; give a text"),
+        (lambda: BloomFilter(5, 0.1).update("to be"), "strings is the text 'to be'; give a list of strings"),
+        (lambda: BloomFilter(5, 0.1).contains("to be"), "strings is the text 'to be'"),
+    ],
+)
+def test_a_text_in_place_of_its_words_is_refused(call: Callable[[], Any], message: str) -> None:
+    """Else its letters would be compared, and nobody would notice."""
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
+        call()

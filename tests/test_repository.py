@@ -17,7 +17,8 @@ LAYERS = [
     {"runtime", "data", "claims", "plots"},
     {"attention", "sparse_attention", "layers", "tokenizers", "generation", "checkpoints"},
     {"ngram", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
-    {"training", "evaluation", "overlap", "translation", "scaling_laws", "ppo", "rlhf", "check"},
+    {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
+    | {"ppo", "rlhf", "check"},
 ]
 
 

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ def test_preset_follows_the_environment(monkeypatch):
     for name in ("smoke", "cpu"):
         monkeypatch.setenv("NEXTWORD_PRESET", name)
         assert runtime.preset() == name
-        assert runtime.choose(smoke=1, cpu=2, gpu=3) == {"smoke": 1, "cpu": 2}[name]
+        assert runtime.by_preset(smoke=1, cpu=2, gpu=3) == {"smoke": 1, "cpu": 2}[name]
 
 
 def test_preset_without_the_variable_follows_the_machine(monkeypatch):
@@ -76,20 +78,34 @@ def test_threads_are_set_once(monkeypatch):
         runtime.set_threads(-1)
 
 
-def test_the_longest_chain_is_the_longest_way_through_the_graph():
-    x = torch.ones(2, requires_grad=True)
-    assert runtime.longest_chain(x.exp()) == 2  # the operation, and the leaf's own node
-    y = x
-    for _ in range(7):
-        y = y.sin()
-    assert runtime.longest_chain(y) == 8
-    assert runtime.longest_chain(x.exp() + y) == 9
-    z = x
-    for _ in range(30):  # each node twice: all ways through this graph could not be walked one by one
-        z = z * z
-    assert runtime.longest_chain(z) == 31
+def test_a_forked_block_leaves_the_random_numbers_outside_as_they_were():
+    def draw():
+        return random.random(), np.random.randn(), torch.rand(()).item()
+
+    runtime.seed_everything(3)
+    draw()  # NumPy keeps the second of a pair of normal numbers for the next call: that must survive too
+    before = [draw(), draw()]
+    runtime.seed_everything(3)
+    draw()
+    with runtime.fork_rng(5):
+        inside = draw()
+    with pytest.raises(KeyError), runtime.fork_rng(5):
+        assert draw() == inside
+        raise KeyError
+    assert [draw(), draw()] == before
 
 
-def test_no_chain_without_a_graph():
-    with pytest.raises(ValueError, match="tensor has no graph"):
-        runtime.longest_chain(torch.ones(2))
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file"
+    runtime.replace_file(path, lambda file: file.write(b"old"))
+
+    def breaks(file):
+        file.write(b"half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        runtime.replace_file(path, breaks)
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+    with path.open("rb") as reader:  # renamed, not copied: who reads the old file keeps it
+        runtime.replace_file(path, lambda file: file.write(b"new"))
+        assert reader.read() == b"old" and path.read_bytes() == b"new"

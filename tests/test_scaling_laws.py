@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from parity import as_a_reader_sees_it
 from scipy import optimize
 
 from nextword.scaling_laws import (
@@ -187,6 +188,12 @@ def test_a_start_stands_in_for_the_grid() -> None:
         (fit_power_law, ([1, 2, 2], [2, 1, 1]), "2 different points are too few"),
         (fit_power_law, ([1, 2, 3], [2, 1]), r"loss has shape \(2,\); \(3,\) fits"),
         (fit_power_law, ([0, 2, 3], [3, 2, 1]), "x holds 0.0; every number must be above 0"),
+        (fit_power_law, ([1, 2, 3], [2, 2, 2]), "loss is 2 in every run"),
+        (fit_power_law, ([1, 10, 100], [2, 3, 2]), r"loss hardly depends on x .a slope of"),
+        (fit_power_law, ([1, 10, 100], [2, 2 + 1e-15, 2 - 1e-15]), "loss hardly depends on x"),
+        (fit_power_law, (5, 2), "1 different points are too few"),
+        (fit_kaplan, ([1, 2, 3, 4], [1, 2, 3, 4], [2, 2, 2, 2]), "1 different points are too few"),
+        (fit_chinchilla, ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [2] * 5), "1 different points are too few"),
         (fit_kaplan, ([1, 1, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1]), "N is 1 in every run"),
         (fit_kaplan, ([1, 2], [1, 2], [2, 1]), "2 different points are too few"),
         (fit_chinchilla, ([1, 2, 3, 4, 5], [7, 7, 7, 7, 7], [5, 4, 3, 2, 1]), "D is 7 in every run"),
@@ -194,13 +201,20 @@ def test_a_start_stands_in_for_the_grid() -> None:
     ],
 )
 def test_what_the_fits_refuse(fit: object, columns: tuple[list[float], ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         fit(*columns)  # type: ignore[operator]
 
 
 def test_a_huber_width_must_be_positive() -> None:
     with pytest.raises(ValueError, match="delta holds 0"):
         fit_chinchilla(N, D, EPOCH(N, D), delta=0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", [[2.0, 2, 2, 2], [2.0, 3, 3, 2]])
+def test_a_loss_that_does_not_depend_on_x_has_no_law_with_a_floor_either(loss: list[float]) -> None:
+    with pytest.raises(ValueError, match="loss (is 2 in every run|hardly depends on x)"):
+        fit_power_law([1, 10, 100, 1000], loss, floor=True)
 
 
 def test_a_floor_needs_four_points() -> None:

@@ -16,7 +16,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from nextword import checkpoints, data
 from nextword.decoder import Decoder, DecoderConfig
-from nextword.evaluation import complete, few_shot_prompt, loglikelihood
+from nextword.evaluation import few_shot_prompt, generate_until, loglikelihood
 from nextword.tokenizers import ByteBPE
 
 TEXTS = ["The capital of France is", "Once upon a time, in a village by the sea,", "2, 4, 6, 8,"]
@@ -85,7 +85,7 @@ def test_an_answer_is_greedy_where_it_is_what_the_model_writes(
         few_shot_prompt(examples, 3, query=country, generator=torch.Generator().manual_seed(0), **settings)
         for country in capitals
     ]
-    written = complete(ours, bpe, prompts, max_new_tokens=6)
+    written = generate_until(ours, bpe, prompts, max_new_tokens=6)
     pairs = [(prompt, f" {city}\n") for prompt, city in zip(prompts, capitals.values(), strict=True)]
     read: list[int] = []
     hidden = Decoder.hidden

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nextword import data
 from nextword.data import Pair
-from nextword.evaluation import bleu
+from nextword.metrics import bleu
 from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
 from nextword.tokenizers import ByteBPE
 from nextword.training import History

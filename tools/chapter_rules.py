@@ -39,13 +39,13 @@ FORBIDDEN = {
 REMEDIES = {
     "typed": "record what the chapter has computed, such as the value that a function or a recorded run returned",
     "swallow": "remove it, so that an error stops the chapter instead of letting another number in",
-    "environment": "leave settings to the person who runs the chapter, and ask runtime.choose for sizes",
+    "environment": "leave settings to the person who runs the chapter, and ask runtime.by_preset for sizes",
     "replace": "use the library as it is, or define a function or class of your own under another name",
     "by hand": "call claims.record, which judges the number and shows the verdict",
     "magic": "write plain Python, which these rules can read",
 }
 _PURE = {"math", "cmath", "numpy", "statistics", "fractions", "decimal", "operator", "functools", "itertools", "torch"}
-_PURE |= {"scipy", "types", "collections", "json", "copy", "nextword.claims", "nextword.runtime.choose"}
+_PURE |= {"scipy", "types", "collections", "json", "copy", "nextword.claims", "nextword.runtime.by_preset"}
 _IMPURE = re.compile(r"rand|load|rvs|^get_|^nn$|^cuda$|Generator|fromfile|genfromtxt|^normal$|multinomial")
 _IMPURE_BUILTINS = {"open", "input", "hash", "id", "object", "type", "super"}
 _FIXED, _UNKNOWN = ast.Constant(0), ast.Attribute(ast.Constant(0), "load")

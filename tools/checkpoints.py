@@ -3,14 +3,12 @@
 python tools/checkpoints.py                all that are missing
 python tools/checkpoints.py gnmt_en_es     one, again from its beginning
 
-The decoders go on where an interrupted training stopped, and may be trained by several processes:
-torchrun --nproc-per-node 2 tools/checkpoints.py gpt2_small
+The decoders go on where an interrupted training stopped.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
 import sys
 import tempfile
@@ -64,8 +62,6 @@ def train(name: str, recipe: Model) -> None:
     if recipe.resumable:
         settings["checkpoint"] = UNFINISHED / name
     model, history, corpus = names[recipe.function](**settings)
-    if int(os.environ.get("RANK", "0")):
-        return  # under torchrun the first process writes
     sources = [data.source(s) for s in recipe.sources]
     card = {
         "made by": f"{recipe.chapter}: {recipe.function}",

@@ -1,18 +1,19 @@
-"""Measure a language model: perplexity, bits per byte, translation scores, and how sure such a number is."""
+"""Ask a language model: how likely it finds a text, which answer it prefers, what it writes.
+
+Scores that need no model, such as BLEU, and intervals are in :mod:`nextword.metrics`.
+"""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +21,10 @@ from nextword import runtime
 from nextword.attention import pad
 from nextword.decoder import Decoder
 from nextword.layers import eval_mode
-from nextword.overlap import ngrams
 from nextword.tokenizers import ByteBPE
 
 _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 entries are 0.4 GB in float32
-_WORTH_SHARING = 64  # tokens: below that, reading a shared beginning apart costs more than it saves
+_WORTH_SHARING = 64  # tokens: below that, reading a shared prefix apart costs more than it saves
 
 
 @runtime_checkable
@@ -39,12 +39,14 @@ class Tokenizer(Protocol):
         """Return the ids of a text, without a start token."""
 
 
+# --- How likely is a text --------------------------------------------------------------------------------------------
+
+
 def perplexity(model: nn.Module, ids: Integer[Tensor, " T"], *, context_length: int) -> float:
     """Return exp of the mean negative log-likelihood of every token but the first, given what stands before it.
 
-    The text is cut into windows of ``context_length`` inputs. Each begins with the last target of the window before, so
-    every token but the very first is scored exactly once, and none sees further back than the start of its window.
-    (Windows that overlap would give more context and a lower number.) The sum is kept in float64.
+    The text is cut into windows of ``context_length`` inputs, and no token sees further back than the start of its
+    window. (Windows that overlap would give more context and a lower number.)
 
     Args:
         model: ``model(ids)`` of shape (B, T) returns an object with ``.logits`` of shape (B, T, V), where position t
@@ -67,9 +69,7 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     """Return the bits that the model needs for a text over the text's bytes in UTF-8.
 
     Perplexities of models with different tokenizers cannot be compared, since their tokens differ. Their bits per byte
-    can: both describe the same bytes. For that the first token must be paid for too. Where the tokenizer has a start
-    token (``bos_id``), the model scores the first token after it; else the first token costs log2(V) bits, a uniform
-    guess, as the model says nothing about it.
+    can: both describe the same bytes.
 
     Args:
         model: as for :func:`perplexity`.
@@ -87,12 +87,66 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     length = context_length if context_length is not None else _limit(model, "context_length")
     if length is None:
         raise ValueError("context_length is missing, and the model has no config.context_length to take it from")
-    start = getattr(tokenizer, "bos_id", None)
-    ids = ([] if start is None else [start]) + list(tokenizer.encode(text))
-    nats = math.log(tokenizer.vocab_size) if start is None else 0.0
+    # The first token must be paid for too. Where texts begin with a start token, the model scores it after that one;
+    # else it costs log2(V) bits, a uniform guess, since the model says nothing about it.
+    bos_id = getattr(tokenizer, "bos_id", None)
+    ids = ([] if bos_id is None else [bos_id]) + list(tokenizer.encode(text))
+    nats = math.log(tokenizer.vocab_size) if bos_id is None else 0.0
     if len(ids) > 1:  # a single token without a start token has nothing before it
         nats += _negative_log_likelihood(model, _checked(model, torch.tensor(ids)), length)
     return nats / math.log(2) / len(text.encode("utf-8"))
+
+
+def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:
+    """Return the nats of ``ids[1:]``, window by window, added up in float64."""
+    limit = _limit(model, "context_length")
+    if context_length < 1 or (limit is not None and context_length > limit):
+        raise ValueError(f"context_length={context_length} is outside 1 … {limit or 'the length of the text'}")
+    ids = ids.to(next(model.parameters(), ids).device)
+    # Each window begins with the last target of the one before, so that every token but the first is scored once.
+    n = (len(ids) - 1) // context_length * context_length  # targets in windows of full length
+    windows, targets = (x.view(-1, context_length) for x in (ids[:n], ids[1 : n + 1]))  # (windows, T)
+    at_once = max(1, _TOKENS_AT_ONCE // context_length)
+    batches = list(zip(torch.split(windows, at_once), torch.split(targets, at_once), strict=True)) if n else []
+    if n < len(ids) - 1:  # the shorter window at the end
+        batches.append((ids[None, n:-1], ids[None, n + 1 :]))
+    nats = 0.0
+    with torch.inference_mode(), eval_mode(model):
+        for inputs, labels in batches:
+            logits = getattr(model(inputs), "logits", None)
+            if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape:
+                came = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else "no logits"
+                raise TypeError(
+                    f"model(ids) gave {came}; for ids of shape {tuple(inputs.shape)} it must give (B, T, V)"
+                )
+            losses = F.cross_entropy(_in_full(logits).flatten(0, 1), labels.flatten(), reduction="none")
+            nats += losses.double().sum().item()
+    return nats
+
+
+def _checked(model: nn.Module, ids: object) -> Tensor:
+    """Return ``ids`` as int64, or say why they are no text for this model."""
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+        kind = f"tensor of {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"ids is a {kind}; give a tensor of whole numbers")
+    if ids.ndim != 1 or len(ids) < 2:
+        raise ValueError(f"ids has shape {tuple(ids.shape)}; give one text (T,) of at least two tokens")
+    ids, size = ids.long(), _limit(model, "vocab_size")  # uint16, as texts are stored, has no min
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or (size is not None and high >= size):
+        raise ValueError(f"ids run from {low} to {high}; they must lie in 0 … {'V' if size is None else size} - 1")
+    return ids
+
+
+def _limit(model: nn.Module, name: str) -> int | None:
+    """Return a number of the model's configuration, or None where it has none."""
+    value = getattr(getattr(model, "config", None), name, None)
+    return value if isinstance(value, int) else None
+
+
+def _in_full(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least: in bfloat16 a probability would be off by some percent."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class Likelihood(NamedTuple):
@@ -109,7 +163,7 @@ def loglikelihood(
     tokenizer: Tokenizer,
     pairs: Sequence[tuple[str, str]],
     *,
-    start: int | None = None,
+    bos_id: int | None = None,
     share_prefix: bool = True,
 ) -> list[Likelihood]:
     """Return how likely a model finds each continuation after its context.
@@ -118,62 +172,77 @@ def loglikelihood(
     to the continuation, since in byte-level vocabularies they begin its first word. A text that is longer than the
     model's context loses its beginning.
 
-    What all contexts begin with, such as the examples of a few-shot prompt, is read once. So is a context that has
-    several continuations of one token.
-
     Args:
-        model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length. A beginning is shared
-            only where it is a :class:`~nextword.decoder.Decoder`.
+        model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length.
         tokenizer: has ``encode(text)``.
         pairs: (context, continuation); the continuation has at least one token.
-        start: an id to put before each text, such as that of the end-of-text token. Without it a context may not be empty.
-        share_prefix: False to read every context from its beginning, which gives the same numbers later.
+        bos_id: an id to put before each text, such as that of the end-of-text token. Without it a context may not be
+            empty.
+        share_prefix: let a :class:`~nextword.decoder.Decoder` read once what all contexts begin with, such as the
+            examples of a few-shot prompt. The numbers are the same without, but come later.
 
     Raises:
-        ValueError: a continuation is empty, or so is a context without ``start``.
+        TypeError: ``pairs`` is one pair or text, not a list of pairs.
+        ValueError: a continuation is empty, or so is a context without ``bos_id``.
 
     Source: the rules of EleutherAI's evaluation harness. Used in: 2019_gpt2, 2020_gpt3.
     """
+    _check_no_text(pairs=pairs)
     limit = _limit(model, "context_length")
-    rows = [_tokenised(tokenizer, *pair, start=start, limit=limit) for pair in pairs]
-    asking: dict[tuple[int, ...], list[int]] = {}  # what is read, and the rows that ask about it
-    for i, (ids, _) in enumerate(rows):
-        asking.setdefault(tuple(ids[:-1]), []).append(i)
-    shared = _shared_prefix([ids[:-n] for ids, n in rows]) if share_prefix and isinstance(model, Decoder) else []
-    found: dict[int, Likelihood] = {}
+    texts = [_tokenised(tokenizer, *pair, bos_id=bos_id, limit=limit) for pair in pairs]
+    prefix = _shared_prefix([ids[:-n] for ids, n in texts]) if share_prefix and isinstance(model, Decoder) else []
+    # The last token of a text is scored but never read, so continuations of one token after one context share a reading.
+    pairs_by_reading: dict[tuple[int, ...], list[int]] = {}
+    for i, (ids, _) in enumerate(texts):
+        pairs_by_reading.setdefault(tuple(ids[:-1]), []).append(i)
+    results: dict[int, Likelihood] = {}
     device = next(model.parameters()).device
     with torch.inference_mode(), eval_mode(model):
-        for some in _batches(list(asking), len(shared)):
-            inputs, mask = pad([ids[len(shared) :] for ids in some], device=device)
-            asked = [(row, i) for row, ids in enumerate(some) for i in asking[ids]]
-            ends = {i: len(some[row]) - len(shared) for row, i in asked}
-            places = [(row, t) for row, i in asked for t in range(ends[i] - rows[i][1], ends[i])]
-            logits = _logits_at(model, inputs, mask, places, shared)  # (places, V)
-            targets = torch.tensor([t for _, i in asked for t in rows[i][0][-rows[i][1] :]], device=logits.device)
-            chosen = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0].double()
-            first = logits.argmax(-1) == targets
-            lengths = [rows[i][1] for _, i in asked]
-            each = zip(asked, torch.split(chosen, lengths), torch.split(first, lengths), strict=True)
-            found |= {i: Likelihood(c.sum().item(), bool(f.all())) for (_, i), c, f in each}
-    return [found[i] for i in range(len(rows))]
+        for batch in _length_batches(list(pairs_by_reading), len(prefix)):
+            inputs, mask = pad([ids[len(prefix) :] for ids in batch], device=device)  # (B, T)
+            positions, targets, lengths, order = [], [], [], []
+            for row, reading in enumerate(batch):
+                end = len(reading) - len(prefix)
+                for i in pairs_by_reading[reading]:
+                    ids, n = texts[i]
+                    positions += [(row, t) for t in range(end - n, end)]  # position t scores the token at t + 1
+                    targets += ids[-n:]
+                    lengths.append(n)
+                    order.append(i)
+            logits = _logits_at(model, inputs, mask, positions, prefix)  # (P, V): P tokens in all continuations
+            words = torch.tensor(targets, device=logits.device)
+            log_probs = logits.log_softmax(-1).gather(-1, words[:, None])[:, 0].double()  # (P,)
+            first_choice = logits.argmax(-1) == words
+            by_pair = torch.split(log_probs, lengths), torch.split(first_choice, lengths)
+            for i, log_prob, first in zip(order, *by_pair, strict=True):
+                results[i] = Likelihood(log_prob.sum().item(), bool(first.all()))
+    return [results[i] for i in range(len(pairs))]
+
+
+def _check_no_text(**lists: Sequence[object]) -> None:
+    """Refuse a text where a list of texts or of pairs is wanted: its letters would be taken for them."""
+    for name, items in lists.items():
+        kind = "a list of pairs of texts" if name in ("pairs", "examples") else "a list of texts"
+        if isinstance(items, str) or (name in ("pairs", "examples") and any(isinstance(x, str) for x in items)):
+            raise TypeError(f"{name} is {items!r:.60}; give {kind}")
 
 
 def _tokenised(
-    tokenizer: Tokenizer, context: str, continuation: str, *, start: int | None, limit: int | None
+    tokenizer: Tokenizer, context: str, continuation: str, *, bos_id: int | None, limit: int | None
 ) -> tuple[list[int], int]:
     """Return the ids of both together, and how many of them are the continuation's."""
     moved = context[len(context.rstrip(" ")) :]
     context, continuation = context[: len(context) - len(moved)], moved + continuation
-    before = [] if start is None else [start]
-    whole = before + list(tokenizer.encode(context + continuation))
-    n = len(whole) - len(before) - len(tokenizer.encode(context))
+    before = [] if bos_id is None else [bos_id]
+    ids = before + list(tokenizer.encode(context + continuation))
+    n = len(ids) - len(before) - len(tokenizer.encode(context))
     if n < 1:
         raise ValueError(f"pairs holds the continuation {continuation!r}, which adds no token to {context[-40:]!r}")
     if limit is not None and n > limit:
         raise ValueError(f"pairs holds a continuation of {n} tokens, and the model sees context_length={limit} at once")
-    if n == len(whole):
-        raise ValueError("pairs holds an empty context; give start=, the id that texts begin with")
-    return (whole if limit is None else whole[-(limit + 1) :]), n
+    if n == len(ids):
+        raise ValueError("pairs holds an empty context; give bos_id=, the id that texts begin with")
+    return (ids if limit is None else ids[-(limit + 1) :]), n
 
 
 def _shared_prefix(contexts: list[list[int]]) -> list[int]:
@@ -184,30 +253,30 @@ def _shared_prefix(contexts: list[list[int]]) -> list[int]:
     return first[:n] if n * (len(contexts) - 1) > _WORTH_SHARING else []
 
 
-def _batches(texts: list[tuple[int, ...]], shared: int) -> Iterator[list[tuple[int, ...]]]:
-    """Cut texts into batches of like lengths and of a bounded number of tokens; a shared beginning counts an eighth."""
-    some: list[tuple[int, ...]] = []
+def _length_batches(texts: list[tuple[int, ...]], n_shared: int) -> Iterator[list[tuple[int, ...]]]:
+    """Cut texts into batches of like lengths and of a bounded number of tokens; a shared prefix counts an eighth."""
+    batch: list[tuple[int, ...]] = []
     for text in sorted(texts, key=len):
-        if some and (len(some) + 1) * max(len(text) - shared, shared / 8) > _TOKENS_AT_ONCE:
-            yield some
-            some = []
-        some.append(text)
-    if some:
-        yield some
+        if batch and (len(batch) + 1) * max(len(text) - n_shared, n_shared / 8) > _TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
 
 
-def _logits_at(model: nn.Module, ids: Tensor, mask: Tensor, places: list[tuple[int, int]], shared: list[int]) -> Tensor:
-    """Return the logits at some places (row, t), in float32 at least; a decoder computes no others."""
-    rows, times = (torch.tensor(x, device=ids.device) for x in zip(*places, strict=True))
-    if isinstance(model, Decoder):
-        cache = None
-        if shared:
-            cache = [layer.expand(len(ids)) for layer in model.prefill(torch.tensor(shared, device=ids.device))]
-            mask = F.pad(mask, (len(shared), 0), value=True)
-        logits: Tensor = model.output(model.hidden(ids, mask=mask, cache=cache)[rows, times])
-    else:
-        logits = model(ids, mask=mask).logits[rows, times]
-    return logits if logits.dtype == torch.float64 else logits.float()
+def _logits_at(
+    model: nn.Module, ids: Tensor, mask: Tensor, positions: list[tuple[int, int]], prefix: list[int]
+) -> Tensor:
+    """Return the logits (P, V) at P positions (row, t), in float32 at least; a decoder computes no others."""
+    rows, times = (torch.tensor(x, device=ids.device) for x in zip(*positions, strict=True))
+    if not isinstance(model, Decoder):
+        return _in_full(model(ids, mask=mask).logits[rows, times])
+    cache = None
+    if prefix:
+        cache = [layer.expand(len(ids)) for layer in model.prefill(torch.tensor(prefix, device=ids.device))]
+        mask = F.pad(mask, (len(prefix), 0), value=True)
+    return _in_full(model.output(model.hidden(ids, mask=mask, cache=cache)[rows, times]))
 
 
 # --- Tasks given in the prompt ---------------------------------------------------------------------------------------
@@ -225,20 +294,18 @@ def few_shot_prompt(
 ) -> str:
     """Return a prompt: perhaps an instruction, ``k`` examples with their answers, and a query that waits for its own.
 
-    The examples are drawn at random, each at most once; those whose query is ``query`` are left out. Generators of one
-    seed draw the same ones for every query (a query that is left out apart), and :func:`loglikelihood` and
-    :func:`complete` then read them once.
-
     Args:
-        examples: (query, answer) of the same task.
+        examples: (query, answer) of the same task; those whose query is ``query`` are left out.
         k: 0 is zero-shot, 1 one-shot, more few-shot.
         query: what the model shall answer.
         template: one example; ``{answer}`` ends it.
         separator: stands between the parts.
         instruction: the first part; an empty one is left out.
-        generator: source of the random numbers; None for torch's own.
+        generator: source of the random numbers; None for torch's own. Generators of one seed draw the same examples for
+            every query, and :func:`loglikelihood` and :func:`generate_until` then read them once.
 
     Raises:
+        TypeError: ``examples`` is a text or a single pair.
         ValueError: ``k`` is negative or above the examples that are left, or the template lacks a slot.
 
     Source: Brown et al. 2020, figure 2.1 and section 2.4. Used in: 2020_gpt3.
@@ -247,15 +314,16 @@ def few_shot_prompt(
         >>> few_shot_prompt([("dog", "dogs")], 1, query="cat")
         'dog -> dogs\\ncat ->'
     """
+    _check_no_text(examples=examples)
     if "{query}" not in template or not template.endswith("{answer}"):
         raise ValueError(f"template={template!r}: it needs {{query}}, and {{answer}} at its end")
     drawn = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
-    others = [example for example in drawn if example[0] != query]
+    others = [example for example in drawn if example[0] != query]  # else the answer would stand in the prompt
     if not 0 <= k <= len(others):
         raise ValueError(f"k={k} is outside 0 … {len(others)}, the examples other than the query")
-    shown = [template.format(query=q, answer=a) for q, a in others[:k]]
+    solved = [template.format(query=q, answer=a) for q, a in others[:k]]
     asked = template.format(query=query, answer="").rstrip(" ")  # the space belongs to the answer's first token
-    return separator.join([instruction] * bool(instruction) + shown + [asked])
+    return separator.join([instruction] * bool(instruction) + solved + [asked])
 
 
 class Choice(NamedTuple):
@@ -289,12 +357,12 @@ def multiple_choice(
     items: Sequence[Choice],
     *,
     answer_context: str | None = None,
-    start: int | None = None,
+    bos_id: int | None = None,
 ) -> Accuracy:
     """Return how often the model finds the right answer the likeliest; of equals the first counts.
 
     Args:
-        model, tokenizer, start: as for :func:`loglikelihood`.
+        model, tokenizer, bos_id: as for :func:`loglikelihood`.
         items: at least two questions.
         answer_context: such as ``"Answer:"``. It says how likely an answer is without its question, so that common
             words do not win for being common.
@@ -312,175 +380,87 @@ def multiple_choice(
         if not all(choice.strip(" ") for choice in item.choices):
             raise ValueError(f"items holds an empty choice: {item!r:.80}")
 
-    def scores(contexts: Sequence[str]) -> list[list[float]]:
-        pairs = [(c, choice) for c, item in zip(contexts, items, strict=True) for choice in item.choices]
-        found = iter(loglikelihood(model, tokenizer, pairs, start=start))
-        return [[next(found).log_prob for _ in item.choices] for item in items]
+    def score(contexts: Sequence[str]) -> list[list[float]]:  # one row an item, one number a choice
+        pairs = [(context, choice) for context, item in zip(contexts, items, strict=True) for choice in item.choices]
+        likelihoods = iter(loglikelihood(model, tokenizer, pairs, bos_id=bos_id))
+        return [[next(likelihoods).log_prob for _ in item.choices] for item in items]
 
-    def right(rows: Sequence[Sequence[float]]) -> list[bool]:
-        return [row.index(max(row)) == item.answer for row, item in zip(rows, items, strict=True)]
+    def is_right(scores: Sequence[Sequence[float]]) -> list[bool]:
+        return [row.index(max(row)) == item.answer for row, item in zip(scores, items, strict=True)]
 
-    plain = scores([item.context for item in items])
+    plain = score([item.context for item in items])
+    # A sum of logarithms is the lower the longer the answer: count it by the character.
     lengths = [[len(choice.lstrip(" ")) for choice in item.choices] for item in items]
-    by_length = [[s / n for s, n in zip(*rows, strict=True)] for rows in zip(plain, lengths, strict=True)]
+    per_char = [[s / n for s, n in zip(*rows, strict=True)] for rows in zip(plain, lengths, strict=True)]
     relative = None
-    if answer_context is not None:
-        alone = scores([answer_context] * len(items))
+    if answer_context is not None:  # log of P(answer | question) / P(answer | answer_context)
+        alone = score([answer_context] * len(items))
         relative = [[s - a for s, a in zip(*rows, strict=True)] for rows in zip(plain, alone, strict=True)]
-    best = right(plain)
+    right = is_right(plain)
     return Accuracy(
-        acc=float(np.mean(best)),
-        acc_per_char=float(np.mean(right(by_length))),
-        acc_answer_context=None if relative is None else float(np.mean(right(relative))),
-        stderr=float(np.std(best, ddof=1) / math.sqrt(len(best))),
-        right=tuple(best),
+        acc=float(np.mean(right)),
+        acc_per_char=float(np.mean(is_right(per_char))),
+        acc_answer_context=None if relative is None else float(np.mean(is_right(relative))),
+        stderr=float(np.std(right, ddof=1) / math.sqrt(len(right))),
+        right=tuple(right),
     )
 
 
-def complete(
+def generate_until(
     model: Decoder,
     tokenizer: ByteBPE,
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 16,
     stop: str = "\n",
-    start: int | None = None,
+    bos_id: int | None = None,
 ) -> list[str]:
     """Return what the model writes after each prompt, the likeliest token each time, up to ``stop``.
-
-    What all prompts begin with is read once; the rest of them is filled up on the left and written in batches.
 
     Args:
         model: a decoder; its context must hold prompt and answer.
         prompts: texts; spaces at their end are cut off, since they belong to the first token of the answer.
         max_new_tokens: the longest answer.
         stop: ends an answer, as a special token does, and is not part of it.
-        start: an id to put before each prompt, if the model was trained with one.
+        bos_id: an id to put before each prompt, if the model was trained with one.
 
     Raises:
-        ValueError: a prompt is empty and there is no ``start``, or prompt and answer do not fit the context.
+        TypeError: ``prompts`` is a single text.
+        ValueError: a prompt is empty and there is no ``bos_id``, or prompt and answer do not fit the context.
 
     Used in: 2020_gpt3.
     """
-    texts = [([] if start is None else [start]) + tokenizer.encode(prompt.rstrip(" ")) for prompt in prompts]
+    _check_no_text(prompts=prompts)
+    texts = [([] if bos_id is None else [bos_id]) + tokenizer.encode(prompt.rstrip(" ")) for prompt in prompts]
     if not all(texts):
-        raise ValueError("prompts holds an empty text; give start=, the id that texts begin with")
+        raise ValueError("prompts holds an empty text; give bos_id=, the id that texts begin with")
     longest, limit = max(map(len, texts), default=0), model.config.context_length
     if longest + max_new_tokens > limit:
-        raise ValueError(
-            f"prompts holds {longest} tokens; with max_new_tokens={max_new_tokens}, context_length={limit}"
-        )
-    special, stops = set(tokenizer.special_tokens.values()), _stops(tokenizer, stop)
-    shared = _shared_prefix(texts)
-    device = next(model.parameters()).device
-    prompt_cache = model.prefill(torch.tensor(shared, device=device)) if shared else None
+        room = f"max_new_tokens={max_new_tokens}, context_length={limit}"
+        raise ValueError(f"prompts holds {longest} tokens; with {room}")
+    special, stop_ids = set(tokenizer.special_tokens.values()), _ids_with(tokenizer, stop)
+    prefix, device = _shared_prefix(texts), next(model.parameters()).device
+    prompt_cache = model.prefill(torch.tensor(prefix, device=device)) if prefix else None  # read once for all prompts
     answers: dict[tuple[int, ...], str] = {}
-    for some in _batches(list(dict.fromkeys(map(tuple, texts))), len(shared)):
-        ids, mask = pad([text[len(shared) :] for text in some], side="left", device=device)
-        written = model.generate(ids, max_new_tokens, mask=mask, prompt_cache=prompt_cache, temperature=0, stop=stops)
-        for text, row in zip(some, written[:, ids.shape[1] :].tolist(), strict=True):
-            ordinary = itertools.takewhile(lambda i: i not in special, row)
+    for batch in _length_batches(list(dict.fromkeys(map(tuple, texts))), len(prefix)):
+        ids, mask = pad([text[len(prefix) :] for text in batch], side="left", device=device)  # (B, T)
+        written = model.generate(
+            ids, max_new_tokens, mask=mask, prompt_cache=prompt_cache, temperature=0, stop=stop_ids
+        )
+        for text, new in zip(batch, written[:, ids.shape[1] :].tolist(), strict=True):
+            ordinary = itertools.takewhile(lambda i: i not in special, new)
             answers[text] = tokenizer.decode(ordinary).split(stop)[0].strip(" ")
     return [answers[tuple(text)] for text in texts]
 
 
 @functools.lru_cache(maxsize=4)
-def _stops(tokenizer: ByteBPE, stop: str) -> list[int]:
+def _ids_with(tokenizer: ByteBPE, stop: str) -> list[int]:
     """Return the ids that end an answer: special ones, and those whose text holds ``stop``."""
     special = set(tokenizer.special_tokens.values())
     return [i for i in range(tokenizer.vocab_size) if i in special or stop.encode() in tokenizer.token_bytes(i)]
 
 
-def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:
-    """Return the nats of ``ids[1:]``, window by window."""
-    limit = _limit(model, "context_length")
-    if context_length < 1 or (limit is not None and context_length > limit):
-        raise ValueError(f"context_length={context_length} is outside 1 … {limit or 'the length of the text'}")
-    parameter = next(model.parameters(), ids)
-    ids = ids.to(parameter.device)
-    whole = (len(ids) - 1) // context_length * context_length  # targets in windows of full length
-    inputs = ids[:whole].view(-1, context_length)  # (windows, T)
-    targets = ids[1 : whole + 1].view(-1, context_length)
-    at_once = max(1, _TOKENS_AT_ONCE // context_length)
-    batches = list(zip(torch.split(inputs, at_once), torch.split(targets, at_once), strict=True)) if whole else []
-    if whole < len(ids) - 1:  # the shorter window at the end
-        batches.append((ids[None, whole:-1], ids[None, whole + 1 :]))
-    with torch.inference_mode(), eval_mode(model):
-        return sum(_score(model, x, y) for x, y in batches)
-
-
-def _score(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
-    logits = getattr(model(inputs), "logits", None)
-    if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape:
-        found = "no logits" if not isinstance(logits, Tensor) else f"logits of shape {tuple(logits.shape)}"
-        raise TypeError(f"model(ids) gave {found}; for ids of shape {tuple(inputs.shape)} it must give (B, T, V)")
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").double().sum().item()
-
-
-def _checked(model: nn.Module, ids: object) -> Tensor:
-    """Return ``ids`` as int64, or say why they are no text for this model."""
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise TypeError(f"ids is of type {getattr(ids, 'dtype', type(ids).__name__)}; give a tensor of whole numbers")
-    if ids.ndim != 1 or len(ids) < 2:
-        raise ValueError(f"ids has shape {tuple(ids.shape)}; give one text (T,) of at least two tokens")
-    ids, size = ids.long(), _limit(model, "vocab_size")  # uint16, as texts are stored, has no min
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or (size is not None and high >= size):
-        raise ValueError(f"ids run from {low} to {high}; they must lie in 0 … {'V' if size is None else size} - 1")
-    return ids
-
-
-def _limit(model: nn.Module, name: str) -> int | None:
-    """Return a number of the model's configuration, or None where it has none."""
-    value = getattr(getattr(model, "config", None), name, None)
-    return value if isinstance(value, int) else None
-
-
-# --- How sure is a number --------------------------------------------------------------------------------------------
-
-
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *values: Float[np.ndarray, " _"] | Bool[np.ndarray, " _"],
-    block: int = 1,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95 % interval of ``statistic(*values)`` by resampling the test set (Efron 1979).
-
-    Words of one text are not independent, so whole blocks of neighbouring ones are drawn with replacement. Arrays given
-    together stay together: two models are compared on the same resampled words.
-
-    Args:
-        statistic: called with the resampled arrays, returns a number, such as ``np.mean``.
-        values: arrays of one length N, one entry a word.
-        block: words in a block; the last N mod ``block`` words are left out.
-        resamples: how many test sets are drawn.
-        seed: the same seed draws the same test sets.
-
-    Raises:
-        ValueError: arrays of different lengths, or fewer than two blocks.
-
-    Used in: 2003_next_word.
-
-    Example:
-        >>> low, high = bootstrap_interval(np.mean, np.arange(100.0))
-        >>> low < 49.5 < high
-        True
-    """
-    lengths = {len(v) for v in values}
-    if len(lengths) != 1:
-        raise ValueError(f"values have lengths {sorted(lengths)}; arrays of one length are needed")
-    n_blocks = lengths.pop() // block if block >= 1 else 0
-    if n_blocks < 2:
-        raise ValueError(f"block={block} leaves {n_blocks} blocks; at least 2 are needed")
-    rng = np.random.default_rng(seed)
-    rows = [v[: n_blocks * block].reshape(n_blocks, block) for v in values]
-    draws = (rng.integers(n_blocks, size=n_blocks) for _ in range(resamples))
-    results = [statistic(*(row[draw].ravel() for row in rows)) for draw in draws]
-    low, high = np.percentile(results, [2.5, 97.5])
-    return float(low), float(high)
+# --- Labels ----------------------------------------------------------------------------------------------------------
 
 
 def accuracy(
@@ -502,259 +482,11 @@ def accuracy(
     """
     if not examples:
         raise ValueError("examples is empty")
-    rows, right = sorted(examples, key=lambda example: len(example[0])), 0
+    examples, n_right = sorted(examples, key=lambda example: len(example[0])), 0
     device = next(model.parameters()).device
     with torch.inference_mode(), eval_mode(model), runtime.autocast():
-        for i in range(0, len(rows), batch_size):
-            texts, labels = zip(*rows[i : i + batch_size], strict=True)
-            found = model(*pad(texts, fill, device=device)).logits.argmax(1)
-            right += int((found.cpu() == torch.tensor(labels)).sum())
-    return right / len(rows)
-
-
-# --- What people prefer ----------------------------------------------------------------------------------------------
-
-
-def agreement(
-    values: Float[np.ndarray, "*draws N"],
-    ratings: Sequence[Sequence[float]],
-    *,
-    groups: Sequence[str] | None = None,
-    draws: int = 20,
-    seed: int = 0,
-) -> float:
-    """Return the share of pairs of texts that values order as single people do, 0 to 1; a coin gets 0.5.
-
-    For each text one of its raters is drawn, again in every draw. Two texts make a pair where those two ratings differ;
-    equal values count a half.
-
-    Args:
-        values: a number for each of N texts, or one row a draw.
-        ratings: what people gave to each text, one rating at least.
-        groups: a name for each text; only texts of one group are compared. None: all are.
-        draws: how often raters are drawn.
-        seed: the same seed draws the same raters.
-
-    Raises:
-        ValueError: lengths that differ, a text without a rating, or not a single pair.
-
-    Source: Ouyang et al. 2022, appendix E.2, for pairs of answers to one prompt. Used in: 2022_instructgpt.
-
-    Example:
-        >>> agreement(np.array([0.3, 0.1, 0.1, 0.2]), [[4], [-2], [1], [1]])  # of 5 pairs, 4 in order and one equal
-        0.9
-    """
-    N = len(ratings)
-    names = [""] * N if groups is None else list(groups)
-    if values.shape[-1] != N or len(names) != N:
-        raise ValueError(f"ratings has {N} texts, values is {values.shape}, groups has {len(names)} names")
-    if not all(map(len, ratings)):
-        raise ValueError(f"ratings holds nothing for text {[len(x) for x in ratings].index(0)}; each needs a rater")
-    rng, score, pairs = np.random.default_rng(seed), 0.0, 0.0
-    for group in sorted(set(names)):
-        at = [i for i, name in enumerate(names) if name == group]
-        for some in np.broadcast_to(values, (draws, N))[:, at]:
-            given = np.array([rng.choice(ratings[i]) for i in at])
-            order = np.sign(np.subtract.outer(given, given))  # each pair twice, as 1 and as -1
-            score += float((np.sign(np.subtract.outer(some, some)) * order).sum())
-            pairs += float(np.abs(order).sum())
-    if not pairs:
-        raise ValueError("ratings: no two that were drawn differ, so there is no pair to order")
-    return 0.5 + score / 2 / pairs
-
-
-def win_rate(ours: Float[np.ndarray, " N"], theirs: Float[np.ndarray, " N"]) -> float:
-    """Return the share of N comparisons in which our score is the higher, 0 to 1; a tie is a half.
-
-    Raises:
-        ValueError: arrays of different lengths, or empty ones.
-
-    Source: Ouyang et al. 2022, section 4.1. Used in: 2022_instructgpt.
-
-    Example:
-        >>> win_rate(np.array([2.0, 1.0]), np.array([1.0, 1.0]))
-        0.75
-    """
-    if ours.shape != theirs.shape or not ours.size:
-        raise ValueError(f"ours is {ours.shape}, theirs {theirs.shape}; give as many scores of each, at least one")
-    return float(((ours > theirs) + 0.5 * (ours == theirs)).mean())
-
-
-def distinct_n(texts: Iterable[Sequence[str]], n: int = 2) -> float:
-    """Return how many of all runs of ``n`` words in all texts are different ones: 1 if no run ever comes again.
-
-    The more texts, the lower: compare as many texts of like lengths. (Li et al. divide by the words, not by the runs.)
-
-    Args:
-        texts: each as its words.
-        n: words in a run.
-
-    Raises:
-        ValueError: ``n`` is below 1, or no text has ``n`` words.
-
-    Source: Li et al. 2016, section 5. Used in: 2022_instructgpt.
-
-    Example:
-        >>> distinct_n([["to", "be", "or", "not", "to", "be"]])
-        0.8
-    """
-    runs = [run for text in texts for run in ngrams(text, n)]
-    if not runs:
-        raise ValueError(f"texts holds none of n={n} words or more")
-    return len(set(runs)) / len(runs)
-
-
-# --- Translation: overlap with a reference ---------------------------------------------------------------------------
-
-
-def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Any:
-    """Return sacrebleu's score of a corpus: precision of 1- to 4-grams, and a penalty for being short, 0 to 100.
-
-    Scores can be compared only where their ``.signature`` is the same, so print it: it says how the text was tokenized.
-
-    Args:
-        hypotheses: translations as plain text, not split into tokens.
-        references: one for each hypothesis.
-
-    Returns:
-        sacrebleu's ``BLEUScore`` with ``.score``, ``.precisions``, ``.bp``, and the ``.signature`` added.
-
-    Raises:
-        ValueError: nothing to score, or lists of different lengths.
-        TypeError: something else than strings.
-        ImportError: sacrebleu is not installed.
-
-    Source: Papineni et al. 2002; Post 2018. Used in: 2016_gnmt, 2017_transformer, 2020_gpt3.
-
-    Example:
-        >>> result = bleu(["The cat sat on the mat."], ["The cat sat on a mat."])
-        >>> round(result.score, 1), [round(p, 1) for p in result.precisions], result.signature[:35]
-        (48.9, [85.7, 66.7, 40.0, 25.0], 'nrefs:1|case:mixed|eff:no|tok:13a|s')
-    """
-    return _corpus_score("BLEU", hypotheses, references)
-
-
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Any:
-    """Return sacrebleu's chrF of a corpus: F-score of 1- to 6-grams of characters, recall counting double, 0 to 100.
-
-    Unlike BLEU it rewards a word that is right but for its ending. Arguments and errors are those of :func:`bleu`.
-
-    Source: Popović 2015. Used in: 2016_gnmt, 2017_transformer.
-
-    Example:
-        >>> round(chrf(["gato"], ["gatos"]).score, 1)
-        72.6
-    """
-    return _corpus_score("CHRF", hypotheses, references)
-
-
-def translation_interval(
-    metric: Literal["bleu", "chrf"],
-    hypotheses: Sequence[str],
-    references: Sequence[str],
-    *,
-    baseline: Sequence[str] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95 % interval of a corpus score, or of how much a system is better than another.
-
-    Whole sentences are drawn with replacement. Both scores are functions of counts that add up over sentences, so each
-    sentence is compared with its reference once only.
-
-    Args:
-        metric: "bleu" or "chrf".
-        hypotheses: as for :func:`bleu`, at least two.
-        references: one for each hypothesis.
-        baseline: another system's translations. With them the interval is of score(hypotheses) - score(baseline) on
-            the same drawn sentences; if it does not contain 0, the difference is unlikely to be luck with the test set.
-        resamples: how many test sets are drawn.
-        seed: the same seed draws the same test sets.
-
-    Raises:
-        ValueError: unknown metric, fewer than two sentences, or lists of different lengths.
-        TypeError: something else than strings.
-        ImportError: sacrebleu is not installed.
-
-    Source: Koehn 2004. Used in: 2016_gnmt, 2017_transformer.
-    """
-    if metric not in _FROM_COUNTS:
-        raise ValueError(f"metric={metric!r}; choose 'bleu' or 'chrf'")
-    count, score = _FROM_COUNTS[metric]
-    systems = {"hypotheses": hypotheses} | ({} if baseline is None else {"baseline": baseline})
-    for name, texts in systems.items():
-        _check_texts(name, texts, references)
-    if len(references) < 2:
-        raise ValueError("references holds one sentence; at least 2 are needed to draw from")
-    tables = [[count(h, r) for h, r in zip(texts, references, strict=True)] for texts in systems.values()]
-    columns = np.concatenate([np.array(table, dtype=np.float64).T for table in tables])  # (systems * counts, sentences)
-
-    def statistic(*drawn: np.ndarray) -> float:
-        sums = [round(column.sum()) for column in drawn]
-        ours = score(sums[: len(tables[0][0])])
-        return ours if baseline is None else ours - score(sums[len(tables[0][0]) :])
-
-    return bootstrap_interval(statistic, *columns, resamples=resamples, seed=seed)
-
-
-def _bleu_counts(hypothesis: str, reference: str) -> list[int]:
-    """Return both lengths in tokens, then for n = 1 to 4 the n-grams that match, then all of the hypothesis."""
-    found = _metric("BLEU", effective_order=True).sentence_score(hypothesis, [reference])
-    return [found.sys_len, found.ref_len, *found.counts, *found.totals]
-
-
-def _bleu_from(sums: list[int]) -> float:
-    result = _metric("BLEU").compute_bleu(sums[2:6], sums[6:], sums[0], sums[1], smooth_method="exp")
-    return float(result.score)
-
-
-def _chrf_counts(hypothesis: str, reference: str) -> list[int]:
-    """Return for n = 1 to 6 the n-grams of characters in the hypothesis, in the reference, and in both."""
-    texts = ["".join(text.split()) for text in (hypothesis, reference)]  # spaces do not count
-    counts = []
-    for n in range(1, 7):
-        ours, theirs = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in texts)
-        counts += [ours.total() if theirs else 0, theirs.total(), (ours & theirs).total()]
-    return counts
-
-
-def _chrf_from(sums: list[int]) -> float:
-    orders = [
-        (ours, theirs, both) for ours, theirs, both in zip(sums[::3], sums[1::3], sums[2::3], strict=True) if ours
-    ]
-    if not any(sums[2::3]):
-        return 0.0
-    precision = sum(both / ours for ours, _, both in orders) / len(orders)
-    recall = sum(both / theirs for _, theirs, both in orders) / len(orders)
-    return 100 * (5 * precision * recall / (4 * precision + recall))
-
-
-_FROM_COUNTS: dict[str, tuple[Callable[[str, str], list[int]], Callable[[list[int]], float]]] = {
-    "bleu": (_bleu_counts, _bleu_from),
-    "chrf": (_chrf_counts, _chrf_from),
-}
-
-
-def _corpus_score(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> Any:
-    _check_texts("hypotheses", hypotheses, references)
-    metric = _metric(name)
-    result = metric.corpus_score(list(hypotheses), [list(references)])
-    result.signature = str(metric.get_signature())
-    return result
-
-
-def _metric(name: str, **options: Any) -> Any:
-    """Return sacrebleu's metric, which only chapters on translation need."""
-    try:
-        return getattr(importlib.import_module("sacrebleu.metrics"), name)(**options)
-    except ModuleNotFoundError as error:
-        raise ImportError('bleu and chrf need sacrebleu. Run: pip install "nextword[chapters]"') from error
-
-
-def _check_texts(name: str, texts: Sequence[str], references: Sequence[str]) -> None:
-    for which, strings in ((name, texts), ("references", references)):
-        wrong = strings if isinstance(strings, str) else next((t for t in strings if not isinstance(t, str)), None)
-        if wrong is not None or isinstance(strings, str):
-            raise TypeError(f"{which} holds {wrong!r:.60}; give a list with one string for each sentence")
-    if not len(texts) or len(texts) != len(references):
-        raise ValueError(f"{name} has {len(texts)} sentences and references {len(references)}; give one for each")
+        for i in range(0, len(examples), batch_size):
+            texts, labels = zip(*examples[i : i + batch_size], strict=True)
+            predicted = model(*pad(texts, fill, device=device)).logits.argmax(1)  # (B,)
+            n_right += int((predicted.cpu() == torch.tensor(labels)).sum())
+    return n_right / len(examples)

@@ -1,4 +1,4 @@
-"""Which runs of words of a test text also stand in a training text: exactly with a set, or in little memory with a Bloom filter.
+"""Which n-grams of words of a test text also stand in a training text: exactly with a set, or in little memory with a filter.
 
 A model that has seen the test has learnt nothing by doing well on it. GPT-2's authors counted shared runs of eight words
 (Radford et al. 2019, section 4), GPT-3's runs of thirteen (Brown et al. 2020, appendix C).
@@ -31,24 +31,30 @@ def ngrams(words: Sequence[str], n: int) -> Iterator[str]:
     """Yield every run of ``n`` words, with one space between them.
 
     Raises:
+        TypeError: ``words`` is a text that is not cut into words; its letters would be taken for them.
         ValueError: ``n`` is below 1.
 
     Example:
         >>> list(ngrams(["to", "be", "or", "not"], 3))
         ['to be or', 'be or not']
     """
+    if isinstance(words, str):
+        raise TypeError(f"words is the text {words!r:.60}; give a list of words, such as overlap.words(text)")
     if n < 1:
         raise ValueError(f"n={n} is below 1")
     return (" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
 def overlap(test: str, train: set[str] | BloomFilter, n: int = 8) -> float:
-    """Return the share of the test text's runs of ``n`` words that ``train`` holds; 0 for a text that has none.
+    """Return the share of the test text's n-grams of words that ``train`` holds; 0 for a text that has none.
 
     Args:
         test: the text.
-        train: a set of runs of words, or a :class:`BloomFilter` with them.
-        n: words in a run.
+        train: the n-grams of the training text, as a set or in a :class:`BloomFilter`.
+        n: words in an n-gram.
+
+    Raises:
+        TypeError: ``test`` is no text, or ``train`` is one.
 
     Source: Radford et al. 2019, section 4. Used in: 2019_gpt2.
 
@@ -56,15 +62,19 @@ def overlap(test: str, train: set[str] | BloomFilter, n: int = 8) -> float:
         >>> overlap("to be or not to see", {"to be or", "be or not"}, n=3)
         0.5
     """
-    runs = list(ngrams(words(test), n))
-    found = train.contains(runs) if isinstance(train, BloomFilter) else [run in train for run in runs]
-    return float(np.mean(found)) if runs else 0.0
+    if not isinstance(test, str):
+        raise TypeError(f"test is a {type(test).__name__}; give a text, as a string")
+    if isinstance(train, str):
+        raise TypeError(f"train is the text {train!r:.60}; give its n-grams, set(ngrams(words(text), n))")
+    grams = list(ngrams(words(test), n))
+    held = train.contains(grams) if isinstance(train, BloomFilter) else [gram in train for gram in grams]
+    return float(np.mean(held)) if grams else 0.0
 
 
 class BloomFilter:
     """A set of strings that remembers a few bits of each and may say "yes" wrongly, never "no" (Bloom 1970).
 
-    Each string sets k bits, at places that its hash names. A string all of whose bits are set is taken for a member.
+    Each string sets k bits, at positions that its hash names. A string all of whose bits are set is taken for a member.
 
     Args:
         capacity: strings to be added.
@@ -94,28 +104,31 @@ class BloomFilter:
         self.hashes = max(1, round(self.bits / capacity * math.log(2)))  # k = m/n · ln 2
         self._set = np.zeros(self.bits, dtype=bool)  # a byte a bit here, eight times what is needed, for plain indexing
 
-    def _places(self, strings: Collection[str]) -> np.ndarray:
-        """Return k places a string, (N, k), from k numbers of 64 bits.
-
-        Two numbers could stand in for all, h₁ + i·h₂, but where h₂ is 0 a single place is left: one string in m. At a wanted
-        error of 1e-8 that would be most of the errors.
-        """
+    def _positions(self, strings: Collection[str]) -> np.ndarray:
+        """Return k positions a string, (N, k)."""
+        # A hash of its own for each of the k. Two numbers could stand in for all, h₁ + i·h₂, but where h₂ is 0 a single
+        # position is left: one string in m. At a wanted error of 1e-8 that would be most of the errors.
         digests = b"".join(hashlib.shake_128(s.encode()).digest(8 * self.hashes) for s in strings)
-        numbers = np.frombuffer(digests, dtype=np.uint64).reshape(-1, self.hashes)
-        return (numbers % np.uint64(self.bits)).astype(np.int64)
+        hashes = np.frombuffer(digests, dtype=np.uint64).reshape(-1, self.hashes)
+        return (hashes % np.uint64(self.bits)).astype(np.int64)
 
     def update(self, strings: Iterable[str]) -> None:
         """Add strings."""
-        rest = iter(strings)
-        while some := list(islice(rest, 50_000)):
-            self._set[self._places(some)] = True
+        for batch in _batches(strings):
+            self._set[self._positions(batch)] = True
 
     def contains(self, strings: Iterable[str]) -> np.ndarray:
         """Return for each string whether it may have been added."""
-        rest, found = iter(strings), [np.zeros(0, dtype=bool)]
-        while some := list(islice(rest, 50_000)):
-            found.append(self._set[self._places(some)].all(1))
-        return np.concatenate(found)
+        batches = [self._set[self._positions(batch)].all(1) for batch in _batches(strings)]
+        return np.concatenate([np.zeros(0, dtype=bool), *batches])
 
     def __contains__(self, string: object) -> bool:
         return isinstance(string, str) and bool(self.contains([string])[0])
+
+
+def _batches(strings: Iterable[str]) -> Iterator[list[str]]:
+    if isinstance(strings, str):
+        raise TypeError(f"strings is the text {strings!r:.60}; give a list of strings, or ask: text in bloom")
+    rest = iter(strings)
+    while batch := list(islice(rest, 50_000)):  # bounds the memory that hashes take
+        yield batch

@@ -370,8 +370,8 @@ def train_rlhf(
     judges = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
     result = RLHFResult(policy, critic)
     for i in runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration"):
-        how = {"peak": config.learning_rate, "warmup": min(config.warmup, config.iterations)}
-        adam.param_groups[0]["lr"] = linear(i, steps=config.iterations, floor=0.1, **how)  # type: ignore[arg-type]
+        how = {"learning_rate": config.learning_rate, "warmup": min(config.warmup, config.iterations)}
+        adam.param_groups[0]["lr"] = linear(i, steps=config.iterations, min_lr_ratio=0.1, **how)  # type: ignore[arg-type]
         rows = torch.randperm(len(prompts), generator=draw)[: config.batch_size].to(prompts.device)
         answers = rollout(
             policy,

@@ -11,8 +11,9 @@ import functools
 import os
 import random
 import sys
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +26,8 @@ PRESETS = ("smoke", "cpu", "gpu")
 
 
 def device() -> torch.device:
-    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU; under torchrun a GPU a process."""
-    if preset() != "gpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    own = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
+    """Return the device that chapters use: CUDA under the ``gpu`` preset, else the CPU."""
+    return torch.device("cuda" if preset() == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def preset() -> str:
@@ -49,11 +47,11 @@ def preset() -> str:
     return name
 
 
-def choose(*, smoke: T, cpu: T, gpu: T) -> T:
+def by_preset(*, smoke: T, cpu: T, gpu: T) -> T:
     """Return the value that belongs to the present preset. Each chapter holds all its sizes in one such call.
 
     Example:
-        >>> choose(smoke=10, cpu=1000, gpu=100_000) in (10, 1000, 100_000)
+        >>> by_preset(smoke=10, cpu=1000, gpu=100_000) in (10, 1000, 100_000)
         True
     """
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[preset()]
@@ -78,6 +76,38 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def fork_rng(seed: int) -> Iterator[None]:
+    """Run a block on random numbers that start at ``seed``; those outside go on as if there had been no block.
+
+    This is ``torch.random.fork_rng`` for the generators of Python and NumPy, too.
+    """
+    outside = rng_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(outside)
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of all generators in types that ``torch.load(weights_only=True)`` admits."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    legacy = (name, torch.tensor(np.asarray(keys, dtype=np.int64)), *rest)
+    return {"python": random.getstate(), "numpy": legacy, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put all generators where :func:`rng_state` found them."""
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():  # another machine may have other cards
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def bf16() -> bool:
@@ -123,6 +153,25 @@ def set_threads(n: int | None = None) -> int:
     return wanted
 
 
+def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write`` fill a file under a temporary name, then rename it to ``path``; missing folders are made.
+
+    Whoever reads ``path`` at any moment, even after a crash, finds the whole old file or the whole new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it gets its name
+        os.replace(temporary, path)  # within one folder, so that nothing is copied
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def busy() -> bool:
     """Return whether other processes hold this machine's cores, so that a measured speed would mean little.
 
@@ -142,33 +191,6 @@ def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "",
     # tqdm draws when it starts, every mininterval, and when it ends; any delay above 0 takes the first away
     pace = {"mininterval": 0.5} if live else {"mininterval": float("inf"), "delay": 1e-9}
     return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stdout, ncols=88, **pace)
-
-
-def longest_chain(tensor: torch.Tensor) -> int:
-    """Return how many operations, each waiting for the last, lead to ``tensor``: its autograd graph knows which.
-
-    However much hardware there is, these cannot run at the same time. An operation is what torch takes for one: a fused
-    LSTM over a whole sentence counts once, and hides its steps.
-
-    Raises:
-        ValueError: ``tensor`` comes from no operation that a gradient could pass.
-
-    Example:
-        >>> x = torch.ones(1, requires_grad=True)
-        >>> longest_chain(x.exp() + x.exp().sin())  # exp, sin, +, and the leaf itself
-        4
-    """
-    if tensor.grad_fn is None:
-        raise ValueError("tensor has no graph: it must be computed from something that requires a gradient")
-    length: dict[Any, int] = {}
-    stack = [tensor.grad_fn]
-    while stack:
-        before = [node for node, _ in stack[-1].next_functions if node is not None]
-        waiting = [node for node in before if node not in length]
-        stack.extend(waiting)
-        if not waiting:
-            length[stack.pop()] = 1 + max((length[node] for node in before), default=0)
-    return length[tensor.grad_fn]
 
 
 def describe() -> dict[str, str]:

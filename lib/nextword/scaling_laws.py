@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -159,15 +159,15 @@ def kaplan_loss(*, N: float | None = None, D: float | None = None, C: float | No
         >>> round(kaplan_loss(N=1.5e9), 2), round(kaplan_loss(C=PF_DAY), 2)
         (2.3, 2.66)
     """
-    given = {name: x for name, x in {"N": N, "D": D, "C": C}.items() if x is not None}
-    for name, x in given.items():
+    known = {name: x for name, x in {"N": N, "D": D, "C": C}.items() if x is not None}
+    for name, x in known.items():
         if not 0 < x < np.inf:
             raise ValueError(f"{name}={x} must be above 0 and finite")
     if N is not None and D is not None and C is None:
         return float(TOGETHER(N, D))
-    if len(given) != 1:
-        raise ValueError(f"given: {', '.join(given) or 'nothing'}; give N, D or C alone, or N and D")
-    [(name, x)] = given.items()
+    if len(known) != 1:
+        raise ValueError(f"given: {', '.join(known) or 'nothing'}; give N, D or C alone, or N and D")
+    [(name, x)] = known.items()
     return float(ALONE[name](x))
 
 
@@ -184,7 +184,8 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
             floor out.
 
     Raises:
-        ValueError: fewer than three different points (four with a floor), or numbers that are not above 0.
+        ValueError: fewer than three different points (four with a floor), numbers that are not above 0, or a loss that
+            hardly depends on ``x``.
 
     Example:
         >>> law = fit_power_law([1, 10, 100], [4.0, 2.0, 1.0])
@@ -193,29 +194,36 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
     """
     x, loss = _positive(x=x, loss=loss)
     _enough(x, least=4 if floor else 3)
+    _varied(loss=loss)
     lowest = _best_floor(x, loss) if floor else 0.0
+    # log(L - floor) = exponent · (log(scale) - log(x)): a straight line in log(x)
     line = stats.linregress(np.log(x), np.log(loss - lowest))
+    if line.slope == 0 or not abs(line.intercept / line.slope) < 700:  # the scale would be 0 or infinite
+        raise ValueError(
+            f"loss hardly depends on x (a slope of {line.slope:.1e} on logarithmic axes): no power law fits"
+        )
     law = _as_law(line.slope, line.intercept, lowest)
-    left = np.var(np.log(loss / law(x))) / np.var(np.log(loss))
-    half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)
-    return PowerLaw(law.exponent, law.scale, lowest, float(1 - left), (law.exponent - half, law.exponent + half))
+    unexplained = np.var(np.log(loss / law(x))) / np.var(np.log(loss))
+    half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)  # of the interval around the slope
+    return replace(law, r2=float(1 - unexplained), interval=(law.exponent - half, law.exponent + half))
 
 
 def _best_floor(x: Array, loss: Array) -> float:
     """Return the floor from 0 up to the lowest loss that leaves the least squares; for each, the rest is a line."""
 
-    def floor(above: float) -> float:
+    def floor(above: float) -> float:  # 0 for above = 0, and nearer and nearer to the lowest loss
         return float(loss.min() * (1 - math.exp(-above)))
 
     def misfit(above: float) -> float:
         line = stats.linregress(np.log(x), np.log(loss - floor(above)))
-        return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
+        with np.errstate(all="ignore"):  # a slope of nearly 0 has no scale, which fit_power_law says in words
+            return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
 
-    tried = np.arange(0, 30, 14 / 299)  # up to e⁻³⁰ of the lowest loss below it: a steep law comes that near
-    best = int(np.argmin([misfit(above) for above in tried]))
-    around = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
-    found = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-12})
-    return floor(found.x) if found.fun < misfit(0.0) else 0.0
+    grid = np.arange(0, 30, 14 / 299)  # up to e⁻³⁰ of the lowest loss below it: a steep law comes that near
+    best = int(np.argmin([misfit(above) for above in grid]))
+    around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    refined = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-12})
+    return floor(refined.x) if refined.fun < misfit(0.0) else 0.0
 
 
 def _as_law(slope: float, intercept: float, floor: float) -> PowerLaw:
@@ -227,23 +235,25 @@ def fit_kaplan(N: Sequence[float] | Array, D: Sequence[float] | Array, loss: Seq
     """Return the joint law of size and data nearest to the points, by least squares of log(loss).
 
     Raises:
-        ValueError: fewer than four points, one size or one amount of data only, or numbers that are not above 0.
+        ValueError: fewer than four points; one size, one amount of data or one loss only; or numbers that are not above 0.
 
     Source: Kaplan et al. 2020, equation 1.5.
     """
     N, D, loss = _positive(N=N, D=D, loss=loss)
     _enough(loss, least=4)
     _varied(N=N, D=D)
-    n, d, wanted = np.log(N), np.log(D), np.log(loss)
+    n, d, target = np.log(N), np.log(D), np.log(loss)
 
-    def misfit(p: Array) -> Array:
+    def residuals(p: Array) -> Array:
         alpha_N, alpha_D, n_c, d_c = p
-        joint: Array = alpha_D * np.logaddexp(alpha_N / alpha_D * (n_c - n), d_c - d) - wanted
-        return joint
+        size, data = alpha_N / alpha_D * (n_c - n), d_c - d  # logarithms of (N_c/N)^(α_N/α_D) and of D_c/D
+        gap: Array = alpha_D * np.logaddexp(size, data) - target  # their sum to the power of α_D, against the loss
+        return gap
 
+    # The best of eight starts: from one alone the fit may end in a valley where size or data does not matter.
     starts = itertools.product((0.05, 0.2), (0.05, 0.2), (n.mean() + 10,), (d.mean(), d.mean() + 10))
-    lowest, highest = [1e-4, 1e-4, -np.inf, -np.inf], np.inf
-    fits = [optimize.least_squares(misfit, p, bounds=(lowest, highest), x_scale="jac") for p in starts]
+    bounds = [1e-4, 1e-4, -np.inf, -np.inf], np.inf  # both exponents above 0
+    fits = [optimize.least_squares(residuals, p, bounds=bounds, x_scale="jac") for p in starts]
     alpha_N, alpha_D, n_c, d_c = min(fits, key=lambda fit: fit.cost).x
     return Kaplan(float(alpha_N), float(alpha_D), float(np.exp(n_c)), float(np.exp(d_c)))
 
@@ -262,19 +272,16 @@ def fit_chinchilla(
 ) -> Chinchilla:
     """Return the sum of powers nearest to the points: the least *sum* of Huber losses of log(loss).
 
-    A Huber loss is a square up to ``delta`` and a straight line beyond, so that a few bad runs do not pull the fit. The
-    objective has many bad minima. As in the paper, the fit is begun on a grid of 4,500 starts; the best of them are followed
-    to the end.
-
     Args:
         N: parameters of each run.
         D: tokens of each run, read once.
         loss: the loss of each run.
-        delta: where the Huber loss becomes straight.
-        start: begin here instead, as for the resamples of a bootstrap.
+        delta: where the Huber loss, a square up to there, becomes a straight line, so that a few bad runs do not pull
+            the fit.
+        start: begin here instead of on the paper's grid, as for the resamples of a bootstrap.
 
     Raises:
-        ValueError: fewer than five points, one size or one amount of data only, or numbers that are not above 0.
+        ValueError: fewer than five points; one size, one amount of data or one loss only; or numbers that are not above 0.
 
     Source: Hoffmann et al. 2022, section 3.3. With the *mean* in place of the sum an optimiser stops too early; that the
     printed constants suffer from such a scale was found by Besiroglu et al. 2024.
@@ -283,29 +290,30 @@ def fit_chinchilla(
     _enough(loss, least=5)
     _varied(N=N, D=D)
     _positive(delta=[delta])
-    n, d, wanted = np.log(N), np.log(D), np.log(loss)
+    n, d, target = np.log(N), np.log(D), np.log(loss)
 
-    def terms(p: Array) -> Array:
-        """Return the three logarithms whose exponentials add up to the loss; ``p`` is (5,) or (starts, 5)."""
+    def log_terms(p: Array) -> Array:  # p: (5,), or (starts, 5) to try many at once
         a, b, e, alpha, beta = (p[..., i, None] for i in range(5))
-        return np.stack([a - alpha * n, b - beta * d, e + 0 * n])  # (3, …, points)
+        return np.stack([a - alpha * n, b - beta * d, e + 0 * n])  # (3, …, runs): of A/N^α, B/D^β and E
 
-    def misfit(p: Array) -> Array:
-        gap: Array = np.logaddexp.reduce(terms(p)) - wanted
+    def residuals(p: Array) -> Array:
+        gap: Array = np.logaddexp.reduce(log_terms(p)) - target
         return gap
 
-    def slopes(p: Array) -> Array:
-        size, data, rest = np.exp(terms(p) - np.logaddexp.reduce(terms(p)))
-        return np.stack([size, data, rest, -size * n, -data * d], axis=1)  # (points, 5)
+    def jacobian(p: Array) -> Array:  # each term's share of the loss, times the slope of its logarithm
+        size, data, rest = np.exp(log_terms(p) - np.logaddexp.reduce(log_terms(p)))
+        return np.stack([size, data, rest, -size * n, -data * d], axis=1)  # (runs, 5)
 
-    if start is None:
-        steps = (np.arange(0, 26, 5), np.arange(0, 26, 5), np.arange(-1, 1.1, 0.5), *[np.arange(0, 2.1, 0.5)] * 2)
-        grid = np.array(list(itertools.product(*steps)))  # (4500, 5): a, b, e, alpha, beta
-        grid = grid[np.argsort(_huber(misfit(grid), delta))[:REFINED]]
+    if start is None:  # the objective has many bad minima: look at 4,500 starts, and follow the best of them to the end
+        axes = (np.arange(0, 26, 5), np.arange(0, 26, 5), np.arange(-1, 1.1, 0.5), *[np.arange(0, 2.1, 0.5)] * 2)
+        grid = np.array(list(itertools.product(*axes)))  # (4500, 5): a, b, e, alpha, beta
+        gaps = np.abs(residuals(grid))  # (4500, runs)
+        huber = np.where(gaps <= delta, gaps**2 / 2, delta * (gaps - delta / 2)).sum(-1)
+        starts = grid[np.argsort(huber)[:REFINED]]
     else:
-        grid = np.array([[*np.log([start.A, start.B, start.E]), start.alpha, start.beta]])
-    follow = {"jac": slopes, "loss": "huber", "f_scale": delta, "x_scale": "jac", "max_nfev": 2000}
-    fits = [optimize.least_squares(misfit, p, **follow, xtol=1e-15, ftol=1e-15, gtol=1e-15) for p in grid]
+        starts = np.array([[*np.log([start.A, start.B, start.E]), start.alpha, start.beta]])
+    settings = {"jac": jacobian, "loss": "huber", "f_scale": delta, "x_scale": "jac", "max_nfev": 2000}
+    fits = [optimize.least_squares(residuals, p, **settings, xtol=1e-15, ftol=1e-15, gtol=1e-15) for p in starts]
     best = min(fits, key=lambda fit: fit.cost)
     A, B, E = np.exp(best.x[:3])
     return Chinchilla(float(E), float(A), float(B), float(best.x[3]), float(best.x[4]), float(best.cost))
@@ -333,32 +341,25 @@ def best_size(N: Sequence[float] | Array, loss: Sequence[float] | Array, *, near
     """
     N, loss = _positive(N=N, loss=loss)
     x = np.log(N)
-    chosen = np.argsort(np.abs(x - x[loss.argmin()]), kind="stable")[:near]
-    if len(np.unique(x[chosen])) < 3:
+    nearest = np.argsort(np.abs(x - x[loss.argmin()]), kind="stable")[:near]
+    if len(np.unique(x[nearest])) < 3:
         return None
-    bend, slope, _ = np.polyfit(x[chosen], loss[chosen], 2)
+    bend, slope, _ = np.polyfit(x[nearest], loss[nearest], 2)
     if bend <= 0 or not x.min() <= -slope / (2 * bend) <= x.max():
         return None
-    return float(np.exp(-slope / (2 * bend)))
+    return float(np.exp(-slope / (2 * bend)))  # where the parabola is flat
 
 
-def _huber(gap: Array, delta: float) -> Array:
-    """Return the sum over the last axis of squares halved, straight lines beyond ``delta``."""
-    size = np.abs(gap)
-    total: Array = np.where(size <= delta, size**2 / 2, delta * (size - delta / 2)).sum(-1)
-    return total
-
-
-def _positive(**given: Sequence[float] | Array) -> list[Array]:
+def _positive(**columns: Sequence[float] | Array) -> list[Array]:
     """Return the columns as arrays, or raise an error that names the one that does not fit."""
-    columns = {name: np.asarray(column, dtype=float) for name, column in given.items()}
-    length = len(next(iter(columns.values())))
-    for name, column in columns.items():
+    arrays = {name: np.array(column, dtype=float, ndmin=1) for name, column in columns.items()}
+    length = len(next(iter(arrays.values())))
+    for name, column in arrays.items():
         if column.shape != (length,):
             raise ValueError(f"{name} has shape {column.shape}; ({length},) fits, one number a run")
         if not (np.isfinite(column) & (column > 0)).all():
             raise ValueError(f"{name} holds {column.min()}; every number must be above 0 and finite")
-    return list(columns.values())
+    return list(arrays.values())
 
 
 def _enough(x: Array, least: int) -> None:

@@ -1,70 +1,65 @@
-"""Train a model: settings, learning-rate schedules, optimiser, the loop, and checkpoints that resume bit for bit."""
+"""Train a model: batches, learning-rate schedules, the optimiser, one step, and a loop that resumes bit for bit."""
 
 from __future__ import annotations
 
 import json
 import math
-import operator
+import numbers
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import count, islice, zip_longest
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from nextword import runtime
 from nextword.attention import pad
-from nextword.layers import eval_mode, train_mode
+from nextword.layers import IGNORE_INDEX, check_vocabulary, eval_mode, train_mode
 
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """What ``batches`` yields: the model's positional arguments, or its keyword arguments."""
 
-IGNORED = -100
-"""Label of a position that has no target."""
+
+# --- Batches ---------------------------------------------------------------------------------------------------------
 
 
 def random_windows(
-    ids: Tensor, rows: int, length: int, *, generator: torch.Generator | None = None
+    ids: Tensor | Sequence[int], batch_size: int, length: int, *, generator: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return batches without end: inputs and targets (rows, length) from random places of one long text.
-
-    Args:
-        ids: the text (N,), more than ``length`` tokens; batches lie where it lies.
-        rows: windows in a batch.
-        length: tokens in a window.
-        generator: source of the places; None for torch's own.
+    """Return batches without end: inputs and targets (batch_size, length) from random places of one long text (N,).
 
     Raises:
-        ValueError: the text is too short.
+        ValueError: ``ids`` is no single text, or does not hold a window and its last target.
 
-    Used in: 2022_instructgpt.
+    Used in: 2018_gpt1, 2018_bert, 2022_instructgpt.
     """
-    places = len(ids) - length
-    if places < 1:
-        raise ValueError(f"ids holds {len(ids)} tokens; windows of length={length} and a target need one more at least")
+    text = torch.as_tensor(ids)
+    if text.ndim != 1:
+        raise ValueError(f"ids has shape {tuple(text.shape)}; give one long text (N,)")
+    n_starts = len(text) - length
+    if n_starts < 1:
+        raise ValueError(
+            f"ids holds {len(text)} tokens; windows of length={length} and a target need one more at least"
+        )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            starts = torch.randint(places, (rows, 1), generator=generator)
-            windows = ids[starts + torch.arange(length + 1)]  # (rows, length + 1)
-            yield windows[:, :-1], windows[:, 1:]
+            starts = torch.randint(n_starts, (batch_size, 1), generator=generator)  # (B, 1)
+            windows = text[starts + torch.arange(length + 1)]  # (B, T + 1)
+            yield windows[:, :-1], windows[:, 1:]  # each token, and the one that follows it
 
     return batches()
 
 
-def labelled_batches(
+def classification_batches(
     examples: Sequence[tuple[Sequence[int], int]], batch_size: int, *, fill: int = 0, seed: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Return batches of labelled texts without end: ids (B, T), a mask (B, T) that is True at real ones, labels (B,).
-
-    Each pass takes all examples in a new order; a rest that makes no whole batch is left for another pass.
 
     Args:
         examples: the ids of each text and the number of its label.
@@ -73,7 +68,7 @@ def labelled_batches(
         seed: the same seed gives the same batches.
 
     Raises:
-        ValueError: ``batch_size`` is below 1 or above the number of examples.
+        ValueError: ``batch_size`` does not fit.
 
     Used in: 2018_gpt1, 2018_bert.
     """
@@ -81,9 +76,9 @@ def labelled_batches(
         raise ValueError(f"batch_size={batch_size} must be 1 to {len(examples)}, the number of examples")
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        draw = random.Random(seed)
-        while True:
-            order = draw.sample(examples, len(examples))
+        rng = random.Random(seed)
+        while True:  # each pass takes the examples in a new order, and leaves a rest that makes no whole batch
+            order = rng.sample(examples, len(examples))
             for i in range(0, len(order) - batch_size + 1, batch_size):
                 texts, labels = zip(*order[i : i + batch_size], strict=True)
                 yield *pad(texts, fill), torch.tensor(labels)
@@ -94,84 +89,64 @@ def labelled_batches(
 # --- Schedules: the learning rate as a function of the step, which counts from 1 -------------------------------------
 
 
-def cosine(step: int, *, peak: float, warmup: int, steps: int, floor: float = 0.1) -> float:
+def cosine(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_ratio: float = 0.1) -> float:
     """Return the rate of a linear warm-up and then half a cosine, as GPT-3 used (Brown et al. 2020, appendix B).
 
     Args:
         step: the update, from 1.
-        peak: the highest rate, reached at step ``warmup``.
+        learning_rate: the highest rate, reached at step ``warmup``.
         warmup: steps of warm-up; 0 for none.
-        steps: the step at which the rate arrives at ``floor * peak``; it stays there afterwards.
-        floor: the last rate as a share of ``peak``, from 0 to 1.
+        steps: the step at which the rate arrives at its lowest; it stays there afterwards.
+        min_lr_ratio: the lowest rate as a share of the highest, from 0 to 1.
 
     Raises:
         ValueError: an argument is out of range.
 
     Example:
-        >>> [round(cosine(step, peak=1.0, warmup=2, steps=6), 3) for step in (1, 2, 4, 6, 7)]
+        >>> [round(cosine(step, learning_rate=1.0, warmup=2, steps=6), 3) for step in (1, 2, 4, 6, 7)]
         [0.5, 1.0, 0.55, 0.1, 0.1]
     """
-    left = (1 + math.cos(math.pi * _progress(step, warmup, steps, floor))) / 2
-    return peak * _warm(step, warmup) * (floor + (1 - floor) * left)
+    # The rate stays high for long, to get far, and is small in the end, so that the weights settle.
+    wave = (1 + math.cos(math.pi * _progress(step, warmup, steps, min_lr_ratio))) / 2  # from 1 down to 0
+    return learning_rate * _warm(step, warmup) * (min_lr_ratio + (1 - min_lr_ratio) * wave)
 
 
-def linear(step: int, *, peak: float, warmup: int, steps: int, floor: float = 0.0) -> float:
+def linear(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_ratio: float = 0.0) -> float:
     """Return the rate of a linear warm-up and then a straight line down, as BERT did (Devlin et al. 2019, section A.2).
 
-    Arguments and errors are those of :func:`cosine`. With ``floor=0`` the very last step has rate 0.
+    Arguments and errors are those of :func:`cosine`. With ``min_lr_ratio=0`` the very last step has rate 0.
 
     Example:
-        >>> [linear(step, peak=1.0, warmup=2, steps=6) for step in (1, 2, 4, 6)]
+        >>> [linear(step, learning_rate=1.0, warmup=2, steps=6) for step in (1, 2, 4, 6)]
         [0.5, 1.0, 0.5, 0.0]
     """
-    left = 1 - _progress(step, warmup, steps, floor)
-    return peak * _warm(step, warmup) * (floor + (1 - floor) * left)
-
-
-def noam(step: int, d_model: int, warmup: int) -> float:
-    """Return the rate d_model^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3).
-
-    Args:
-        step: the update, from 1.
-        d_model: the width of the model. A wider one gets a smaller rate.
-        warmup: the step of the highest rate, at least 1.
-
-    Raises:
-        ValueError: an argument is below 1.
-
-    Example:
-        >>> round(noam(4000, 512, 4000), 6)
-        0.000699
-    """
-    for name, value in {"step": step, "d_model": d_model, "warmup": warmup}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} is below 1")
-    return float(d_model**-0.5 * min(step**-0.5, step * warmup**-1.5))
+    line = 1 - _progress(step, warmup, steps, min_lr_ratio)  # from 1 down to 0
+    return learning_rate * _warm(step, warmup) * (min_lr_ratio + (1 - min_lr_ratio) * line)
 
 
 def _warm(step: int, warmup: int) -> float:
+    # Adam's running means say little yet in the first steps: full steps in their direction could wreck the model.
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def _progress(step: int, warmup: int, steps: int, floor: float) -> float:
+def _progress(step: int, warmup: int, steps: int, min_lr_ratio: float) -> float:
     """Return the share of the way down, 0 up to the end of the warm-up and 1 from ``steps`` on."""
     if step < 1:
         raise ValueError(f"step={step} is below 1: steps count from 1")
     if not 0 <= warmup <= steps:
         raise ValueError(f"warmup={warmup} is outside 0 … steps={steps}")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor={floor} is outside 0 … 1: it is a share of the peak")
+    if not 0 <= min_lr_ratio <= 1:
+        raise ValueError(f"min_lr_ratio={min_lr_ratio} is outside 0 … 1: it is a share of learning_rate")
     return 0.0 if step <= warmup else min(1.0, (step - warmup) / max(steps - warmup, 1))
 
+
+# --- Settings --------------------------------------------------------------------------------------------------------
 
 SCHEDULES = ("cosine", "linear", "constant")
 """Names that ``TrainConfig.schedule`` takes; all three begin with the warm-up."""
 
 
-# --- Settings --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a model is trained. Impossible values are refused at once.
 
@@ -184,22 +159,18 @@ class TrainConfig:
 
     steps: int = 1000
     """Updates of the parameters."""
-    batch_size: int = 32
-    """Examples in one batch, for whoever makes the batches; one update sees ``accumulate`` batches."""
     learning_rate: float = 1e-3
-    """The peak of a named schedule. A callable schedule does not look at it."""
+    """The highest rate of a named schedule. A callable schedule does not look at it."""
     schedule: str | Callable[[int], float] = "cosine"
-    """``cosine`` (down to a tenth of the peak), ``linear`` (down to 0), ``constant``, or a function of the step."""
+    """``cosine`` (down to a tenth of the highest rate), ``linear`` (down to 0), ``constant``, or a function of the step."""
     warmup: int = 0
-    """Steps over which the rate rises in a straight line to the peak. Post-norm models need them."""
+    """Steps over which the rate rises in a straight line to its highest. Post-norm models need them."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices; gains and biases get none."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Adam's decay rates of the mean of the gradient and of its square."""
-    clip: float | None = 1.0
+    max_grad_norm: float | None = 1.0
     """Largest norm of the whole gradient; a longer one is shortened to it. None: never."""
-    accumulate: int = 1
-    """Batches whose gradients make one update, where a batch of full size does not fit in memory."""
     seed: int = 0
     """Where the random numbers of the run (dropout, shuffling by ``batches``) start."""
     checkpoint_every: int = 0
@@ -209,27 +180,26 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "seed": 0}
-        for name, minimum in {**least, "checkpoint_every": 0, "evaluate_every": 0}.items():
-            _check_whole(name, getattr(self, name), minimum)
+        for name, least in {"steps": 1, "warmup": 0, "seed": 0, "checkpoint_every": 0, "evaluate_every": 0}.items():
+            value = getattr(self, name)
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            _check(whole and value >= least, f"{name}={value!r} must be a whole number of at least {least}")
         _check(self.seed < 2**32 - 1, f"seed={self.seed} is too large; choose one below 2**32 - 1")
-        rate, decay = self.learning_rate, self.weight_decay
-        _check(0 < rate < math.inf, f"learning_rate={rate} must be above 0 and finite; 1e-3 suits a small model")
-        _check(0 <= decay < math.inf, f"weight_decay={decay} must be at least 0 and finite; 0 turns it off")
-        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        _check(good, f"betas={self.betas} must be two numbers from 0 up to, not including, 1; GPT-3 took (0.9, 0.95)")
-        _check(self.clip is None or self.clip > 0, f"clip={self.clip} must be above 0; None turns clipping off")
-        self._check_schedule()
-
-    def _check_schedule(self) -> None:
+        rate, decay, norm, betas = self.learning_rate, self.weight_decay, self.max_grad_norm, self.betas
+        fix = "must be a number above 0 and finite; 1e-3 suits a small model"
+        _check(_is_number(rate) and 0 < rate < math.inf, f"learning_rate={rate!r} {fix}")
+        fix = "must be a finite number of at least 0; 0 turns it off"
+        _check(_is_number(decay) and 0 <= decay < math.inf, f"weight_decay={decay!r} {fix}")
+        fix = "must be a number above 0; None turns clipping off"
+        _check(norm is None or (_is_number(norm) and norm > 0), f"max_grad_norm={norm!r} {fix}")
+        pair = isinstance(betas, Sequence) and len(betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in betas)
+        _check(pair, f"betas={betas!r} must be two numbers from 0 up to, not including, 1; GPT-3 took (0.9, 0.95)")
         if callable(self.schedule):
             fix = "leave warmup=0 and put the warm-up into the function"
             _check(self.warmup == 0, f"warmup={self.warmup} does nothing when schedule is a function; {fix}")
         else:
-            names = ", ".join(SCHEDULES)
-            _check(
-                self.schedule in SCHEDULES, f"schedule={self.schedule!r}: choose {names}, or give a function of step"
-            )
+            fix = f"choose {', '.join(SCHEDULES)}, or give a function of step"
+            _check(self.schedule in SCHEDULES, f"schedule={self.schedule!r}: {fix}")
             fix = "shorten the warm-up or train longer"
             _check(self.warmup <= self.steps, f"warmup={self.warmup} is more than steps={self.steps}; {fix}")
 
@@ -240,7 +210,7 @@ class TrainConfig:
         if self.schedule == "constant":
             return self.learning_rate * _warm(step, self.warmup)
         decay = {"cosine": cosine, "linear": linear}[self.schedule]
-        return decay(step, peak=self.learning_rate, warmup=self.warmup, steps=self.steps)
+        return decay(step, learning_rate=self.learning_rate, warmup=self.warmup, steps=self.steps)
 
 
 def _check(condition: bool, message: str) -> None:
@@ -248,10 +218,8 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_whole(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; give a whole number")
-    _check(operator.index(value) >= minimum, f"{name}={value} is below {minimum}")
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 # --- What a run leaves behind ----------------------------------------------------------------------------------------
@@ -284,31 +252,6 @@ class History:
         """Return all lists as plain Python values."""
         return asdict(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the history as JSON; a crash leaves the old file whole."""
-        text = json.dumps(self.to_dict()).encode()
-        _replace(Path(path), lambda file: file.write(text))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> History:
-        """Read a history that :meth:`save` wrote."""
-        return cls(**json.loads(Path(path).read_text()))
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file under a temporary name, then give it its own: at every moment ``path`` is the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
 
 # --- The optimiser and one update ------------------------------------------------------------------------------------
 
@@ -318,51 +261,47 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019) that decays matrices and leaves gains and biases alone.
 
-    A matrix is any parameter of two or more dimensions, embeddings included. ``eps`` is added after the bias
-    correction, as torch does; the TensorFlow code of the papers adds it before. One fused kernel does the update
-    where torch has one for this device.
-
     Raises:
         ValueError: the model has no parameter to train.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     _check(bool(parameters), f"model: this {type(model).__name__} has no parameter with requires_grad=True")
+    # Decay keeps the many numbers of a matrix small, embeddings included. A gain of 0 would silence its whole layer.
     matrices = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay}
     vectors = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
     groups = [group for group in (matrices, vectors) if group["params"]]
-    try:
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
-    except RuntimeError:  # an older torch has no fused kernel for this device
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+    fused = parameters[0].device.type in ("cpu", "cuda")  # there one kernel updates all parameters at once
+    # torch adds eps after the bias correction; the TensorFlow code of the papers added it before.
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
 
 
-def _update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch], clip: float | None
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, max_grad_norm: float | None = None
 ) -> tuple[float, float]:
-    """Make one update from the mean loss over all targets of ``batches``; return that loss and the gradient's norm.
+    """Make one update of the parameters; return the loss before it and the norm of the whole gradient before clipping.
 
-    Each batch's loss is a mean over its own targets. Weighted by its share of all targets, the sum is the mean over one
-    large batch, also where the counts differ. (The plain mean over batches would favour targets in short ones.) All
-    targets are those of all processes, and so are loss and gradient: every process makes the same update.
+    Args:
+        model, batch: as for :func:`fit`.
+        optimizer: holds the parameters to train, and the learning rate.
+        max_grad_norm: as in :class:`TrainConfig`.
+
+    Raises:
+        TypeError: the model returned no loss.
+        FloatingPointError: the loss or the gradient is not finite; the parameters are as they were.
+
+    Used in: every chapter that trains, by :func:`fit`.
     """
+    optimizer.zero_grad()  # or backward() would add to the gradients of the last step
+    with runtime.autocast():  # products of matrices in bfloat16 where that is faster; the weights stay in float32
+        loss = _loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    # A rare batch may have a gradient far longer than all others: keep its direction, but not its length.
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    device = parameters[0].device
-    counts = [_count_targets(batch) for batch in batches]
-    total, loss = _sum(sum(counts), device), 0.0
-    optimizer.zero_grad(set_to_none=True)
-    for batch, count in zip(batches, counts, strict=True):
-        if count:  # without targets the mean is 0/0
-            with runtime.autocast():
-                part = _loss(model, batch) * (count / total)
-            part.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-            loss += part.item()
-    loss = _sum(loss, device)
-    _sum_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
-    if not (total and math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(f"loss {loss} and gradient norm {norm} over {total:.0f} targets")
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+    if not (loss.isfinite() and norm.isfinite()):  # a single NaN would be in all weights after the update
+        raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()}")
     optimizer.step()
-    return loss, norm
+    return loss.item(), norm.item()
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -372,129 +311,6 @@ def _loss(model: nn.Module, batch: Batch) -> Tensor:
     if not isinstance(loss, Tensor):
         raise TypeError(f"model returned a {type(output).__name__} without a loss; batches must hold the targets too")
     return loss
-
-
-def _count_targets(batch: Batch) -> int:
-    """Count the labels other than -100 in ``labels``, ``targets`` or the last item; the examples where it has none."""
-    last = _labels(batch)
-    if not isinstance(last, Tensor):
-        return 1
-    labels = not last.is_floating_point() and last.dtype != torch.bool
-    return int((last != IGNORED).sum()) if labels else (len(last) if last.ndim else 1)
-
-
-def _labels(batch: Batch) -> Any:
-    if isinstance(batch, Mapping):
-        return batch.get("labels", batch.get("targets", list(batch.values())[-1]))
-    return batch[-1]
-
-
-def _to_device(batch: Any, device: torch.device) -> Batch:
-    """Move the tensors of a batch to where the model is."""
-
-    def move(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    return _map(move, batch)
-
-
-def _map(move: Callable[[Any], Any], batch: Any) -> Batch:
-    if isinstance(batch, Mapping) and batch:
-        return {name: move(value) for name, value in batch.items()}
-    if isinstance(batch, (tuple, list)) and batch:
-        return [move(value) for value in batch]
-    raise TypeError(f"batches yielded a {type(batch).__name__}; a tuple (ids, targets) or a dictionary fits")
-
-
-# --- Several processes under torchrun, each with its own rows of every batch -----------------------------------------
-
-
-def _processes() -> tuple[int, int]:
-    """Return the rank of this process and how many train together, as torchrun says: 0 and 1 without it."""
-    world = int(os.environ.get("WORLD_SIZE") or 1)
-    return (int(os.environ["RANK"]) if world > 1 else 0), world
-
-
-def _join(device: torch.device) -> None:
-    """Join the group of all processes, for good: a second group could meet at addresses that the first left behind."""
-    if _processes()[1] > 1 and not distributed.is_initialized():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-
-
-def _own_rows(batch: Batch) -> Batch:
-    """Return the rows of a batch that belong to this process: with two, every other one."""
-    rank, world = _processes()
-    if world == 1:
-        return batch
-    values = list(batch.values()) if isinstance(batch, Mapping) else batch
-    sizes = sorted({len(value) for value in values if _has_rows(value)})
-    each = f"{world} processes need a row an example in each tensor"
-    _check(len(sizes) == 1, f"batches yielded tensors of {sizes} rows in one batch; {each}")
-    _check(_has_rows(_labels(batch)), f"batches yielded labels that are no tensor of rows; {each}")
-    fix = f"give at least {world} rows, one for each"
-    _check(sizes[0] >= world, f"batches yielded a batch of size {sizes[0]}, too small for {world} processes; {fix}")
-    return _map(lambda value: value[rank::world].contiguous() if _has_rows(value) else value, batch)
-
-
-def _has_rows(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0
-
-
-def _sum(number: float, device: torch.device) -> float:
-    """Return the sum of the numbers that all processes have here."""
-    if _processes()[1] == 1:
-        return number
-    total = torch.tensor(number, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
-    return total.item()
-
-
-def _sum_gradients(parameters: list[nn.Parameter]) -> None:
-    """Put the sum over all processes into every gradient; one that a process does not have counts as zero.
-
-    All gradients of one dtype travel in one buffer. Its tail counts who has each of them: what nobody has stays None, so
-    that the optimiser passes over it.
-    """
-    if _processes()[1] == 1:
-        return
-    for dtype in dict.fromkeys(p.dtype for p in parameters):
-        alike = [p for p in parameters if p.dtype == dtype]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
-        owners = gradients[0].new_tensor([float(p.grad is not None) for p in alike])
-        buffer = torch.cat([*(g.flatten() for g in gradients), owners])
-        distributed.all_reduce(buffer)
-        *parts, owners = torch.split(buffer, [*(g.numel() for g in gradients), len(alike)])
-        for p, gradient, part, has in zip(alike, gradients, parts, owners.tolist(), strict=True):
-            p.grad = gradient.copy_(part.view_as(gradient)) if has else None
-
-
-@torch.no_grad()
-def _share_weights(model: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first one."""
-    if _processes()[1] == 1:
-        return
-    for value in [*model.parameters(), *model.buffers()]:
-        copy = value.detach().contiguous()
-        distributed.broadcast(copy, 0)
-        value.copy_(copy)
-
-
-def _exists(file: Path, device: torch.device) -> bool:
-    """Return whether the file is there, for all processes and before the first of them may write it."""
-    seen, world = _sum(int(file.exists()), device), _processes()[1]
-    fix = "give a folder that all of them read"
-    _check(seen in (0, world), f"checkpoint {file} is there for {seen:.0f} of {world} processes; {fix}")
-    return seen > 0
-
-
-def _seed_process(seed: int, step: int) -> None:
-    """Start torch's random numbers of a step at a number of its own for each process, so that their dropout differs.
-
-    Rows of other processes then get other masks, and a resumed run needs the random state of no process but the first.
-    """
-    rank, world = _processes()
-    if world > 1:
-        torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
 
 
 # --- The loop --------------------------------------------------------------------------------------------------------
@@ -511,19 +327,11 @@ def fit(
 ) -> History:
     """Train ``model`` in place for ``config.steps`` updates and return what happened.
 
-    Under ``torchrun --nproc-per-node 2 script.py`` two processes draw the same batches, each works on every second row,
-    and their gradients are added up: losses and weights are those of one process, up to rounding. Only dropout differs,
-    since each process draws random numbers of its own, and layers that mix rows, such as batch normalisation. The
-    processes stay joined in torch's default group; with GPUs, each must first choose its own by ``torch.cuda.set_device``.
-
     Args:
         model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets. A model may have
             a method ``training_loss`` that returns this loss alone, and cheaper.
         batches: yields ``(ids, targets)``, the model's own argument tuple, or a dictionary of keyword arguments. Where
-            it ends, it is started again. With ``config.accumulate`` a batch weighs as much as it has targets: labels
-            other than -100 in its last item, or under the key ``labels`` or ``targets``. Then the update is that of one
-            large batch, provided that the loss is one mean over those targets (a sum of two different means is not). The
-            same holds for the rows of several processes; there every tensor of a batch needs one row an example.
+            it ends, it is started again.
         config: the settings. The run is a function of model, batches and config: random numbers start at
             ``config.seed``, and those of the caller go on afterwards as if there had been no training.
         evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary goes into the history.
@@ -536,8 +344,8 @@ def fit(
             rates of the steps already made as they were.
 
     Raises:
-        ValueError: ``batches`` ran out, a batch has fewer rows than there are processes, or the checkpoint belongs to
-            other settings or to another model.
+        ValueError: ``batches`` ran out, the first one holds ids outside the model's vocabulary, or the checkpoint belongs
+            to other settings or to another model.
         TypeError: a batch is no tuple or dictionary, or the model returned no loss.
         FloatingPointError: the loss or the gradient is not finite; the model is as it was before that step.
 
@@ -545,169 +353,144 @@ def fit(
     """
     _check(checkpoint is not None or not resume, "resume=True needs checkpoint=…, the folder to go on from")
     file = None if checkpoint is None else Path(checkpoint) / "training.pt"
-    optimizer = make_optimizer(
-        model, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=config.betas
-    )
-    device = next(model.parameters()).device
-    _join(device)
-    with _random_numbers(config.seed), train_mode(model):
-        stream, history = _draw(batches, device, config), History()
-        if file and resume and _exists(file, device):
+    rates: dict[str, Any] = {"learning_rate": config.learning_rate, "betas": config.betas}
+    optimizer = make_optimizer(model, weight_decay=config.weight_decay, **rates)
+    with runtime.fork_rng(config.seed), train_mode(model):
+        stream, history = _draw(batches, next(model.parameters()).device, config), History()
+        if file and resume and file.exists():
             history = _load(file, model, optimizer, config, stream)
-        elif file:
+        elif file:  # a checkpoint of an older run must not be taken for this one's
             _save(file, model, optimizer, config, history)
-        _share_weights(model)
-        for step in _steps(history, config):
+        if len(history.steps) == config.steps:
+            return history
+        bar = runtime.progress(range(len(history.steps) + 1, config.steps + 1), desc="training", unit="step")
+        for step in bar:
             start = time.perf_counter()
+            # The rate is a function of the step alone, so a resumed run meets the rates of one without a break.
             rate = config.rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            _seed_process(config.seed, step)
-            parts = list(islice(stream, config.accumulate))
+            batch = next(stream)
+            if step == 1:
+                _check_ids(model, batch)
             try:
-                loss, norm = _update(model, optimizer, parts, config.clip)
+                loss, norm = train_step(model, optimizer, batch, max_grad_norm=config.max_grad_norm)
             except FloatingPointError as error:
-                fix = "lower learning_rate, lengthen warmup, or look at this batch"
+                fix = f"lower learning_rate, lengthen warmup, or look at this batch: are all its labels {IGNORE_INDEX}?"
                 raise FloatingPointError(f"training stopped at step {step}: {error}; {fix}") from None
             history.append(step, loss, rate, norm, time.perf_counter() - start)
+            recent = history.loss[-20:]
+            bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
             if evaluate and _due(step, config.evaluate_every, config.steps):
-                history.evaluations.append({**_evaluate(model, evaluate, config.seed), "step": step})
+                with runtime.fork_rng(config.seed), eval_mode(model):  # what it draws does not change the training
+                    result = evaluate(model)
+                named = result if isinstance(result, Mapping) else {"value": result}
+                history.evaluations.append({**{name: float(x) for name, x in named.items()}, "step": step})
             if file and _due(step, config.checkpoint_every, config.steps):
                 _save(file, model, optimizer, config, history)
     return history
-
-
-def _steps(history: History, config: TrainConfig) -> Iterator[int]:
-    """Yield the steps still to make, behind a progress bar that shows the mean of the last losses."""
-    done = len(history.steps)
-    if done == config.steps:
-        return
-    if _processes()[0] > 0:  # one bar is enough
-        yield from range(done + 1, config.steps + 1)
-        return
-    bar = runtime.progress(range(done + 1, config.steps + 1), total=config.steps - done, desc="training", unit="step")
-    for step in bar:
-        yield step
-        recent = history.loss[-20:]
-        if hasattr(bar, "set_postfix_str"):
-            bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
-
-
-def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -> Iterator[Batch]:
-    """Yield batches without end, on random numbers that are apart from those of dropout.
-
-    So the order of the data never depends on the model, and a resumed run finds its place by drawing the same batches
-    again. (NumPy's are shared, since copying their state takes longer than a small batch; no model of torch draws them.)
-    """
-    endless = _repeat(batches, config.steps * config.accumulate)
-    inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
-    while True:
-        outside = torch.get_rng_state(), random.getstate()
-        torch.set_rng_state(inside[0])
-        random.setstate(inside[1])
-        batch = next(endless)
-        inside = torch.get_rng_state(), random.getstate()
-        torch.set_rng_state(outside[0])
-        random.setstate(outside[1])
-        yield _own_rows(_to_device(batch, device))
-
-
-def _repeat(batches: Iterable[Batch], needed: int) -> Iterator[Batch]:
-    total, before = 0, -1
-    while total > before:  # a pass without a batch: an empty list, or an iterator that is used up
-        before = total
-        for batch in batches:
-            total += 1
-            yield batch
-    fix = "give a list or a DataLoader, which can start again, or a generator without end"
-    raise ValueError(f"batches ran out after {total}, and the run needs {needed}; {fix}")
 
 
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def _evaluate(model: nn.Module, evaluate: Callable[[Any], Any], seed: int) -> dict[str, float]:
-    with _random_numbers(seed), eval_mode(model):
-        result = evaluate(model)
-    named = result if isinstance(result, Mapping) else {"value": result}
-    return {name: float(value) for name, value in named.items()}
+def _check_ids(model: nn.Module, batch: Batch) -> None:
+    """Look at the ids of the first batch: on a graphics card one outside the vocabulary would end the whole process."""
+    ids = batch.get("ids") if isinstance(batch, Mapping) else batch[0]
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    if isinstance(vocab_size, int) and isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype == torch.int64:
+        check_vocabulary("ids", ids, vocab_size)
 
 
-# --- Random numbers and checkpoints ----------------------------------------------------------------------------------
+def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -> Iterator[Batch]:
+    """Yield batches without end, with their tensors on ``device``."""
+    # The data have random numbers apart from those of dropout: their order never depends on the model, and a resumed run
+    # finds its place by drawing the same batches again. (NumPy's are shared, since copying their state takes longer than
+    # a small batch; no model of torch draws them.)
+    inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
+    iterator: Iterator[Any] = iter(())
+    for drawn in count():
+        outside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(inside[0])
+        random.setstate(inside[1])
+        batch = next(iterator, None)
+        if batch is None:  # a pass is over, or the first one begins: a list or a DataLoader can start (again)
+            iterator = iter(batches)
+            batch = next(iterator, None)
+        inside = torch.get_rng_state(), random.getstate()
+        torch.set_rng_state(outside[0])
+        random.setstate(outside[1])
+        if batch is None:  # an empty list, or an iterator that is used up
+            fix = "give a list or a DataLoader, which can start again, or a generator without end"
+            raise ValueError(f"batches ran out after {drawn}, and the run needs {config.steps}; {fix}")
+        yield _to_device(batch, device)
 
 
-@contextmanager
-def _random_numbers(seed: int) -> Iterator[None]:
-    """Run a block on random numbers that start at ``seed``; those outside go on as if there had been no block."""
-    outside = _random_state()
-    runtime.seed_everything(seed)
-    try:
-        yield
-    finally:
-        _set_random_state(outside)
+def _to_device(batch: Any, device: torch.device) -> Batch:
+    def move(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    if isinstance(batch, Mapping) and batch:
+        return {name: move(value) for name, value in batch.items()}
+    if isinstance(batch, (tuple, list)) and batch:
+        return [move(value) for value in batch]
+    raise TypeError(f"batches yielded a {type(batch).__name__}; a tuple (ids, targets) or a dictionary fits")
 
 
-def _random_state() -> dict[str, Any]:
-    """Return the state of all generators in types that ``torch.load(weights_only=True)`` admits."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    numbers = (name, torch.tensor(np.asarray(keys, dtype=np.int64)), *rest)
-    return {"python": random.getstate(), "numpy": numbers, "torch": torch.get_rng_state(), "cuda": cuda}
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
 
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():  # another machine may have other cards
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-_FORMAT = 1
-_FIXED = ("batch_size", "weight_decay", "betas", "clip", "accumulate", "seed")
-_FIX = "take the same settings, or start anew with resume=False"
+_FORMAT = 2
+_KEYS = {"format", "config", "history", "layout", "model", "optimizer", "random"}
+_FIXED = ("weight_decay", "betas", "max_grad_norm", "seed")
+"""Settings that a resumed run may not change; its learning rates are compared step by step."""
 
 
 def _save(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, history: History
 ) -> None:
-    """Write a checkpoint. Of several processes the first writes, and the others wait for it."""
-    rank, world = _processes()
-    if rank == 0:
-        state = {
-            "format": _FORMAT,
-            "config": {name: getattr(config, name) for name in _FIXED},
-            "history": json.dumps(history.to_dict()),
-            "model": _raw(model).state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": _random_state(),
-        }
-        _replace(file, lambda target: torch.save(state, target))
-    if world > 1:
-        distributed.barrier()
+    state = {
+        "format": _FORMAT,
+        "config": {name: getattr(config, name) for name in _FIXED},
+        "history": json.dumps(history.to_dict()),
+        "layout": _layout(model),
+        "model": _raw(model).state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": runtime.rng_state(),
+    }
+    runtime.replace_file(file, lambda target: torch.save(state, target))
 
 
 def _load(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, stream: Iterator[Batch]
 ) -> History:
     """Bring model, optimiser, data and random numbers to where the checkpoint was written; return its history."""
-    try:
+    try:  # weights_only: a pickle from elsewhere could run any program
         state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise ValueError(f"checkpoint {file} cannot be read: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or state.keys() != _KEYS:
         raise ValueError(f"checkpoint {file} is not of format {_FORMAT}, the one this version of nextword reads")
-    history = History(**json.loads(state["history"]))
-    _check_settings(file, state["config"], history, config)
-    _check_shapes(file, state["model"], _raw(model).state_dict())
-    optimizer.load_state_dict(state["optimizer"])  # first, because it refuses what does not fit
+    history, fix = History(**json.loads(state["history"])), "take the same settings, or start anew with resume=False"
+    # Refuse settings that would not have made the very steps that the checkpoint has behind it.
+    for name, was in state["config"].items():
+        now = getattr(config, name)
+        _check(was == now, f"checkpoint {file} was written with {name}={was}, not {now}; {fix}")
+    done = len(history.steps)
+    _check(done <= config.steps, f"checkpoint {file} is at step {done}, beyond steps={config.steps}; {fix}")
+    for step, was in zip(history.steps, history.learning_rate, strict=True):
+        now, why = config.rate(step), "learning_rate, schedule, warmup or steps differ"
+        _check(was == now, f"checkpoint {file} made step {step} at learning rate {was}, not {now}: {why}; {fix}")
+    # Nothing is loaded before all is known to fit.
+    fix = "it belongs to another model, or other parameters were tied or frozen; start anew with resume=False"
+    for was, now in zip_longest(state["layout"], _layout(model), fillvalue="nothing"):
+        _check(was == now, f"checkpoint {file} holds {was} where this model has {now}: {fix}")
     _raw(model).load_state_dict(state["model"])
-    if len(history.steps) < config.steps:
-        for _ in islice(stream, len(history.steps) * config.accumulate):
+    optimizer.load_state_dict(state["optimizer"])
+    if done < config.steps:  # the data go on where they were by drawing what was used, and only then the random numbers
+        for _ in islice(stream, done):
             pass
-        _set_random_state(state["random"])
+        runtime.set_rng_state(state["random"])
     return history
 
 
@@ -717,24 +500,10 @@ def _raw(model: nn.Module) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else model
 
 
-def _check_settings(file: Path, saved: dict[str, Any], history: History, config: TrainConfig) -> None:
-    """Refuse settings that would not have made the very steps that the checkpoint has behind it."""
-    for name in _FIXED:
-        value = getattr(config, name)
-        _check(saved[name] == value, f"checkpoint {file} was written with {name}={saved[name]}, not {value}; {_FIX}")
-    done = len(history.steps)
-    _check(done <= config.steps, f"checkpoint {file} is at step {done}, beyond steps={config.steps}; {_FIX}")
-    for step, rate in zip(history.steps, history.learning_rate, strict=True):
-        now = config.rate(step)
-        why = "learning_rate, schedule, warmup or steps differ"
-        _check(now == rate, f"checkpoint {file} made step {step} at learning rate {rate}, not {now}: {why}; {_FIX}")
-
-
-def _check_shapes(file: Path, saved: dict[str, Any], present: dict[str, Any]) -> None:
-    def kind(state: dict[str, Any], name: str) -> str:
-        value = state.get(name)
-        return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-    for name in [*saved, *present]:
-        was, here = kind(saved, name), kind(present, name)
-        _check(was == here, f"checkpoint {file} holds {was} as {name}, this model {here}; it belongs to another model")
+def _layout(model: nn.Module) -> list[str]:
+    """Return what each tensor of the model is, and whether it is trained by itself: a tied or frozen one is not."""
+    trained = {name for name, parameter in _raw(model).named_parameters() if parameter.requires_grad}
+    return [
+        f"{name} {getattr(x, 'dtype', '')} {tuple(getattr(x, 'shape', ()))}{'' if name in trained else ', not trained'}"
+        for name, x in _raw(model).state_dict().items()
+    ]

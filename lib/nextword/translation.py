@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from nextword import data, runtime
 from nextword.attention import pad
 from nextword.data import Pair
-from nextword.evaluation import bleu
 from nextword.generation import Hypothesis, beam_search
-from nextword.layers import eval_mode
+from nextword.layers import IGNORE_INDEX, eval_mode
+from nextword.metrics import bleu
 from nextword.tokenizers import ByteBPE
-from nextword.training import IGNORED, History, TrainConfig, fit
+from nextword.training import History, TrainConfig, fit
 
 PAD, START, END = SPECIAL = ("<pad>", "<start>", "<end>")
 """Filling of shorter sentences, the first token of every translation, and the last."""
@@ -171,7 +171,7 @@ def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, T
     """Return pairs as (source (B, S), target (B, T), labels (B, T)), as the models take them."""
     source = pad([source for source, _ in pairs], vocabulary.pad)[0]
     target = pad([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)[0]
-    labels = pad([[*target, vocabulary.end] for _, target in pairs], IGNORED)[0]
+    labels = pad([[*target, vocabulary.end] for _, target in pairs], IGNORE_INDEX)[0]
     return source, target, labels
 
 
@@ -307,7 +307,7 @@ def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabul
     with torch.inference_mode(), eval_mode(model), runtime.autocast():
         for rows in _by_length([target for _, target in pairs], tokens):
             source, target, labels = (x.to(_device(model)) for x in as_batch([pairs[i] for i in rows], vocabulary))
-            n = int((labels != IGNORED).sum())
+            n = int((labels != IGNORE_INDEX).sum())
             total, count = total + model(source, target, labels).loss.item() * n, count + n
     return total / count
 
