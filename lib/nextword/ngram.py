@@ -9,17 +9,18 @@ Used in: 2003_next_word.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from nextword.layers import Output, check_shares, check_sizes, eval_mode
 
 Ids: TypeAlias = Sequence[int] | np.ndarray | Tensor
 Smoothing = Literal["mle", "add_k", "kneser_ney"]
@@ -52,8 +53,8 @@ class KGrams:
     def find(self, contexts: Int64[np.ndarray, " T"], words: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
         """Return the number of every hw, -1 where it never occurred. A context -1 has a negative key: never found."""
         keys = contexts * self.vocab_size + words
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
+        numbers = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[numbers] == keys, numbers, -1)
 
     def followers(self, context: int) -> slice:
         """Return where the k-grams that begin with h lie."""
@@ -62,11 +63,9 @@ class KGrams:
 
 
 def count_kgrams(ids: Int64[np.ndarray, " T"], order: int, vocab_size: int) -> list[KGrams]:
-    """Return the 1-grams, 2-grams, …, ``order``-grams of a text.
-
-    ``numbers[i]`` is the number of the (k-1)-gram that ends before position i + k - 1 of the text. Joined with the word
-    at that position it gives the k-gram's key, whose rank among the different keys is the k-gram's number.
-    """
+    """Return the 1-grams, 2-grams, …, ``order``-grams of a text."""
+    # numbers[i] is the number of the (k-1)-gram that ends before position i + k - 1. Joined with the word at that position
+    # it gives the k-gram's key, and the key's rank among all different keys is the k-gram's number.
     numbers = np.zeros(len(ids) + 1, np.int64)  # the empty 0-gram stands before every word and after the last
     table = []
     for k in range(1, order + 1):
@@ -77,18 +76,10 @@ def count_kgrams(ids: Int64[np.ndarray, " T"], order: int, vocab_size: int) -> l
     return table
 
 
-def continuation_counts(grams: KGrams, longer: KGrams) -> Int64[np.ndarray, " N"]:
-    """Return for every k-gram how many different words stood before it (Kneser & Ney 1995).
-
-    Every different (k+1)-gram has one k-gram as its suffix, so counting suffixes counts different first words.
-    """
-    return np.bincount(longer.suffixes, minlength=len(grams.keys))
-
-
-# --- Smoothing: p(w|h) = seen(hw) + rest(h) · p(w|h'), h' being h without its first word ------------------------------
+# --- Smoothing: p(w|h) = α(hw) + λ(h) · p(w|h'), h' being h without its first word ------------------------------------
 
 Weights: TypeAlias = tuple[Float[np.ndarray, " N"], Float[np.ndarray, " M"]]
-"""``seen``, a share for each of N k-grams hw, and ``rest``, a share for each of M contexts h (1 where h was unseen)."""
+"""α, what each of N k-grams hw has of its own, and λ, the weight of the shorter context for each of M contexts h."""
 
 
 def context_totals(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Float[np.ndarray, " M"]:
@@ -96,10 +87,25 @@ def context_totals(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) ->
     return np.bincount(contexts, weights=counts, minlength=n_contexts)
 
 
+def maximum_likelihood(grams: KGrams, n_contexts: int, backoff: float) -> Weights:
+    """Return (1-b) c(hw) / c(h) and b, which is 1 where h was never seen (Jelinek & Mercer 1980, with one weight)."""
+    h = grams.contexts
+    c_h = context_totals(grams.counts, h, n_contexts)
+    return (1 - backoff) * grams.counts / c_h[h], np.where(c_h > 0, backoff, 1.0)
+
+
+def add_k(grams: KGrams, n_contexts: int, k: float) -> Weights:
+    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was.
+
+    With the uniform 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV).
+    """
+    h, kV = grams.contexts, k * grams.vocab_size
+    total = context_totals(grams.counts, h, n_contexts) + kV
+    return grams.counts / total[h], kV / total
+
+
 def discount(counts: np.ndarray) -> float:
     """Return D = n₁ / (n₁ + 2 n₂), n₁ and n₂ being the numbers of k-grams counted once and twice (Ney et al. 1994).
-
-    Without any k-gram counted once, or any counted twice, the estimate says nothing (0, 1 or 0/0); then D = ½.
 
     Example:
         >>> discount(np.array([1, 1, 2, 7]))
@@ -108,33 +114,33 @@ def discount(counts: np.ndarray) -> float:
         0.6
     """
     n1, n2 = int(np.sum(counts == 1)), int(np.sum(counts == 2))
-    return n1 / (n1 + 2 * n2) if n1 and n2 else UNINFORMED_DISCOUNT
+    if not n1 or not n2:
+        return UNINFORMED_DISCOUNT  # 0, 1 or 0/0 would say only that the text is too small
+    return n1 / (n1 + 2 * n2)
 
 
-def maximum_likelihood(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, backoff: float) -> Weights:
-    """Return (1-b) c(hw) / c(h) and b: counted shares, of which the fraction b goes to the shorter context."""
-    total = context_totals(counts, contexts, n_contexts)
-    return (1 - backoff) * counts / total[contexts], np.where(total > 0, backoff, 1.0)
+def kneser_ney(grams: KGrams, longer: KGrams | None, n_contexts: int) -> Weights:
+    """Return α = max(c(hw) - D, 0) / c(h) and λ(h) = D · N₁₊(h •) / c(h) (Kneser & Ney 1995; Chen & Goodman 1999).
 
-
-def add_k(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, k: float, vocab_size: int) -> Weights:
-    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word seen k times more often than it was.
-
-    Their sum over the uniform 1/V is the usual (c(hw) + k) / (c(h) + kV).
+    Args:
+        grams: the k-grams hw.
+        longer: the (k+1)-grams; None where there are none, at the longest order.
+        n_contexts: how many contexts h there are, those without a follower among them.
     """
-    total = context_totals(counts, contexts, n_contexts) + k * vocab_size
-    return counts / total[contexts], k * vocab_size / total
-
-
-def kneser_ney(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Weights:
-    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · ``|{w : c(hw) > 0}|`` / c(h) (Chen & Goodman 1999)."""
-    D = discount(counts)
-    total = context_totals(counts, contexts, n_contexts)
-    n_followers = np.bincount(contexts, weights=counts > 0, minlength=n_contexts)
-    divisor = np.maximum(total, 1)  # c(h) is a whole number: this only avoids 0/0
-    discounted = np.maximum(counts - D, 0) / divisor[contexts]
-    lam = np.where(total > 0, D * n_followers / divisor, 1.0)
-    return discounted, lam
+    c = grams.counts
+    if longer is not None:
+        # Whoever asks a shorter context has met nothing better in the longer one. Then it does not matter how often hw
+        # occurred, but after how many different words v: N₁₊(• hw). Each different vhw has one hw as its suffix.
+        c = np.bincount(longer.suffixes, minlength=len(c))
+    D = discount(c)
+    h = grams.contexts  # (N,)
+    c_h = context_totals(c, h, n_contexts)  # (M,)
+    followers = np.bincount(h, weights=c > 0, minlength=n_contexts)  # N₁₊(h •): how many different words followed h
+    divisor = np.maximum(c_h, 1)  # c(h) is a whole number: this only avoids 0/0
+    alpha = np.maximum(c - D, 0) / divisor[h]  # absolute discounting: everything seen gives up the same D
+    # Each different follower gave up D. The shorter context shares that out, so that Σ_w α(hw) + λ(h) = 1.
+    lam = np.where(c_h > 0, D * followers / divisor, 1.0)  # an unseen context passes everything on
+    return alpha, lam
 
 
 class NGram:
@@ -180,9 +186,9 @@ class NGram:
         self, order: int, smoothing: Smoothing = "mle", *, vocab_size: int, k: float = 0.01, backoff: float = 0.4
     ) -> None:
         """Check the arguments. Nothing is counted yet."""
-        _require(order >= 1, f"order={order}: an n-gram has at least 1 word")
+        _check_whole("order", order, 1)
+        _check_whole("vocab_size", vocab_size, 1)
         _require(smoothing in get_args(Smoothing), f"smoothing={smoothing!r}: choose one of {get_args(Smoothing)}")
-        _require(vocab_size >= 1, f"vocab_size={vocab_size}: at least 1 word is needed")
         _require(0 < k < math.inf, f"k={k}: add_k needs a number above 0; for bare counts take 'mle' with backoff=0")
         _require(0 <= backoff < 1, f"backoff={backoff} is outside 0 ≤ backoff < 1")
         self.order, self.smoothing, self.vocab_size = order, smoothing, vocab_size
@@ -217,26 +223,24 @@ class NGram:
         return other._weigh()
 
     def _weigh(self) -> NGram:
-        """Turn the counts of each order into the two shares of its sum."""
+        """Turn the counts of each order into α and λ."""
         self.weights = []
         for k, grams in enumerate(self.table):
             n_contexts = len(self.table[k - 1].keys) if k else 1
-            seen, rest = self._smooth(k, grams, n_contexts)
-            self.weights.append((np.append(seen, 0.0), np.append(rest, 1.0)))  # read by the number -1: unseen
+            alpha, lam = self.smooth(k, grams, n_contexts)
+            self.weights.append((np.append(alpha, 0.0), np.append(lam, 1.0)))  # read by the number -1: unseen
         return self
 
-    def _smooth(self, k: int, grams: KGrams, n_contexts: int) -> Weights:
-        """Return the weights of the k-grams with k words of context."""
+    def smooth(self, k: int, grams: KGrams, n_contexts: int) -> Weights:
+        """Return α and λ of the k-grams ``grams``, which have k words of context, by the smoothing that was chosen."""
         if self.smoothing == "mle":
-            return maximum_likelihood(grams.counts, grams.contexts, n_contexts, self.backoff)
+            return maximum_likelihood(grams, n_contexts, self.backoff)
         if self.smoothing == "add_k":
-            return add_k(grams.counts, grams.contexts, n_contexts, self.k, self.vocab_size)
-        longest = k == self.order - 1
-        counts = grams.counts if longest else continuation_counts(grams, self.table[k + 1])
-        return kneser_ney(counts, grams.contexts, n_contexts)
+            return add_k(grams, n_contexts, self.k)
+        return kneser_ney(grams, self.table[k + 1] if k + 1 < self.order else None, n_contexts)
 
     def _numbers(self, ids: Int64[np.ndarray, " T"]) -> list[Int64[np.ndarray, " _"]]:
-        """Return the numbers of the 0-grams, 1-grams, … that end at each place of ``ids``; -1 where unseen."""
+        """Return the numbers of the 0-grams, 1-grams, … that end at each position of ``ids``; -1 where unseen."""
         if not self.table:
             raise RuntimeError("this NGram has counted nothing yet; call fit(ids) first")
         numbers = [np.zeros(len(ids) + 1, np.int64)]
@@ -245,16 +249,20 @@ class NGram:
         return numbers
 
     def _shorter(self, p: np.ndarray) -> np.ndarray | float:
-        """Return what a context shares its rest with: the shorter contexts' ``p``, for add-k the uniform 1/V."""
+        """Return the p(w|h') that λ(h) weighs: what the shorter contexts gave, for add-k the uniform 1/V."""
         return 1 / self.vocab_size if self.smoothing == "add_k" else p
 
     def log_prob(self, ids: Ids) -> Float[np.ndarray, " T"]:
         """Return ln p of every word of ``ids`` given the words before it *within* ``ids``; -inf where p is 0."""
         words = _as_ids(ids, self.vocab_size)
         numbers = self._numbers(words)
-        p = np.full(len(words), 1 / self.vocab_size)
-        for k, (seen, rest) in enumerate(self.weights):  # k words of context: there from position k on
-            p[k:] = seen[numbers[k + 1]] + rest[numbers[k][:-1]] * self._shorter(p[k:])
+        p = np.full(len(words), 1 / self.vocab_size)  # below the single words: all alike
+        for k, (alpha, lam) in enumerate(self.weights):  # from no context to the longest: each refines the one before
+            hw, h = (
+                numbers[k + 1],
+                numbers[k][:-1],
+            )  # for every word that has k words before it: the two k-grams' numbers
+            p[k:] = alpha[hw] + lam[h] * self._shorter(p[k:])
         with np.errstate(divide="ignore"):
             logs: np.ndarray = np.log(p)
         return logs
@@ -263,12 +271,13 @@ class NGram:
         """Return p(w | ``context``) for all V words. Only the last ``order`` - 1 words of ``context`` count."""
         words = _as_ids(context, self.vocab_size)
         words = words[max(len(words) - self.order + 1, 0) :]
-        numbers = self._numbers(words)
+        numbers = self._numbers(words)[: len(words) + 1]
         p = np.full(self.vocab_size, 1 / self.vocab_size)
-        for grams, (seen, rest), ends in zip(self.table, self.weights, numbers[: len(words) + 1], strict=False):
-            p = np.full(self.vocab_size, rest[ends[-1]]) * self._shorter(p)
-            where = grams.followers(int(ends[-1]))
-            p[grams.keys[where] % self.vocab_size] += seen[where]
+        for grams, (alpha, lam), ending in zip(self.table, self.weights, numbers, strict=False):
+            h = int(ending[-1])  # the last k words
+            p = np.full(self.vocab_size, lam[h]) * self._shorter(p)
+            followers = grams.followers(h)
+            p[grams.keys[followers] % self.vocab_size] += alpha[followers]
         return p
 
     def perplexity(self, ids: Ids) -> float:
@@ -284,7 +293,7 @@ class NGram:
 
         False for the first n words, which have no n words before them. 1 ≤ n ≤ ``order``.
         """
-        _require(1 <= n <= self.order, f"n={n}: this model counted contexts of 1 to {self.order} words")
+        _check_whole("n", n, 1, self.order)
         words = _as_ids(ids, self.vocab_size)
         seen = np.zeros(len(words), bool)
         seen[n:] = self._numbers(words)[n][:-1] >= 0
@@ -294,7 +303,7 @@ class NGram:
 # --- Bengio's network -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeuralNGramConfig:
     """The sizes of a ``NeuralNGram``.
 
@@ -313,27 +322,17 @@ class NeuralNGramConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name, least in (("vocab_size", 1), ("order", 2), ("d_model", 1), ("d_hidden", 1)):
-            value = getattr(self, name)
-            _require(value >= least, f"{name}={value}: at least {least} is needed")
-        _require(0 <= self.dropout < 1, f"dropout={self.dropout} is outside 0 ≤ dropout < 1")
+        check_sizes(self, "vocab_size", "d_model", "d_hidden")
+        _check_whole("order", self.order, 2)
+        check_shares(self, "dropout")
         _require(0 <= self.pad_id < self.vocab_size, f"pad_id={self.pad_id} is no id of 0 … {self.vocab_size - 1}")
-
-
-@dataclass(frozen=True)
-class NeuralNGramOutput:
-    """What a forward pass gives: y, so log-probabilities up to a constant a row, and the mean loss over the targets."""
-
-    logits: Float[Tensor, "B V"]  # (B, 1 + K) with K rivals
-    loss: Float[Tensor, ""] | None = None
 
 
 class NeuralNGram(nn.Module):
     """The neural probabilistic language model (Bengio et al. 2003, section 2, equation 1).
 
-    y = b + Wx + U tanh(d + Hx), where x joins the feature vectors C of the ``order`` - 1 words before, and the softmax
-    of y is the distribution of the next word. The paper writes x from the latest word backwards; here x is in reading
-    order, which only permutes the columns of H and W.
+    The paper writes x from the latest word backwards; here x is in reading order, which only permutes the columns of H
+    and W.
 
     Used in: 2003_next_word.
 
@@ -356,56 +355,57 @@ class NeuralNGram(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.C.weight, std=0.1)
 
-    def features(self, contexts: Int64[Tensor, "B N"]) -> Float[Tensor, "B F"]:
-        """Return what the output layer sees: tanh(d + Hx) joined with x, or P and Q times these where C is shared."""
-        x = self.dropout(self.C(contexts).flatten(1))  # (B, (order-1)·m)
-        z = self.dropout(torch.tanh(self.H(x)))  # (B, h)
-        if self.config.direct:
-            z = torch.cat([z, x], dim=1)
-        return F.linear(z, self.UW.weight) if self.config.tie_embeddings else z
-
-    @property
-    def output_weight(self) -> Float[Tensor, "V F"]:
-        """One row a word: [U W], or C where it is shared."""
-        return self.C.weight if self.config.tie_embeddings else self.UW.weight
-
     def forward(
         self,
         contexts: Int64[Tensor, "B N"],
         targets: Int64[Tensor, " B"] | None = None,
-        rivals: Int64[Tensor, " K"] | None = None,
+        negatives: Int64[Tensor, " K"] | None = None,
         log_expected: Float[Tensor, " K"] | None = None,
-    ) -> NeuralNGramOutput:
-        """Predict the word after each of B contexts of ``order`` - 1 ids, in reading order.
+    ) -> Output:
+        """Score the word after each of B contexts: y = b + Wx + U tanh(d + Hx).
 
-        The loss is the mean cross-entropy in nats; without rivals, targets of -100 are left out.
-
-        With ``rivals`` (see ``Rivals``) only these K words and the target are scored, not all V: the sum in the softmax
-        is estimated by importance sampling (Bengio & Senécal 2003). Each rival counts 1 / expected number of times it
-        was drawn, so that the sum is right on average. The logits are then (B, 1 + K), the target's first.
+        Args:
+            contexts: rows of ``order`` - 1 ids, in reading order.
+            targets: the words that came. The loss is their mean cross-entropy in nats; without negatives, -100 is left out.
+            negatives, log_expected: from :class:`NegativeSampler`. Then only these K words and the target are scored, and
+                the logits are (B, 1 + K), the target's first.
 
         Raises:
-            ValueError: ``contexts`` are not ``order`` - 1 words wide; ``rivals`` without targets or ``log_expected``.
+            ValueError: ``contexts`` are not ``order`` - 1 words wide; ``negatives`` without targets or ``log_expected``.
         """
         n_words = self.config.order - 1
-        width = contexts.shape[1]
-        _require(width == n_words, f"contexts has rows of {width} words; {n_words} are needed")
-        z = self.features(contexts)
-        if rivals is not None:
+        _require(contexts.shape[1] == n_words, f"contexts has rows of {contexts.shape[1]} words; {n_words} are needed")
+        x = self.dropout(self.C(contexts).flatten(1))  # (B, (n-1)·m): the words' features, side by side
+        a = self.dropout(torch.tanh(self.H(x)))  # (B, h): tanh(d + Hx)
+        # One matrix [U W] over both joined is Ua + Wx. Without direct connections there is no W.
+        joined = torch.cat([a, x], dim=1) if self.config.direct else a
+        output_weight = self.UW.weight  # (V, F): a row for each word
+        if (
+            self.config.tie_embeddings
+        ):  # [U W] = C [P Q]: a word's score is the product of its features with what is expected
+            joined, output_weight = self.UW(joined), self.C.weight
+        if negatives is not None:
             if targets is None or log_expected is None:
-                raise ValueError("rivals come with targets and log_expected; one of them is None")
-            logits = self._rival_logits(z, targets, rivals, log_expected)
-            return NeuralNGramOutput(logits, F.cross_entropy(logits, torch.zeros_like(targets)))
-        logits = F.linear(z, self.output_weight, self.b)  # (B, V)
-        return NeuralNGramOutput(logits, None if targets is None else F.cross_entropy(logits, targets))
+                raise ValueError("negatives come with targets and log_expected; one of them is None")
+            y = self._sampled_logits(joined, output_weight, targets, negatives, log_expected)  # (B, 1 + K)
+            return Output(y, F.cross_entropy(y, torch.zeros_like(targets)))
+        y = F.linear(joined, output_weight, self.b)  # (B, V)
+        return Output(y, None if targets is None else F.cross_entropy(y, targets))
 
-    def _rival_logits(self, z: Tensor, targets: Tensor, rivals: Tensor, log_expected: Tensor) -> Tensor:
-        """Return y of the target and, divided by how often each was to be expected, of the rivals: (B, 1 + K)."""
-        rows = F.embedding(torch.cat([targets, rivals]), self.output_weight)  # one look-up, so one gradient of size V
-        target_rows, rival_rows = torch.split(rows, [len(targets), len(rivals)])
-        target = (z * target_rows).sum(1) + self.b[targets]
-        others = F.linear(z, rival_rows, self.b[rivals] - log_expected)  # (B, K)
-        others = others.masked_fill(rivals == targets[:, None], -math.inf)  # the target is in the sum already
+    def _sampled_logits(
+        self, x: Tensor, output_weight: Tensor, targets: Tensor, negatives: Tensor, log_expected: Tensor
+    ) -> Float[Tensor, "B K_plus_1"]:
+        """Return the scores of the target and of the negatives, whose softmax estimates the one over all V words.
+
+        The sum over V is estimated by importance sampling (Bengio & Senécal 2003): a word that was to be expected r times
+        among the negatives counts 1/r, so that the sum is right on average.
+        """
+        # One look-up for both, so that there is one gradient of the size of the table.
+        weights = F.embedding(torch.cat([targets, negatives]), output_weight)
+        target_weights, negative_weights = torch.split(weights, [len(targets), len(negatives)])
+        target = (x * target_weights).sum(1) + self.b[targets]  # (B,)
+        others = F.linear(x, negative_weights, self.b[negatives] - log_expected)  # (B, K): ln(e^y / r)
+        others = others.masked_fill(negatives == targets[:, None], -math.inf)  # the target is in the sum already
         return torch.cat([target[:, None], others], dim=1)
 
     def num_parameters(self) -> int:
@@ -421,21 +421,21 @@ class NeuralNGram(nn.Module):
         words = _as_ids(ids, self.config.vocab_size)
         if not len(words):
             return np.zeros(0)
-        windows = self._windows(words)
-        with _evaluating(self):
-            losses = [self._losses(rows) for rows in torch.split(windows, batch_size)]
+        losses = []
+        with eval_mode(self):
+            for windows in torch.split(self._windows(words), batch_size):
+                windows = windows.to(self.b.device)
+                logits = self(windows[:, :-1]).logits
+                logits = logits.to(
+                    torch.promote_types(logits.dtype, torch.float32)
+                )  # never sum V terms in half precision
+                losses.append(F.cross_entropy(logits, windows[:, -1], reduction="none"))
         return -torch.cat(losses).double().cpu().numpy()
 
     def _windows(self, ids: np.ndarray) -> Int64[Tensor, "T order"]:
+        """Return a row for each word: its context, then the word itself."""
         padding = torch.full((self.config.order - 1,), self.config.pad_id)
-        padded = torch.cat([padding, torch.from_numpy(ids)])
-        return padded.unfold(0, self.config.order, 1)  # row t: the context of word t, then word t
-
-    def _losses(self, windows: Int64[Tensor, "B order"]) -> Float[Tensor, " B"]:
-        windows = windows.to(self.b.device)
-        logits = self(windows[:, :-1]).logits
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never sum V terms in half precision
-        return F.cross_entropy(exact, windows[:, -1], reduction="none")
+        return torch.cat([padding, torch.from_numpy(ids)]).unfold(0, self.config.order, 1)
 
     def perplexity(self, ids: Ids, *, batch_size: int = 256) -> float:
         """Return exp of the mean of -ln p over the words of ``ids``."""
@@ -446,7 +446,7 @@ class NeuralNGram(nn.Module):
         """Return p(w | ``context``) for all V words. Only the last ``order`` - 1 words of ``context`` count."""
         words = _as_ids(context, self.config.vocab_size)
         latest = self._windows(np.append(words, 0))[-1:, :-1]  # the context of a word still to come
-        with _evaluating(self):
+        with eval_mode(self):
             logits: Tensor = self(latest.to(self.b.device)).logits[0]
         return logits.double().softmax(-1).cpu().numpy()
 
@@ -456,8 +456,8 @@ class NeuralNGram(nn.Module):
         return _sample(self.distribution, n, words, self.config.order, generator)
 
 
-class Rivals:
-    """Draws the words that the target is compared with in training, in place of all V.
+class NegativeSampler:
+    """Draws the words that the target is compared with in training, in place of all V (sampled softmax).
 
     The ``n_frequent`` most frequent words are always among them: they hold most of the probability, so leaving them to
     chance would make the estimate noisy. ``n_drawn`` more are drawn from the others, with replacement, as often as they
@@ -469,8 +469,8 @@ class Rivals:
 
     def __init__(self, ids: Ids, vocab_size: int, *, n_frequent: int, n_drawn: int) -> None:
         """Count the words of the training text ``ids``."""
-        _require(0 <= n_frequent < vocab_size, f"n_frequent={n_frequent} is outside 0 … {vocab_size - 1}")
-        _require(n_drawn >= 1, f"n_drawn={n_drawn}: at least 1 word is drawn")
+        _check_whole("n_frequent", n_frequent, 0, vocab_size - 1)
+        _check_whole("n_drawn", n_drawn, 1)
         counts = torch.from_numpy(np.bincount(_as_ids(ids, vocab_size), minlength=vocab_size)).double().clamp(min=1)
         by_frequency = counts.argsort(descending=True, stable=True)
         self.frequent, self.others = by_frequency[:n_frequent], by_frequency[n_frequent:]
@@ -486,36 +486,40 @@ class Rivals:
 
 
 def context_batches(
-    ids: Ids, order: int, batch_size: int, *, rivals: Rivals | None = None, generator: torch.Generator | None = None
+    ids: Ids,
+    order: int,
+    batch_size: int,
+    *,
+    negatives: NegativeSampler | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield random (contexts of ``order`` - 1 ids, next ids) of a text, without end: the arguments of ``NeuralNGram``.
 
-    Each pass over the text visits its places in a new random order, each at most once: the last few that fill no batch
-    are left out. The same generator state gives the same batches. With ``rivals`` each batch brings its own draw.
+    Each pass over the text visits its positions in a new random order, each at most once: the last few that fill no batch
+    are left out. The same generator state gives the same batches. With ``negatives`` each batch brings its own draw.
 
     Raises:
-        ValueError: the text has fewer than ``batch_size`` places with a full context.
+        ValueError: the text has fewer than ``batch_size`` positions with a full context.
 
     Example:
         >>> contexts, targets = next(context_batches(range(100), order=4, batch_size=8))
         >>> bool((contexts[:, -1] + 1 == targets).all())
         True
     """
+    _check_whole("order", order, 2)
     words = torch.from_numpy(_as_ids(ids))
     n_windows = len(words) - order + 1
-    _require(order >= 2, f"order={order}: a context needs at least one word, so order at least 2")
     _require(1 <= batch_size <= n_windows, f"batch_size={batch_size}: the text has {max(n_windows, 0)} full contexts")
-    return _shuffled(words.unfold(0, order, 1), batch_size, rivals, generator)
 
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        windows = words.unfold(0, order, 1)
+        while True:
+            shuffled = torch.randperm(n_windows, generator=generator)
+            for i in range(0, n_windows - batch_size + 1, batch_size):
+                batch = windows[shuffled[i : i + batch_size]]  # (B, order)
+                yield batch[:, :-1], batch[:, -1], *(negatives.draw(generator) if negatives else ())
 
-def _shuffled(
-    windows: Tensor, batch_size: int, rivals: Rivals | None, generator: torch.Generator | None
-) -> Iterator[tuple[Tensor, ...]]:
-    while True:
-        places = torch.randperm(len(windows), generator=generator)
-        for i in range(0, len(places) - batch_size + 1, batch_size):
-            rows = windows[places[i : i + batch_size]]  # (B, order)
-            yield rows[:, :-1], rows[:, -1], *(rivals.draw(generator) if rivals else ())
+    return batches()
 
 
 # --- Shared -----------------------------------------------------------------------------------------------------------
@@ -524,6 +528,12 @@ def _shuffled(
 def _require(condition: bool | np.bool_, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _check_whole(name: str, value: Any, least: int, most: float = math.inf) -> None:
+    if not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        fits = f"from {least} up" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name}={value!r}: give a whole number {fits}")
 
 
 def _as_ids(ids: Ids, vocab_size: int | None = None) -> Int64[np.ndarray, " T"]:
@@ -553,20 +563,9 @@ def _sample(
     order: int,
     generator: torch.Generator | None,
 ) -> Int64[np.ndarray, " n"]:
-    _require(n >= 0, f"n={n}: a number of words, 0 or more, is needed")
+    _check_whole("n", n, 0)
     words = np.append(context, np.zeros(n, np.int64))
     for t in range(len(context), len(words)):
         p = torch.from_numpy(distribution(words[max(t - order + 1, 0) : t]))
         words[t] = int(torch.multinomial(p, 1, generator=generator))
     return words[len(context) :]
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and put the model back as it was found."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
