@@ -41,7 +41,7 @@ class EncoderDecoder(nn.Module):
             memory: what :meth:`encode` returned.
             cache: from :meth:`new_cache`; it then also holds what is new.
         """
-        raise NotImplementedError
+        return self.decode_with_attention(target, memory, cache)[0]
 
     def decode_with_attention(
         self, target: Int64[Tensor, "B T"], memory: Any, cache: Any = None
@@ -108,9 +108,6 @@ class EncoderDecoder(nn.Module):
 class EncoderDecoderStep:
     """The next word of N half-written translations; called by :func:`~nextword.generation.beam_search`.
 
-    What was computed for earlier words is kept, so a call reads only the newest. Nothing is dropped, in whichever mode
-    the model is.
-
     Args:
         model: the encoder-decoder.
         source: sentences (B, S); each gets ``beam`` neighbouring rows, so that N = B · beam.
@@ -129,11 +126,13 @@ class EncoderDecoderStep:
 
     def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
         """Return the log-probabilities of the next word, and where the last one looked."""
-        with torch.inference_mode(), eval_mode(self.model):
+        with torch.inference_mode(), eval_mode(self.model):  # nothing is dropped, in whichever mode the model is
+            # What earlier words gave is in the cache, so only the newest are read.
             hidden, attention = self.model.decode_with_attention(ids[:, self.length :], self.memory, self.cache)
             self.length = ids.shape[1]
             return self.model.output(hidden[:, -1]).log_softmax(-1), attention[:, -1]
 
     def reorder(self, rows: Int64[Tensor, " N"]) -> None:
-        """Keep these hypotheses, in this order. Rows of one sentence share their memory, so only the cache moves."""
+        """Keep these hypotheses, in this order."""
+        # Rows change places within their sentence only, and have the same memory there, so it stays.
         self.model.reorder_cache(self.cache, rows)

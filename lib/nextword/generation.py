@@ -29,14 +29,11 @@ def filter_logits(
 ) -> Float[Tensor, "B V"]:
     """Return logits / temperature in which every token that may not be drawn is -inf.
 
-    First the temperature divides, then top-k removes, then top-p removes from what is left, measured anew.
-
     Args:
         logits: log-probabilities will do as well.
         temperature: below 1 sharpens, above 1 flattens. 0 keeps the best token only, the first one of equals.
         top_k: keeps the k best tokens, and those that equal the k-th.
-        top_p: keeps the smallest set of best tokens with a mass of at least p. The token that crosses p stays in;
-            OpenAI's GPT-2 code throws it out.
+        top_p: keeps the smallest set of best tokens with a mass of at least p.
 
     Raises:
         ValueError: an argument is out of range, or a row of ``logits`` has no finite maximum.
@@ -61,6 +58,7 @@ def filter_logits(
     if temperature == 0:
         best = logits.argmax(-1, keepdim=True)
         return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
+    # First the temperature, then top-k, then top-p of what is left, whose probabilities sum to 1 again.
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         kth = logits.topk(top_k).values[:, -1:]  # (B, 1)
@@ -68,7 +66,8 @@ def filter_logits(
     if top_p is not None and top_p < 1:
         best_first, order = logits.sort(descending=True, stable=True)
         mass = best_first.softmax(-1)
-        before = mass.cumsum(-1) - mass  # what the better tokens have already
+        # A token goes if those before it have p already. The one that crosses p stays; OpenAI's GPT-2 code throws it out.
+        before = mass.cumsum(-1) - mass
         logits = logits.scatter(-1, order, best_first.masked_fill(before >= top_p, -math.inf))
     return logits
 
@@ -91,9 +90,7 @@ def sample(
         step: see the module; logits will do as well.
         ids: N beginnings of one length t ≥ 1.
         max_new_tokens: how many to add at most; fewer come back when every row has stopped.
-        temperature: 0 is greedy decoding, which draws nothing at random.
-        top_k: like ``top_p``, see :func:`filter_logits`.
-        top_p: see there.
+        temperature, top_k, top_p: see :func:`filter_logits`; a temperature of 0 draws nothing at random.
         stop: an id, or several, that ends a row. It stays in the row and is repeated up to the length of the others.
         generator: source of the random numbers; None for torch's own.
 
@@ -131,7 +128,7 @@ def length_penalty(n: int, alpha: float) -> float:
 
     Args:
         n: length ``|Y|`` of the hypothesis, its end token included.
-        alpha: 0 for none; 1 comes close to the mean log-probability of a token.
+        alpha: strength of the penalty.
 
     Raises:
         ValueError: ``n`` is below 1.
@@ -144,6 +141,8 @@ def length_penalty(n: int, alpha: float) -> float:
     """
     if n < 1:
         raise ValueError(f"n={n} is below 1: a hypothesis has at least its end token")
+    # Each word multiplies the probability by less than 1. With alpha=0 the shorter sentence therefore wins; alpha=1 comes
+    # near the mean log-probability of a word, softened by the 5 for short sentences.
     return float(((5 + n) / 6) ** alpha)
 
 
@@ -151,8 +150,6 @@ def coverage_penalty(
     attention: Float[Tensor, "*N T S"], beta: float, source_mask: Bool[Tensor, "*#N S"] | None = None
 ) -> Float[Tensor, "*N"]:
     """Return cp(X; Y) = beta · Σ_i log min(Σ_j p_ij, 1), at most 0: less where source words were left unread.
-
-    A source word without any attention would cost infinitely much; it costs beta · log ``UNATTENDED`` = -23 beta.
 
     Args:
         attention: p, one row for each target word j, one column for each source word i.
@@ -168,13 +165,13 @@ def coverage_penalty(
         >>> coverage_penalty(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), 1.0)  # log 0.5 + log min(1.5, 1)
         tensor(-0.6931)
     """
+    # A source word that was looked at once in all is translated, and more is no better: hence min(…, 1). A word without
+    # any attention would cost infinitely much; here it costs 23 beta.
     logs = attention.sum(-2).clamp(UNATTENDED, 1.0).log()  # (*N, S)
     if source_mask is not None:
         if source_mask.dtype != torch.bool or source_mask.shape not in (logs.shape, logs.shape[-1:]):
-            found = f"{source_mask.dtype} of shape {tuple(source_mask.shape)}"
-            raise ValueError(
-                f"source_mask is {found}; attention {tuple(attention.shape)} needs bool, one for each source"
-            )
+            shapes = f"{tuple(source_mask.shape)}; attention {tuple(attention.shape)} needs bool, one for each source"
+            raise ValueError(f"source_mask is {source_mask.dtype} of shape {shapes}")
         logs = logs.masked_fill(~source_mask, 0.0)
     return beta * logs.sum(-1)
 
@@ -264,7 +261,7 @@ def beam_search(
         longer = torch.cat([ids[parents], words[..., None]], -1)  # (B, 2 · beam, n + 1)
 
         # Finish: those of the likeliest beam that end are ranked by their score s(Y, X) = log P(Y | X) / lp(Y) + cp(X; Y).
-        # By log P alone the shorter sentence wins, since each word multiplies P by less than 1.
+        # An end below the likeliest beam is no result of a search of this width. In the last round all are cut off.
         ends = words == eos
         score = total / length_penalty(n, alpha)
         if beta and attention is not None:

@@ -1,8 +1,7 @@
 """Next-word models with a short memory: counted n-grams, and the network of Bengio et al. 2003.
 
-``NGram`` counts (maximum likelihood, add-k, interpolated Kneser-Ney). ``NeuralNGram`` is the network of Bengio et al.
-2003. Both answer the same questions, ``distribution``, ``log_prob``, ``perplexity`` and ``sample``, and return NumPy
-arrays, so that they can be compared and mixed word by word.
+``NGram`` counts, ``NeuralNGram`` learns. Both answer the same questions, ``distribution``, ``log_prob``, ``perplexity``
+and ``sample``, and return NumPy arrays, so that they can be compared and mixed word by word.
 
 Used in: 2003_next_word.
 """
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from nextword.layers import Output, check_shares, check_sizes, eval_mode
+from nextword.layers import Output, check_ids, check_shares, check_sizes, eval_mode
 
 Ids: TypeAlias = Sequence[int] | np.ndarray | Tensor
 Smoothing = Literal["mle", "add_k", "kneser_ney"]
@@ -34,12 +33,10 @@ UNINFORMED_DISCOUNT = 0.5
 
 @dataclass(frozen=True)
 class KGrams:
-    """Every different k-gram of a text for one k, numbered from 0 in the order of ``keys``.
+    """Every different k-gram hw of a text for one k: a context h of k-1 words, and the word w behind it."""
 
-    A k-gram hw is its context h (k-1 words) and its last word w. The number of h among the (k-1)-grams and w make one
-    sorted key, so finding a k-gram is a binary search, and the words that followed h are one slice.
-    """
-
+    # The number of h among the (k-1)-grams and w make one key. Keys are sorted, and a k-gram's number is its rank among
+    # them: finding it is a binary search, and the words that followed h are one slice.
     keys: Int64[np.ndarray, " N"]  # number of h · V + w, ascending
     counts: Int64[np.ndarray, " N"]  # c(hw): how often it occurred
     suffixes: Int64[np.ndarray, " N"]  # its number among the (k-1)-grams once the first word is dropped
@@ -51,8 +48,8 @@ class KGrams:
         return self.keys // self.vocab_size
 
     def find(self, contexts: Int64[np.ndarray, " T"], words: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
-        """Return the number of every hw, -1 where it never occurred. A context -1 has a negative key: never found."""
-        keys = contexts * self.vocab_size + words
+        """Return the number of every hw, -1 where it never occurred."""
+        keys = contexts * self.vocab_size + words  # negative for a context -1, so that it is never found
         numbers = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[numbers] == keys, numbers, -1)
 
@@ -82,26 +79,18 @@ Weights: TypeAlias = tuple[Float[np.ndarray, " N"], Float[np.ndarray, " M"]]
 """α, what each of N k-grams hw has of its own, and λ, the weight of the shorter context for each of M contexts h."""
 
 
-def context_totals(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Float[np.ndarray, " M"]:
-    """Return c(h) = Σ_w c(hw) for every context."""
-    return np.bincount(contexts, weights=counts, minlength=n_contexts)
-
-
 def maximum_likelihood(grams: KGrams, n_contexts: int, backoff: float) -> Weights:
     """Return (1-b) c(hw) / c(h) and b, which is 1 where h was never seen (Jelinek & Mercer 1980, with one weight)."""
     h = grams.contexts
-    c_h = context_totals(grams.counts, h, n_contexts)
+    c_h = np.bincount(h, weights=grams.counts, minlength=n_contexts)  # c(h) = Σ_w c(hw)
     return (1 - backoff) * grams.counts / c_h[h], np.where(c_h > 0, backoff, 1.0)
 
 
 def add_k(grams: KGrams, n_contexts: int, k: float) -> Weights:
-    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was.
-
-    With the uniform 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV).
-    """
+    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was."""
     h, kV = grams.contexts, k * grams.vocab_size
-    total = context_totals(grams.counts, h, n_contexts) + kV
-    return grams.counts / total[h], kV / total
+    total = np.bincount(h, weights=grams.counts, minlength=n_contexts) + kV
+    return grams.counts / total[h], kV / total  # with 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV)
 
 
 def discount(counts: np.ndarray) -> float:
@@ -134,7 +123,9 @@ def kneser_ney(grams: KGrams, longer: KGrams | None, n_contexts: int) -> Weights
         c = np.bincount(longer.suffixes, minlength=len(c))
     D = discount(c)
     h = grams.contexts  # (N,)
-    c_h = context_totals(c, h, n_contexts)  # (M,)
+    # c(h) = Σ_w c(hw). It is 0, as if h had never been seen, for a context that ends the text, and in the shorter orders
+    # for one that was followed at the very beginning only, where no word stands before it.
+    c_h = np.bincount(h, weights=c, minlength=n_contexts)  # (M,)
     followers = np.bincount(h, weights=c > 0, minlength=n_contexts)  # N₁₊(h •): how many different words followed h
     divisor = np.maximum(c_h, 1)  # c(h) is a whole number: this only avoids 0/0
     alpha = np.maximum(c - D, 0) / divisor[h]  # absolute discounting: everything seen gives up the same D
@@ -148,19 +139,12 @@ class NGram:
 
     With h the context, h' the context without its first word, c the counts and V the vocabulary size:
 
-    - ``"mle"``: p(w|h) = (1-b) c(hw)/c(h) + b p(w|h'), b = ``backoff``. An unseen context passes straight on to the
-      shorter one; below the single words lies the uniform 1/V. ``backoff=0`` is the bare maximum likelihood, which
-      gives probability 0 to every follower that a seen context never had.
+    - ``"mle"``: p(w|h) = (1-b) c(hw)/c(h) + b p(w|h'), b = ``backoff``. ``backoff=0`` is the bare maximum likelihood,
+      which gives probability 0 to every follower that a seen context never had.
     - ``"add_k"``: p(w|h) = (c(hw) + k) / (c(h) + kV), without shorter contexts.
-    - ``"kneser_ney"``: p(w|h) = max(c(hw) - D, 0)/c(h) + λ(h) p(w|h'), with one discount D an order. The longest order
-      counts occurrences; the shorter ones count the different words before hw; below the single words lies 1/V.
+    - ``"kneser_ney"``: p(w|h) = max(c(hw) - D, 0)/c(h) + λ(h) p(w|h'); see :func:`kneser_ney`.
 
-    Decisions where sources differ:
-
-    - The first words of a text have fewer than ``order`` - 1 words before them. They are predicted by the same chain,
-      entered at the order they have, so by Kneser-Ney with *continuation* counts. No start symbol is made up.
-    - c(h) = Σ_w c(hw) of the counts in use. A context that ends the training text, or whose followers have no
-      continuation count (only the first words of the training text can), counts as unseen.
+    An unseen context passes everything on to the shorter one; below the single words lies the uniform 1/V.
 
     Args:
         order: n, at least 1; a word and the n - 1 before it.
@@ -185,7 +169,6 @@ class NGram:
     def __init__(
         self, order: int, smoothing: Smoothing = "mle", *, vocab_size: int, k: float = 0.01, backoff: float = 0.4
     ) -> None:
-        """Check the arguments. Nothing is counted yet."""
         _check_whole("order", order, 1)
         _check_whole("vocab_size", vocab_size, 1)
         _require(smoothing in get_args(Smoothing), f"smoothing={smoothing!r}: choose one of {get_args(Smoothing)}")
@@ -203,23 +186,12 @@ class NGram:
         self.table = count_kgrams(words, self.order, self.vocab_size)
         return self._weigh()
 
-    def variant(
-        self,
-        *,
-        order: int | None = None,
-        smoothing: Smoothing | None = None,
-        k: float | None = None,
-        backoff: float | None = None,
-    ) -> NGram:
-        """Return a model of another smoothing, or of a shorter order, on the counts of this one, which are not made again.
-
-        What is not given stays as it is.
-        """
-        order = self.order if order is None else order
-        k, backoff = self.k if k is None else k, self.backoff if backoff is None else backoff
-        _require(order <= self.order, f"order={order}: this model counted sequences of up to {self.order} words")
-        other = NGram(order, smoothing or self.smoothing, vocab_size=self.vocab_size, k=k, backoff=backoff)
-        other.table = self.table[:order]
+    def variant(self, **changes: Any) -> NGram:
+        """Return a model with another ``smoothing``, ``k``, ``backoff`` or a shorter ``order`` on the counts of this one."""
+        settings = {"order": self.order, "smoothing": self.smoothing, "k": self.k, "backoff": self.backoff, **changes}
+        other = NGram(vocab_size=self.vocab_size, **settings)
+        _require(other.order <= self.order, f"order={other.order}: this model counted up to {self.order} words")
+        other.table = self.table[: other.order]  # counting is what takes time
         return other._weigh()
 
     def _weigh(self) -> NGram:
@@ -248,21 +220,18 @@ class NGram:
             numbers.append(grams.find(numbers[k][:-1], ids[k:]))
         return numbers
 
-    def _shorter(self, p: np.ndarray) -> np.ndarray | float:
-        """Return the p(w|h') that λ(h) weighs: what the shorter contexts gave, for add-k the uniform 1/V."""
-        return 1 / self.vocab_size if self.smoothing == "add_k" else p
-
     def log_prob(self, ids: Ids) -> Float[np.ndarray, " T"]:
         """Return ln p of every word of ``ids`` given the words before it *within* ``ids``; -inf where p is 0."""
         words = _as_ids(ids, self.vocab_size)
         numbers = self._numbers(words)
-        p = np.full(len(words), 1 / self.vocab_size)  # below the single words: all alike
-        for k, (alpha, lam) in enumerate(self.weights):  # from no context to the longest: each refines the one before
-            hw, h = (
-                numbers[k + 1],
-                numbers[k][:-1],
-            )  # for every word that has k words before it: the two k-grams' numbers
-            p[k:] = alpha[hw] + lam[h] * self._shorter(p[k:])
+        uniform = 1 / self.vocab_size
+        p = np.full(len(words), uniform)
+        # From no context to the longest. The first words of a text have fewer words before them: theirs stays what the
+        # longest context gave that they have. No start symbol is made up.
+        for k, (alpha, lam) in enumerate(self.weights):
+            hw, h = numbers[k + 1], numbers[k][:-1]  # of each word that has k words before it
+            shorter = uniform if self.smoothing == "add_k" else p[k:]  # p(w|h')
+            p[k:] = alpha[hw] + lam[h] * shorter
         with np.errstate(divide="ignore"):
             logs: np.ndarray = np.log(p)
         return logs
@@ -272,10 +241,10 @@ class NGram:
         words = _as_ids(context, self.vocab_size)
         words = words[max(len(words) - self.order + 1, 0) :]
         numbers = self._numbers(words)[: len(words) + 1]
-        p = np.full(self.vocab_size, 1 / self.vocab_size)
+        p = uniform = np.full(self.vocab_size, 1 / self.vocab_size)
         for grams, (alpha, lam), ending in zip(self.table, self.weights, numbers, strict=False):
             h = int(ending[-1])  # the last k words
-            p = np.full(self.vocab_size, lam[h]) * self._shorter(p)
+            p = lam[h] * (uniform if self.smoothing == "add_k" else p)
             followers = grams.followers(h)
             p[grams.keys[followers] % self.vocab_size] += alpha[followers]
         return p
@@ -343,7 +312,6 @@ class NeuralNGram(nn.Module):
     """
 
     def __init__(self, config: NeuralNGramConfig) -> None:
-        """Draw the weights: C small, H and [U W] uniform within ±1/sqrt(inputs), b zero."""
         super().__init__()
         self.config = config
         d_input = (config.order - 1) * config.d_model
@@ -353,7 +321,7 @@ class NeuralNGram(nn.Module):
         self.UW = nn.Linear(d_joined, config.d_model if config.tie_embeddings else config.vocab_size, bias=False)
         self.b = nn.Parameter(torch.zeros(config.vocab_size))
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.normal_(self.C.weight, std=0.1)
+        nn.init.normal_(self.C.weight, std=0.1)  # the others begin uniform within ±1/√(their inputs), as torch's do
 
     def forward(
         self,
@@ -373,6 +341,7 @@ class NeuralNGram(nn.Module):
         Raises:
             ValueError: ``contexts`` are not ``order`` - 1 words wide; ``negatives`` without targets or ``log_expected``.
         """
+        check_ids("contexts", contexts)
         n_words = self.config.order - 1
         _require(contexts.shape[1] == n_words, f"contexts has rows of {contexts.shape[1]} words; {n_words} are needed")
         x = self.dropout(self.C(contexts).flatten(1))  # (B, (n-1)·m): the words' features, side by side
@@ -380,25 +349,25 @@ class NeuralNGram(nn.Module):
         # One matrix [U W] over both joined is Ua + Wx. Without direct connections there is no W.
         joined = torch.cat([a, x], dim=1) if self.config.direct else a
         output_weight = self.UW.weight  # (V, F): a row for each word
-        if (
-            self.config.tie_embeddings
-        ):  # [U W] = C [P Q]: a word's score is the product of its features with what is expected
+        if self.config.tie_embeddings:
+            # [U W] = C [P Q]: a word's score is the product of its own features with those that [P Q] expects.
             joined, output_weight = self.UW(joined), self.C.weight
         if negatives is not None:
+            # The softmax sums over V words for each word of the text. In training an estimate from K of them will do.
             if targets is None or log_expected is None:
                 raise ValueError("negatives come with targets and log_expected; one of them is None")
             y = self._sampled_logits(joined, output_weight, targets, negatives, log_expected)  # (B, 1 + K)
             return Output(y, F.cross_entropy(y, torch.zeros_like(targets)))
-        y = F.linear(joined, output_weight, self.b)  # (B, V)
+        y = F.linear(joined, output_weight, self.b)  # (B, V): b + Wx + U tanh(d + Hx)
         return Output(y, None if targets is None else F.cross_entropy(y, targets))
 
     def _sampled_logits(
         self, x: Tensor, output_weight: Tensor, targets: Tensor, negatives: Tensor, log_expected: Tensor
     ) -> Float[Tensor, "B K_plus_1"]:
-        """Return the scores of the target and of the negatives, whose softmax estimates the one over all V words.
+        """Return scores of the target and of the negatives whose softmax estimates that over all V (Bengio & Senécal 2003).
 
-        The sum over V is estimated by importance sampling (Bengio & Senécal 2003): a word that was to be expected r times
-        among the negatives counts 1/r, so that the sum is right on average.
+        The sum over V words is estimated by importance sampling: a word that was to be expected r times among the negatives
+        counts 1/r, so that the sum is right on average.
         """
         # One look-up for both, so that there is one gradient of the size of the table.
         weights = F.embedding(torch.cat([targets, negatives]), output_weight)
@@ -426,9 +395,8 @@ class NeuralNGram(nn.Module):
             for windows in torch.split(self._windows(words), batch_size):
                 windows = windows.to(self.b.device)
                 logits = self(windows[:, :-1]).logits
-                logits = logits.to(
-                    torch.promote_types(logits.dtype, torch.float32)
-                )  # never sum V terms in half precision
+                exact = torch.promote_types(logits.dtype, torch.float32)  # never sum V terms in half precision
+                logits = logits.to(exact)
                 losses.append(F.cross_entropy(logits, windows[:, -1], reduction="none"))
         return -torch.cat(losses).double().cpu().numpy()
 
@@ -459,19 +427,19 @@ class NeuralNGram(nn.Module):
 class NegativeSampler:
     """Draws the words that the target is compared with in training, in place of all V (sampled softmax).
 
-    The ``n_frequent`` most frequent words are always among them: they hold most of the probability, so leaving them to
-    chance would make the estimate noisy. ``n_drawn`` more are drawn from the others, with replacement, as often as they
-    occur in the text (a word that never occurs counts as occurring once).
+    The ``n_frequent`` most frequent words are always among them, and ``n_drawn`` others by chance, with replacement, as
+    often as they occur in the text ``ids``.
 
     Raises:
         ValueError: more frequent words than the vocabulary has, or nothing to draw.
     """
 
     def __init__(self, ids: Ids, vocab_size: int, *, n_frequent: int, n_drawn: int) -> None:
-        """Count the words of the training text ``ids``."""
         _check_whole("n_frequent", n_frequent, 0, vocab_size - 1)
         _check_whole("n_drawn", n_drawn, 1)
-        counts = torch.from_numpy(np.bincount(_as_ids(ids, vocab_size), minlength=vocab_size)).double().clamp(min=1)
+        counts = torch.from_numpy(np.bincount(_as_ids(ids, vocab_size), minlength=vocab_size)).double()
+        counts = counts.clamp(min=1)  # so that a word that never occurs can be drawn, too
+        # The frequent words hold most of the probability: to leave them to chance would make the estimate noisy.
         by_frequency = counts.argsort(descending=True, stable=True)
         self.frequent, self.others = by_frequency[:n_frequent], by_frequency[n_frequent:]
         self.q = counts[self.others] / counts[self.others].sum()
@@ -481,7 +449,7 @@ class NegativeSampler:
         """Return K = n_frequent + n_drawn words and ln of the expected number of times each is among them."""
         drawn = torch.multinomial(self.q, self.n_drawn, replacement=True, generator=generator)
         log_expected = (self.n_drawn * self.q[drawn]).log().float()
-        always = torch.zeros(len(self.frequent))
+        always = torch.zeros(len(self.frequent))  # ln 1
         return torch.cat([self.frequent, self.others[drawn]]), torch.cat([always, log_expected])
 
 

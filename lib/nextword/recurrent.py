@@ -82,13 +82,10 @@ class Seq2SeqConfig:
 class Memory(NamedTuple):
     """What the encoder hands to the decoder."""
 
-    states: Float[Tensor, "B S C"]
-    """The top layer's output at every source token."""
-    keys: Float[Tensor, "B S C"]
-    """W_m applied to them once, for all steps of the decoder."""
-    last: Float[Tensor, "B C"]
-    """The top layer's output at the last real token: the sentence in one vector."""
-    mask: Bool[Tensor, "B S"]
+    states: Float[Tensor, "B S C"]  # h_j, the top layer's output at every source token
+    keys: Float[Tensor, "B S C"]  # W_m h_j, computed once for all steps of the decoder
+    last: Float[Tensor, "B C"]  # the top layer's output at the last real token: the sentence in one vector
+    mask: Bool[Tensor, "B S"]  # True at real tokens
 
 
 class AdditiveAttention(nn.Module):
@@ -176,16 +173,10 @@ class Seq2SeqLSTM(EncoderDecoder):
         last = x[torch.arange(len(x), device=x.device), lengths - 1]  # of the last real token
         return Memory(x, self.attention.key(x) if self.attention else x, last, mask)
 
-    def decode(
-        self, target: Int64[Tensor, "B T"], memory: Memory, cache: list[State] | None = None
-    ) -> Float[Tensor, "B T C"]:
-        """Return the decoder's vector at every position; see :meth:`~nextword.encoder_decoder.EncoderDecoder.decode`."""
-        return self.decode_with_attention(target, memory, cache)[0]
-
     def decode_with_attention(
         self, target: Int64[Tensor, "B T"], memory: Memory, cache: list[State] | None = None
     ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"]]:
-        """Return what :meth:`decode` does, and where each position looked: everywhere alike, without attention."""
+        """Return what ``decode`` does, and where each position looked: everywhere alike, without attention."""
         check_ids("target", target)
         if len(memory.last) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.last)}")

@@ -93,10 +93,8 @@ class TransformerConfig:
 class Memory(NamedTuple):
     """What the encoder hands to the decoder."""
 
-    states: Float[Tensor, "B S C"]
-    """A vector for every source token."""
-    mask: Bool[Tensor, "B S"]
-    """True at the real tokens."""
+    states: Float[Tensor, "B S C"]  # a vector for every source token
+    mask: Bool[Tensor, "B S"]  # True at real tokens
 
 
 class Transformer(EncoderDecoder):
@@ -177,11 +175,12 @@ class Transformer(EncoderDecoder):
         return hidden, torch.stack(maps).mean((0, 2))  # from (L, B, H, T, S)
 
     def new_cache(self, max_length: int | None = None) -> Cache:
-        """Return an empty cache for :meth:`decode`: one for the text and one for the memory, in every layer."""
+        """Return an empty cache for :meth:`decode`."""
+        # One for the text, which grows, and one for the memory, whose keys and values the first call computes for all.
         return [(KVCache(max_length), KVCache()) for _ in self.decoder]
 
     def reorder_cache(self, cache: Cache, rows: Int64[Tensor, " N"]) -> None:
-        """Keep these rows of the texts, in this order; those that change places have the same memory."""
+        """Keep these rows of the texts, in this order; their memories stay."""
         for text, _ in cache:
             text.reorder(rows)
 

@@ -6,6 +6,7 @@ Used in: 2016_gnmt, 2017_transformer.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import random
 from collections import Counter
@@ -60,8 +61,7 @@ class TranslationTokenizer:
         """Take a trained tokenizer that has the special tokens, such as that of a checkpoint."""
         missing = [token for token in SPECIAL_TOKENS if token not in bpe.special_tokens]
         if missing:
-            fix = "train it with special_tokens=SPECIAL_TOKENS"
-            raise ValueError(f"bpe lacks the special tokens {', '.join(missing)}; {fix}")
+            raise ValueError(f"bpe lacks {', '.join(missing)}; train it with special_tokens=SPECIAL_TOKENS")
         return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL_TOKENS))
 
     @classmethod
@@ -70,21 +70,16 @@ class TranslationTokenizer:
         return cls(WordTokenizer(texts, vocab_size), 0, 1, 2)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a sentence; a space before the first word makes it the same token as elsewhere."""
+        """Return the ids of a sentence."""
         if not isinstance(text, str):
             raise TypeError(f"text is a {type(text).__name__}; give one sentence, and encode several in a loop")
-        ids: list[int] = self.base.encode(" " + text)
+        ids: list[int] = self.base.encode(" " + text)  # the first word is then the same token as later in a sentence
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the sentence of these ids up to the end token."""
-        words: list[int] = []
-        for i in ids:
-            if i == self.eos_id:
-                break
-            if i not in (self.pad_id, self.bos_id):
-                words.append(i)
-        text: str = self.base.decode(words)
+        sentence = itertools.takewhile(lambda i: i != self.eos_id, ids)
+        text: str = self.base.decode([i for i in sentence if i not in (self.pad_id, self.bos_id)])
         return text.strip()
 
     def encode_pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
@@ -93,7 +88,7 @@ class TranslationTokenizer:
 
 
 class WordTokenizer:
-    """A tokenizer that knows whole words: ids 0 to 2 are special, 3 is every word it does not know.
+    """A tokenizer that knows whole words.
 
     Example:
         >>> words = WordTokenizer(["a cat, a dog"], 7)
@@ -110,7 +105,7 @@ class WordTokenizer:
             raise ValueError(f"vocab_size={vocab_size} leaves no room for {special} and <unk>; give 4 or more")
         counts = Counter(word for text in texts for word in self.PATTERN.findall(text))
         common = [word for word, _ in counts.most_common(vocab_size - 4)]
-        self.tokens = [*SPECIAL_TOKENS, "<unk>", *common]
+        self.tokens = [*SPECIAL_TOKENS, "<unk>", *common]  # 0 to 2 are special, 3 is every word that it does not know
         self.ids = {token: i for i, token in enumerate(self.tokens)}
 
     @property
@@ -133,9 +128,7 @@ class WordTokenizer:
 
 
 class BucketedBatches:
-    """Batches of sentence pairs of similar length, without end, always the same ones for a seed.
-
-    Yields (source (B, S), target (B, T), labels (B, T)) of :func:`collate`.
+    """Batches of sentence pairs of similar length from :func:`collate`, without end, the same ones for a seed.
 
     Args:
         pairs: sentences as ids.
@@ -244,21 +237,16 @@ def train_translator(
 ) -> History:
     """Train a translator on batches of ``max_tokens`` target tokens; measure it every ``evaluate_every`` steps.
 
-    The learning rate rises for ``warmup`` steps to ``learning_rate`` and then falls with the root of the step, as in
-    equation 3 of Vaswani et al. 2017. With ``skip_warmup`` it starts there, and is the same after the warm-up.
-
     Returns:
         The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of about
-        ``n_evaluated`` validation sentences. The test set stays unread.
+        ``n_evaluated`` validation sentences.
 
     Raises:
         ValueError: ``warmup`` below 1, or another setting that :class:`~nextword.training.TrainConfig` refuses.
     """
     if warmup < 1:
-        raise ValueError(
-            f"warmup={warmup} is below 1, and the rate falls from that step on; skip_warmup=True leaves it out"
-        )
-    sentences = evaluation_subset(corpus.valid, n_evaluated)
+        raise ValueError(f"warmup={warmup} is below 1; skip_warmup=True starts at the full rate")
+    sentences = evaluation_subset(corpus.valid, n_evaluated)  # the test set stays unread
     pairs = corpus.tokenizer.encode_pairs(sentences)
     references = [pair.spanish for pair in sentences]
 
@@ -268,7 +256,8 @@ def train_translator(
         return {"perplexity": math.exp(loss), "bleu": bleu(texts, references).score}
 
     def rate(step: int) -> float:
-        # It does not know when training will end, so the first part of a long run is a short run.
+        # Equation 3 of Vaswani et al. 2017: it rises for the warm-up, and then falls with the root of the step. It does not
+        # know when training will end, so the first part of a long run is a short run.
         rise = 1.0 if skip_warmup else step / warmup
         return learning_rate * min(rise, math.sqrt(warmup / step))
 
@@ -290,15 +279,12 @@ def translate_texts(
 def bleu_by_length(
     texts: Sequence[str], pairs: Sequence[Pair], edges: Sequence[int] = (4, 7, 10, 14)
 ) -> dict[str, float]:
-    """Return the BLEU of translations in groups by the number of words of the English sentence.
+    """Return ``{"1-4": …, "5-7": …, …, "15+": …}``, the BLEU of translations by the number of English words.
 
     Args:
         texts: a translation of every pair's English.
         pairs: sentences and their references.
         edges: the largest number of words in each group but the last, ascending.
-
-    Returns:
-        ``{"1-4": …, "5-7": …, …, "15+": …}``
 
     Raises:
         ValueError: another number of texts than pairs, edges that do not ascend, or a group without a sentence.
@@ -322,19 +308,16 @@ def bleu_by_length(
 def cross_entropy(
     model: nn.Module, pairs: Sequence[IdPair], tokenizer: TranslationTokenizer, *, max_tokens: int = 4000
 ) -> float:
-    """Return the mean negative log-likelihood of the target tokens (end token included) in nats; exp is perplexity.
-
-    The model sees the right words before each target token. It runs in evaluation mode: no dropout, no smoothing.
-    """
+    """Return the mean negative log-likelihood of the target tokens (end token included) in nats; exp is perplexity."""
     if not pairs:
         raise ValueError("pairs is empty; there is nothing to measure")
     total, count = 0.0, 0
     device = next(model.parameters()).device
-    with torch.inference_mode(), eval_mode(model), runtime.autocast():
+    with torch.inference_mode(), eval_mode(model), runtime.autocast():  # no dropout, no smoothed labels
         for numbers in _sorted_batches([target for _, target in pairs], max_tokens):
             batch = collate([pairs[i] for i in numbers], tokenizer)
             source, target, labels = (x.to(device) for x in batch)
-            n = int((labels != IGNORED).sum())
+            n = int((labels != IGNORED).sum())  # a batch counts by its tokens, else those of few would count more
             total, count = total + model(source, target, labels).loss.item() * n, count + n
     return total / count
 
@@ -358,7 +341,7 @@ def translate(
         tokenizer: says which ids fill up, begin and end a sentence.
         beam, alpha, beta: see :func:`~nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
         extra: a translation ends at the longest source of its batch and this many tokens more (50 in the Transformer
-            paper). Batches hold sentences of similar length.
+            paper).
         max_tokens: source tokens searched at once, padding included.
 
     Raises:
@@ -372,7 +355,7 @@ def translate(
     best: dict[int, Hypothesis] = {}
     device = next(model.parameters()).device
     with eval_mode(model), runtime.autocast():
-        for numbers in _sorted_batches(sources, max_tokens):
+        for numbers in _sorted_batches(sources, max_tokens):  # sentences of similar length: little padding is searched
             source, mask = padded([sources[i] for i in numbers], tokenizer.pad_id, device=device)
             hypotheses = beam_search(
                 model.step(source, beam=beam),  # type: ignore[operator]
