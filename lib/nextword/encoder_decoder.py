@@ -6,6 +6,7 @@ Used in: 2016_gnmt, 2017_transformer.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -120,13 +121,13 @@ class EncoderDecoderStep:
     def __init__(self, model: EncoderDecoder, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
         model.check_source(source)
         self.model, self.cache, self.length = model, model.new_cache(), 0
-        with torch.inference_mode(), eval_mode(model):
+        with torch.inference_mode(), self._without_dropout():
             memory = model.encode(source)
             self.memory = type(memory)(*(x.repeat_interleave(beam, 0) for x in memory))
 
     def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
         """Return the log-probabilities of the next word, and where the last one looked."""
-        with torch.inference_mode(), eval_mode(self.model):  # nothing is dropped, in whichever mode the model is
+        with torch.inference_mode(), self._without_dropout():
             # What earlier words gave is in the cache, so only the newest are read.
             hidden, attention = self.model.decode_with_attention(ids[:, self.length :], self.memory, self.cache)
             self.length = ids.shape[1]
@@ -136,3 +137,7 @@ class EncoderDecoderStep:
         """Keep these hypotheses, in this order."""
         # Rows change places within their sentence only, and have the same memory there, so it stays.
         self.model.reorder_cache(self.cache, rows)
+
+    def _without_dropout(self) -> AbstractContextManager[None]:
+        # Changing the mode of all modules takes as long as a small step, so it is left out where nothing is dropped anyway.
+        return eval_mode(self.model) if self.model.training else nullcontext()
