@@ -21,19 +21,20 @@ from nextword.generation import beam_search
 from nextword.layers import sinusoidal_positions
 from nextword.transformer import Transformer, TransformerConfig
 
-V, C, HEADS, LAYERS, D_FF, PAD, START, END = 2000, 128, 4, 2, 512, 0, 1, 2
+V, C, HEADS, LAYERS, D_FF, PAD, BOS, EOS = 2000, 128, 4, 2, 512, 0, 1, 2
 SENTENCES, LENGTH, BEAM = 100, 12, 4
 
 
 def ours() -> Transformer:
-    return Transformer(TransformerConfig(V, V, C, HEADS, LAYERS, D_FF, dropout=0.0, label_smoothing=0.0, pad_id=PAD))
+    sizes = {"source_vocab": V, "target_vocab": V, "d_model": C, "n_heads": HEADS, "n_layers": LAYERS, "d_ff": D_FF}
+    return Transformer(TransformerConfig(**sizes, dropout=0.0, label_smoothing=0.0, pad_id=PAD))
 
 
 def marian() -> MarianMTModel:
     sizes = {"encoder_layers": LAYERS, "decoder_layers": LAYERS, "encoder_ffn_dim": D_FF, "decoder_ffn_dim": D_FF}
     heads = {"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS}
     dropouts = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
-    ids = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": START, "forced_eos_token_id": None}
+    ids = {"pad_token_id": PAD, "eos_token_id": EOS, "decoder_start_token_id": BOS, "forced_eos_token_id": None}
     extra = {"activation_function": "relu", "scale_embedding": True, "max_position_embeddings": 64}
     return MarianMTModel(MarianConfig(vocab_size=V, d_model=C, **sizes, **heads, **dropouts, **ids, **extra))
 
@@ -78,13 +79,13 @@ def races(rounds: int = 20) -> list[Row]:
 
     a, b = a.eval(), b.eval()
     with torch.no_grad():
-        b.final_logits_bias[:, END] = -1e4  # nobody stops early, so that all write the same number of words
+        b.final_logits_bias[:, EOS] = -1e4  # nobody stops early, so that all write the same number of words
     fixed = {"num_beams": BEAM, "do_sample": False, "max_new_tokens": LENGTH, "early_stopping": True}
 
     def search() -> None:
         ask = a.step(source, beam=BEAM)
-        start = torch.full((SENTENCES,), START)
-        beam_search(lambda ids: ask(ids)[0], start, END, beam=BEAM, max_length=LENGTH, alpha=1.0)
+        start = torch.full((SENTENCES,), BOS)
+        beam_search(lambda ids: ask(ids)[0], start, EOS, beam=BEAM, max_length=LENGTH, alpha=1.0)
 
     writing = {"ours": search, "transformers": lambda: b.generate(source, attention_mask=source != PAD, **fixed)}
     words = SENTENCES * LENGTH

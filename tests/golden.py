@@ -587,10 +587,10 @@ def defaults_and_presets() -> Values:
     made: dict[str, Any] = {
         "decoder": DecoderConfig(**sizes),
         "encoder": encoder.EncoderConfig(**sizes),
-        "transformer": TransformerConfig(60, 60),
-        "recurrent translator": recurrent.Seq2SeqConfig(60, 60),
-        "recurrent": recurrent.LSTMConfig(50),
-        "neural n-gram": ngram.NeuralNGramConfig(50),
+        "transformer": TransformerConfig(source_vocab=60, target_vocab=60),
+        "recurrent translator": recurrent.Seq2SeqConfig(source_vocab=60, target_vocab=60),
+        "recurrent": recurrent.LSTMConfig(vocab_size=50),
+        "neural n-gram": ngram.NeuralNGramConfig(vocab_size=50),
         "training": training.TrainConfig(),
         "ppo": ppo.PPOConfig(),
         "rlhf": rlhf.RLHFConfig(),
@@ -703,15 +703,15 @@ def hidden_words_and_pairs_of_texts() -> Values:
 # --- Translators ------------------------------------------------------------------------------------------------------
 
 
-PAD, START, END = 0, 1, 2
+PAD, BOS, EOS = 0, 1, 2
 
 
 def sentences() -> tuple[Tensor, Tensor, Tensor]:
     """Return sources and targets filled up on the right, and labels."""
     source = whole(3, 7, low=3).masked_fill(~left_filled(3, 7).flip(1), PAD)
     target = whole(3, 6, low=3, seed=1)
-    labels = torch.cat([target, torch.full((3, 1), END)], 1).masked_fill(~left_filled(3, 7).flip(1), -100)
-    return source, torch.cat([torch.full((3, 1), START), target], 1), labels
+    labels = torch.cat([target, torch.full((3, 1), EOS)], 1).masked_fill(~left_filled(3, 7).flip(1), -100)
+    return source, torch.cat([torch.full((3, 1), BOS), target], 1), labels
 
 
 def translator_values(model: Any, cases: Sequence[dict[str, Any]]) -> Values:
@@ -725,17 +725,14 @@ def translator_values(model: Any, cases: Sequence[dict[str, Any]]) -> Values:
     model.eval()
     for settings in cases:
         step, real = model.step(source, beam=settings["beam"]), source != PAD
-        starts = torch.full((3,), START)
-        written = generation.beam_search(step, starts, END, max_length=9, source_mask=real, **settings)
+        starts = torch.full((3,), BOS)
+        written = generation.beam_search(step, starts, EOS, max_length=9, source_mask=real, **settings)
         found[f"translation {settings}"] = [hypotheses(best[:2]) for best in written]
     return found
 
 
 def initial_tables(model: Any) -> Tensor:
-    """Return the numbers that a fresh model's tables hold, sorted: which table gets which of them changes from run to run.
-
-    The constructors of both translators draw them in the order of a set, so by addresses in memory.
-    """
+    """Return the numbers that a fresh model's tables hold, sorted: when they were stored, their order was left to chance."""
     tables = {model.source_embedding.weight, model.target_embedding.weight, model.output.weight}
     return torch.cat([table.detach().flatten() for table in tables]).sort().values
 
@@ -780,7 +777,11 @@ def recurrent_translators() -> Values:
 def recurrent_language_model() -> Values:
     ids, found = whole(2, 9), {}
     for tied in (True, False):
-        model = drawn(recurrent.LSTMLanguageModel(recurrent.LSTMConfig(50, 16, dropout=0.2, tie_embeddings=tied)))
+        model = drawn(
+            recurrent.LSTMLanguageModel(
+                recurrent.LSTMConfig(vocab_size=50, d_model=16, dropout=0.2, tie_embeddings=tied)
+            )
+        )
         logits, loss = model.eval()(ids, labelled(ids))
         dropped = model.train()(ids, labelled(ids)).loss
         values = {"logits": logits, "loss": loss, "loss in training": dropped, "count": model.num_parameters()}
@@ -802,26 +803,28 @@ SPANISH = [
 def learning_to_translate() -> Values:
     pairs = [Pair(a, b, "") for a, b in zip(ENGLISH, SPANISH, strict=True)]
     texts = [*ENGLISH, *SPANISH]
-    words, subwords = translation.Vocabulary.words(texts, 40), translation.Vocabulary.subwords(texts, 270)
-    batches = translation.PairBatches(words.pairs(pairs), words, tokens=20, seed=1)
-    corpus = translation.Corpus(words, words.pairs(pairs), pairs, pairs, pairs)
+    tokenizer = translation.TranslationTokenizer
+    words, subwords = tokenizer.words(texts, 40), tokenizer.subwords(texts, 270)
+    batches = translation.BucketedBatches(words.encode_pairs(pairs), words, max_tokens=20, seed=1)
+    corpus = translation.Corpus(words, words.encode_pairs(pairs), pairs, pairs, pairs)
     torch.manual_seed(0)
-    sizes = {"source_vocab": words.size, "target_vocab": words.size, "d_model": 16, "n_heads": 2, "n_layers": 1}
+    V = words.vocab_size
+    sizes = {"source_vocab": V, "target_vocab": V, "d_model": 16, "n_heads": 2, "n_layers": 1}
     model = Transformer(TransformerConfig(**sizes, d_ff=24))
-    settings: dict[str, Any] = {"steps": 6, "seed": 0, "peak": 1e-2, "warmup": 3, "tokens": 20, "every": 3}
-    history = translation.learn(model, corpus, **settings)
+    settings: dict[str, Any] = {"steps": 6, "seed": 0, "learning_rate": 1e-2, "warmup": 3, "max_tokens": 20}
+    history = translation.train_translator(model, corpus, evaluate_every=3, **settings)
     sources = [source for source, _ in corpus.train]
     written = translation.translate(model, sources, words, beam=2, alpha=0.6, beta=0.1, extra=3)
     return {
         "batches": list(itertools.islice(batches, 5)),
-        "subwords": subwords.pairs(pairs),
-        "texts": [words.decode([START, *target, END, 5]) for _, target in corpus.train],
+        "subwords": subwords.encode_pairs(pairs),
+        "texts": [words.decode([BOS, *target, EOS, 5]) for _, target in corpus.train],
         "bytes": subwords.decode(subwords.encode("¿Sí, gato?")),
         "losses": [history.loss, history.grad_norm, history.learning_rate],
         "evaluations": history.evaluations,
         "weights": trained(model),
         "written": hypotheses(written),
-        "cross entropy": translation.cross_entropy(model, corpus.train, words, tokens=30),
+        "cross entropy": translation.cross_entropy(model, corpus.train, words, max_tokens=30),
         "bleu by length": translation.bleu_by_length(SPANISH[::-1], pairs, (3, 5)),
     }
 
@@ -854,18 +857,18 @@ def counted_ngrams() -> Values:
 @case
 def neural_ngrams() -> Values:
     text, found = counted_text(), {}
-    rivals = ngram.Rivals(text, 12, n_frequent=3, n_drawn=4)
-    batches = ngram.context_batches(text, 4, 9, rivals=rivals, generator=seeded(2))
-    contexts, targets, drawn_rivals, expected = next(batches)
+    sampler = ngram.NegativeSampler(text, 12, n_frequent=3, n_drawn=4)
+    batches = ngram.context_batches(text, 4, 9, negatives=sampler, generator=seeded(2))
+    contexts, targets, negatives, expected = next(batches)
     later = [x[:2] for x in itertools.islice(batches, 20)]  # more than one pass
     for direct, tied in itertools.product((True, False), (True, False)):
         torch.manual_seed(0)
         sizes = {"order": 4, "d_model": 6, "d_hidden": 8, "direct": direct, "tie_embeddings": tied, "dropout": 0.2}
-        fresh = ngram.NeuralNGram(ngram.NeuralNGramConfig(12, **sizes))
+        fresh = ngram.NeuralNGram(ngram.NeuralNGramConfig(vocab_size=12, **sizes))
         initial = {name: p.clone() for name, p in parameters(fresh).items()}
         model = drawn(fresh)
         output = model.eval()(contexts, targets)
-        sampled = model(contexts, targets, drawn_rivals, expected)
+        sampled = model(contexts, targets, negatives, expected)
         dropped = model.train()(contexts, targets).loss
         found[f"direct {direct}, tied {tied}"] = {
             "initial": initial,
@@ -880,7 +883,7 @@ def neural_ngrams() -> Values:
             "distribution": model.distribution([3, 0]),
             "written": model.sample(9, context=[2], generator=seeded(4)),
         }
-    return found | {"rivals": [drawn_rivals, expected], "batches": [contexts, targets, *later]}
+    return found | {"rivals": [negatives, expected], "batches": [contexts, targets, *later]}
 
 
 # --- Writing and measuring --------------------------------------------------------------------------------------------
@@ -937,7 +940,7 @@ def likelihoods() -> Values:
         evaluation.Choice("Keep", (" the light", " nobody"), 0),
     ]
     scored = evaluation.multiple_choice(model, bpe, questions, answer_context="Answer:", bos_id=start)
-    other = drawn(recurrent.LSTMLanguageModel(recurrent.LSTMConfig(bpe.vocab_size, 16)))
+    other = drawn(recurrent.LSTMLanguageModel(recurrent.LSTMConfig(vocab_size=bpe.vocab_size, d_model=16)))
     with mock.patch.object(evaluation, "_TOKENS_AT_ONCE", 40):
         small = [list(x) for x in evaluation.loglikelihood(model, bpe, [*pairs, *short], bos_id=start)]
         small.append(evaluation.perplexity(model, ids, context_length=7))
@@ -1331,8 +1334,14 @@ def saved_models() -> Values:
         kinds = {
             "encoder": drawn(new_encoder()),
             "encoder with heads": drawn(encoder.MaskedLM(new_encoder())),
-            "translator": drawn(Transformer(TransformerConfig(50, 50, d_model=16, n_heads=2, n_layers=1, d_ff=24))),
-            "recurrent": drawn(recurrent.Seq2SeqLSTM(recurrent.Seq2SeqConfig(50, 50, d_model=16))),
+            "translator": drawn(
+                Transformer(
+                    TransformerConfig(source_vocab=50, target_vocab=50, d_model=16, n_heads=2, n_layers=1, d_ff=24)
+                )
+            ),
+            "recurrent": drawn(
+                recurrent.Seq2SeqLSTM(recurrent.Seq2SeqConfig(source_vocab=50, target_vocab=50, d_model=16))
+            ),
         }
         for name, other in kinds.items():
             checkpoints.save(other, Path(parent) / name, card={})
@@ -1355,9 +1364,8 @@ def models_that_come_with_the_library() -> Values:
     for name, kind in translators.items():
         bpe = checkpoints.load(name).tokenizer
         assert bpe is not None
-        words = translation.Vocabulary.of(bpe)
-        sources = [words.encode(text) for text in ENGLISH]
-        found[name] = translation.write(kind.from_pretrained(name), sources, words, beam=2, alpha=0.6)
+        words = translation.TranslationTokenizer.from_bpe(bpe)
+        found[name] = translation.translate_texts(kind.from_pretrained(name), ENGLISH, words, beam=2, alpha=0.6)
     return found
 
 

@@ -25,12 +25,12 @@ from nextword.evaluation import perplexity
 from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
 from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
-from nextword.translation import SPECIAL, Vocabulary, cross_entropy
+from nextword.translation import SPECIAL_TOKENS, TranslationTokenizer, cross_entropy
 
 V, C = 13, 8
 CARD = {"made by": "nobody: «prueba»", "steps": 3, "licence": "CC0"}
-TRANSFORMER = TransformerConfig(V, V, d_model=C, n_heads=2, n_layers=1, d_ff=16, dropout=0.4)
-LSTM = Seq2SeqConfig(V, V, d_model=C, dropout=0.4)
+TRANSFORMER = TransformerConfig(source_vocab=V, target_vocab=V, d_model=C, n_heads=2, n_layers=1, d_ff=16, dropout=0.4)
+LSTM = Seq2SeqConfig(source_vocab=V, target_vocab=V, d_model=C, dropout=0.4)
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: Transformer(TRANSFORMER),
     "transformer, learned": lambda: Transformer(dataclasses.replace(TRANSFORMER, positions="learned", max_length=9)),
@@ -68,7 +68,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_saved_comes_back(model: Any, tmp_path: Path) -> None:
-    bpe = ByteBPE.train([" el gato, el perro ñ"], 264, special_tokens=SPECIAL)
+    bpe = ByteBPE.train([" el gato, el perro ñ"], 264, special_tokens=SPECIAL_TOKENS)
     checkpoints.save(model, tmp_path / "new" / "tiny", card=CARD, tokenizer=bpe)
     found = checkpoints.load(str(tmp_path / "new" / "tiny"))
     assert found.card == CARD
@@ -110,7 +110,7 @@ def test_from_pretrained_is_the_same_model_without_dropout(model: Any, tmp_path:
 
 
 def test_a_new_model_replaces_all_of_the_old_one(tmp_path: Path) -> None:
-    bpe = ByteBPE.train([], 259, special_tokens=SPECIAL)
+    bpe = ByteBPE.train([], 259, special_tokens=SPECIAL_TOKENS)
     checkpoints.save(Transformer(TRANSFORMER), tmp_path / "tiny", card=CARD, tokenizer=bpe)
     assert checkpoints.load(tmp_path / "tiny").tokenizer is not None
     checkpoints.save(Seq2SeqLSTM(LSTM), tmp_path / "tiny", card={})
@@ -190,7 +190,9 @@ BROKEN: dict[str, tuple[str, Callable[[Path], Any]]] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_folder_is_named(case: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny"
-    checkpoints.save(Seq2SeqLSTM(LSTM), path, card=CARD, tokenizer=ByteBPE.train([], 259, special_tokens=SPECIAL))
+    checkpoints.save(
+        Seq2SeqLSTM(LSTM), path, card=CARD, tokenizer=ByteBPE.train([], 259, special_tokens=SPECIAL_TOKENS)
+    )
     file, damage = BROKEN[case]
     damage(path / file)
     with pytest.raises(ValueError) as caught:
@@ -272,9 +274,9 @@ def test_bundled_models_are_as_good_as_their_cards_say(name: str) -> None:
         value = perplexity(model, held, context_length=256)
         assert value == pytest.approx(checkpoint.card["valid"], rel=0.002)
     else:
-        vocabulary, test = Vocabulary.of(checkpoint.tokenizer), data.load_tatoeba("test")
-        pairs = vocabulary.pairs(test[:: max(1, len(test) // 400)])
-        value = math.exp(cross_entropy(model, pairs, vocabulary))
+        tokenizer, test = TranslationTokenizer.from_bpe(checkpoint.tokenizer), data.load_tatoeba("test")
+        pairs = tokenizer.encode_pairs(test[:: max(1, len(test) // 400)])
+        value = math.exp(cross_entropy(model, pairs, tokenizer))
         assert value == pytest.approx(checkpoint.card["perplexity"], rel=0.005)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import as_a_reader_sees_it
 from torch import Tensor
 
 from nextword.generation import (
@@ -35,18 +36,18 @@ class Toy:
     def __init__(self, vocab_size: int, seed: int, *, sources: int = 3, sharpness: float = 1.5) -> None:
         g = seeded(seed)
         self.words = torch.randn(64, vocab_size, generator=g, dtype=torch.float64) * sharpness
-        self.places = torch.randn(64, sources, generator=g, dtype=torch.float64) * 3
+        self.looks = torch.randn(64, sources, generator=g, dtype=torch.float64) * 3
         self.salt = torch.randint(1, 1000, (64,), generator=g)
         self.calls: list[tuple[int, ...]] = []
 
     def prefix(self, ids: Tensor) -> Tensor:
-        """A number from 0 to 63 that depends on every id and its place."""
+        """A number from 0 to 63 that depends on every id and its position."""
         return ((ids + 1) * self.salt[: ids.shape[1]]).sum(1) % 64
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         self.calls.append(tuple(ids.shape))
         key = self.prefix(ids)
-        return self.words[key].log_softmax(-1), self.places[key].softmax(-1)
+        return self.words[key].log_softmax(-1), self.looks[key].softmax(-1)
 
 
 class CachedToy(Toy):
@@ -284,11 +285,10 @@ def test_sampling_needs_no_gradients() -> None:
     [
         (torch.zeros(1, 4), ValueError, r"step gave log-probabilities of shape \(1, 4\); for \d rows"),
         (torch.zeros(4), ValueError, r"log-probabilities of shape \(4,\)"),
-        (torch.full((2, 4), math.nan), ValueError, "step gave log-probabilities with NaN"),
+        (torch.full((2, 4), math.nan), ValueError, "(log-probabilities with|largest entry is) NaN"),
         (torch.zeros(2, 4, dtype=torch.int64), TypeError, "log-probabilities of type torch.int64"),
         ([0.0], TypeError, "log-probabilities of type list"),
         ((torch.zeros(2, 4) - 9, torch.zeros(1, 3)), ValueError, r"attention of shape \(1, 3\)"),
-        ((torch.zeros(2, 4) - 9, torch.full((2, 3), math.nan)), ValueError, "attention with NaN"),
         ((torch.zeros(2, 4) - 9, "map"), TypeError, "attention of type str"),
     ],
 )
@@ -299,15 +299,28 @@ def test_what_a_step_may_not_return(answer: object, error: type[Exception], mess
         beam_search(lambda ids: answer, BOS, EOS, beam=2, max_length=2)
 
 
-def test_sample_names_bad_ids_and_counts() -> None:
-    with pytest.raises((ValueError, TypeError), match="ids"):
-        sample(Toy(4, 0), torch.ones(1, 1), 1)
-    with pytest.raises((ValueError, TypeError), match="ids"):
-        sample(Toy(4, 0), torch.tensor([1]), 1)
-    with pytest.raises(ValueError, match="ids is torch.int64 of shape"):
-        sample(Toy(4, 0), torch.zeros(2, 0, dtype=torch.int64), 1)
-    with pytest.raises(ValueError, match="max_new_tokens=-1"):
-        sample(Toy(4, 0), starts(1), -1)
+def test_an_attention_of_nan_is_no_coverage() -> None:
+    with pytest.raises(ValueError, match="attention with NaN"):
+        beam_search(lambda ids: (torch.zeros(2, 4) - 9, torch.full((2, 3), math.nan)), BOS, EOS, beam=2, max_length=2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "n", "options", "message"),
+    [
+        (torch.ones(1, 1), 1, {}, "^ids is torch.float32"),
+        (torch.tensor([1]), 1, {}, r"^ids is torch.int64 of shape \(1,\); give .* \(N, t\)"),
+        (torch.zeros(2, 0, dtype=torch.int64), 1, {}, "^ids is torch.int64 of shape"),
+        ([1, 2, 3], 1, {}, "^ids is a list; give a tensor"),
+        (starts(1), -1, {}, "^max_new_tokens=-1"),
+        (starts(1), 2.5, {}, "^max_new_tokens=2.5; give a whole number"),
+        (starts(1), 1, {"stop": "\n"}, r"^stop='\\n'; give the id of a token"),
+        (starts(1), 1, {"stop": ["."]}, r"^stop=\['.'\]; give the id"),
+        (starts(1), 1, {"stop": [1.5]}, r"^stop=\[1.5\]"),
+    ],
+)
+def test_sample_names_bad_ids_and_counts(ids: object, n: object, options: dict, message: str) -> None:
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        sample(Toy(4, 0), ids, n, **options)
 
 
 # --- The two penalties -----------------------------------------------------------------------------------------------
@@ -557,6 +570,8 @@ def test_beam_search_costs_little_beside_the_model() -> None:
     [
         ({"beam": 0}, "beam=0"),
         ({"max_length": 0}, "max_length=0"),
+        ({"beam": 2.5}, "beam=2.5; give a whole number"),
+        ({"max_length": "9"}, "max_length='9'; give a whole number"),
         ({"alpha": -0.1}, "alpha=-0.1"),
         ({"alpha": math.nan}, "alpha=nan"),
         ({"beta": -0.2}, "beta=-0.2"),
@@ -573,7 +588,7 @@ def test_beam_search_costs_little_beside_the_model() -> None:
 )
 def test_beam_search_names_what_does_not_fit(options: dict, name: str) -> None:
     arguments = {"bos": BOS, "eos": EOS, "max_length": 3} | options
-    with pytest.raises((ValueError, TypeError), match=name):
+    with as_a_reader_sees_it(), pytest.raises((ValueError, TypeError), match=name):
         beam_search(Toy(4, 0), **arguments)
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import as_a_reader_sees_it
 
 from nextword import ngram
-from nextword.ngram import NeuralNGram, NeuralNGramConfig, NGram, Rivals, context_batches
+from nextword.ngram import NegativeSampler, NeuralNGram, NeuralNGramConfig, NGram, context_batches
 
 V = 5
 SMOOTHINGS = ("mle", "add_k", "kneser_ney")
@@ -189,22 +190,29 @@ def test_samples_follow_the_counts():
         (lambda: NGram(1, vocab_size=3).fit(np.zeros((2, 2), int)), ValueError, r"\(2, 2\)"),
         (lambda: NGram(1, vocab_size=3).fit(np.array([0.5, 1.0])), TypeError, "float64"),
         (lambda: NGram(1, vocab_size=3).fit([0, 1]).perplexity([]), ValueError, "empty"),
-        (lambda: NeuralNGram(NeuralNGramConfig(10)).perplexity([]), ValueError, "empty"),
-        (lambda: NeuralNGram(NeuralNGramConfig(10)).log_prob([10]), ValueError, "holds 10"),
+        (lambda: NeuralNGram(NeuralNGramConfig(vocab_size=10)).perplexity([]), ValueError, "empty"),
+        (lambda: NeuralNGram(NeuralNGramConfig(vocab_size=10)).log_prob([10]), ValueError, "holds 10"),
         (lambda: NGram(2, vocab_size=3).fit([0, 1]).seen_context([0], 3), ValueError, "n=3"),
         (lambda: NGram(2, vocab_size=3).fit([0, 1]).sample(-1), ValueError, "n=-1"),
-        (lambda: NeuralNGramConfig(10, order=1), ValueError, "order=1"),
-        (lambda: NeuralNGramConfig(10, dropout=1.0), ValueError, "dropout=1"),
-        (lambda: NeuralNGramConfig(10, pad_id=10), ValueError, "pad_id=10"),
-        (lambda: NeuralNGram(NeuralNGramConfig(10))(torch.zeros(2, 3, dtype=torch.long)), ValueError, "4 are needed"),
+        (lambda: NeuralNGramConfig(10), TypeError, "positional"),
+        (lambda: NeuralNGramConfig(vocab_size=0), ValueError, "vocab_size=0"),
+        (lambda: NeuralNGramConfig(vocab_size=10, order=1), ValueError, "order=1"),
+        (lambda: NeuralNGramConfig(vocab_size=10, order=2.5), ValueError, "order=2.5: give a whole number"),
+        (lambda: NeuralNGramConfig(vocab_size=10, dropout=1.0), ValueError, "dropout=1"),
+        (lambda: NeuralNGramConfig(vocab_size=10, pad_id=10), ValueError, "pad_id=10"),
+        (lambda: NeuralNGram(NeuralNGramConfig(vocab_size=10))(torch.zeros(2, 3).long()), ValueError, "4 are needed"),
+        (lambda: NGram("3", vocab_size=3), ValueError, "order='3': give a whole number from 1 up"),
+        (lambda: NGram(2, vocab_size=9.0), ValueError, "vocab_size=9.0: give a whole number"),
+        (lambda: NGram(2, vocab_size=3).fit("a text"), ValueError, r"shape \(\)"),
+        (lambda: NGram(2, vocab_size=3).fit(["a", "text"]), TypeError, "ids holds <U"),
         (lambda: context_batches([1, 2, 3], 3, 2), ValueError, "batch_size=2: the text has 1"),
         (lambda: context_batches([1, 2, 3], 1, 2), ValueError, "order=1"),
-        (lambda: Rivals([1, 2], 3, n_frequent=3, n_drawn=1), ValueError, "n_frequent=3"),
-        (lambda: Rivals([1, 2], 3, n_frequent=1, n_drawn=0), ValueError, "n_drawn=0"),
+        (lambda: NegativeSampler([1, 2], 3, n_frequent=3, n_drawn=1), ValueError, "n_frequent=3"),
+        (lambda: NegativeSampler([1, 2], 3, n_frequent=1, n_drawn=0), ValueError, "n_drawn=0"),
     ],
 )
 def test_bad_input_is_named(call, error, words):
-    with pytest.raises(error, match=words):
+    with as_a_reader_sees_it(), pytest.raises(error, match=words):
         call()
 
 
@@ -214,7 +222,7 @@ def test_bad_input_is_named(call, error, words):
 def small(**changes):
     """A tiny network in double precision whose every weight matters."""
     torch.manual_seed(3)
-    net = NeuralNGram(NeuralNGramConfig(11, order=4, d_model=3, d_hidden=5, **changes)).double()
+    net = NeuralNGram(NeuralNGramConfig(vocab_size=11, order=4, d_model=3, d_hidden=5, **changes)).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(std=0.6)
@@ -263,12 +271,12 @@ def test_network_equals_the_equation_with_its_gradients(direct, tied):
             assert parameter.grad[index].item() == pytest.approx(slope, rel=1e-5, abs=1e-8), (name, index)
 
 
-@pytest.mark.parametrize("with_rivals", [False, True])
-def test_gradcheck(with_rivals):
+@pytest.mark.parametrize("with_negatives", [False, True])
+def test_gradcheck(with_negatives):
     net = small()
     names, values = zip(*net.named_parameters(), strict=True)
     batch = [torch.tensor([[1, 2, 3], [3, 3, 0]]), torch.tensor([4, 2])]
-    if with_rivals:
+    if with_negatives:
         batch += [torch.tensor([0, 2, 9]), torch.tensor([0.0, -0.5, 0.7], dtype=torch.double)]
 
     def loss(*parameters):
@@ -286,7 +294,9 @@ def test_word_order_in_the_context_matters():
 @pytest.mark.parametrize("direct", [False, True])
 def test_starts_at_ln_v_and_learns_a_batch_by_heart(direct, tied):
     torch.manual_seed(0)
-    net = NeuralNGram(NeuralNGramConfig(500, order=3, d_model=16, d_hidden=32, direct=direct, tie_embeddings=tied))
+    net = NeuralNGram(
+        NeuralNGramConfig(vocab_size=500, order=3, d_model=16, d_hidden=32, direct=direct, tie_embeddings=tied)
+    )
     # Contexts are all different, else no network could tell their targets apart.
     contexts, targets = torch.randperm(500)[:64].view(32, 2), torch.randint(500, (32,))
     assert net(contexts, targets).loss.item() == pytest.approx(math.log(500), abs=0.1)
@@ -334,13 +344,13 @@ def test_network_samples_follow_its_distribution():
     assert (first == second).all() and first.shape == (9,)
 
 
-def test_batches_visit_every_place_once_a_pass():
-    ids = torch.randperm(41)  # every word once, so a word tells its place
-    place = ids.argsort()
+def test_batches_visit_every_position_once_a_pass():
+    ids = torch.randperm(41)  # every word once, so a word tells its position
+    position = ids.argsort()
     passes = context_batches(ids, 4, 6, generator=torch.Generator().manual_seed(0))
-    first, second = list(islice(passes, 6)), list(islice(passes, 6))  # 38 places: 6 batches of 6, two places left out
+    first, second = list(islice(passes, 6)), list(islice(passes, 6))  # 38 positions: 6 batches of 6, two left out
     for contexts, targets in first + second:
-        t = place[targets]
+        t = position[targets]
         assert (contexts == torch.stack([ids[t - 3], ids[t - 2], ids[t - 1]], dim=1)).all()
     for one_pass in (first, second):
         assert len(torch.cat([targets for _, targets in one_pass]).unique()) == 36
@@ -353,7 +363,7 @@ def test_batches_visit_every_place_once_a_pass():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_all_words_as_rivals_give_the_full_softmax(tied):
+def test_all_words_as_negatives_give_the_full_softmax(tied):
     net = small(tie_embeddings=tied)
     contexts, targets = torch.randint(11, (6, 3)), torch.randint(11, (6,))
     net(contexts, targets).loss.backward()
@@ -368,24 +378,24 @@ def test_all_words_as_rivals_give_the_full_softmax(tied):
 
 
 def test_the_estimated_sum_is_right_on_average():
-    """One rival: averaged over all that can be drawn, the sum of exp(y) over the words other than the target."""
+    """One negative: averaged over all that can be drawn, the sum of exp(y) over the words other than the target."""
     net = small()
     contexts, targets = torch.randint(11, (6, 3)), torch.randint(11, (6,))
-    rivals = Rivals([0, 1, 1, 2, 3, 3, 3, 9], 11, n_frequent=2, n_drawn=1)
-    assert rivals.frequent.tolist() == [3, 1]
-    frequent, always = rivals.frequent, torch.zeros(2)
+    sampler = NegativeSampler([0, 1, 1, 2, 3, 3, 3, 9], 11, n_frequent=2, n_drawn=1)
+    assert sampler.frequent.tolist() == [3, 1]
+    frequent, always = sampler.frequent, torch.zeros(2)
     total = torch.zeros(6, dtype=torch.double)
-    for word, q in zip(rivals.others, rivals.q, strict=True):
+    for word, q in zip(sampler.others, sampler.q, strict=True):
         words = torch.cat([frequent, word[None]])
         logits = net(contexts, targets, words, torch.cat([always, q.log()[None]])).logits
         total += q * logits.exp().sum(1)
     assert torch.allclose(total, net(contexts).logits.exp().sum(1), rtol=1e-9)
 
 
-def test_rivals_are_drawn_as_often_as_they_say():
-    rivals = Rivals([0] * 50 + [1] * 30 + [2] * 15 + [3] * 4, 6, n_frequent=1, n_drawn=8)
+def test_negatives_are_drawn_as_often_as_they_say():
+    sampler = NegativeSampler([0] * 50 + [1] * 30 + [2] * 15 + [3] * 4, 6, n_frequent=1, n_drawn=8)
     generator = torch.Generator().manual_seed(0)
-    draws = [rivals.draw(generator) for _ in range(2000)]
+    draws = [sampler.draw(generator) for _ in range(2000)]
     words = torch.stack([w for w, _ in draws])
     assert (words[:, 0] == 0).all() and all(e[0] == 0 for _, e in draws)  # the frequent word: always, so ln 1
     mean = torch.bincount(words[:, 1:].flatten(), minlength=6) / 2000
@@ -396,16 +406,16 @@ def test_rivals_are_drawn_as_often_as_they_say():
     assert sum(expected.values()) == pytest.approx(8)
 
 
-def test_rivals_need_their_expectation():
+def test_negatives_need_their_expectation():
     with pytest.raises(ValueError, match="log_expected"):
         small()(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, dtype=torch.long), torch.tensor([1]))
 
 
-def test_batches_bring_rivals_that_the_network_takes():
+def test_batches_bring_negatives_that_the_network_takes():
     ids = torch.arange(60) % 11
-    rivals = Rivals(ids, 11, n_frequent=3, n_drawn=4)
-    batch = next(context_batches(ids, 4, 5, rivals=rivals, generator=torch.Generator().manual_seed(0)))
-    output = NeuralNGram(NeuralNGramConfig(11, order=4, d_model=3, d_hidden=5))(*batch)
+    sampler = NegativeSampler(ids, 11, n_frequent=3, n_drawn=4)
+    batch = next(context_batches(ids, 4, 5, negatives=sampler, generator=torch.Generator().manual_seed(0)))
+    output = NeuralNGram(NeuralNGramConfig(vocab_size=11, order=4, d_model=3, d_hidden=5))(*batch)
     assert output.logits.shape == (5, 1 + 7) and output.loss.isfinite()
 
 
@@ -419,3 +429,17 @@ def test_a_variant_is_the_model_that_would_have_been_fitted() -> None:
             assert np.array_equal(variant.log_prob(ids), fitted.log_prob(ids))
     with pytest.raises(ValueError, match="order=6"):
         counted.variant(order=6)
+
+
+def test_kneser_ney_shares_out_exactly_what_it_discounts():
+    ids = np.random.default_rng(0).integers(0, 9, 300)
+    shorter, grams, longer = ngram.count_kgrams(ids, 3, 9)
+    for counts, above in ((grams.counts, None), (np.bincount(longer.suffixes, minlength=len(grams.keys)), longer)):
+        alpha, lam = ngram.kneser_ney(grams, above, len(shorter.keys))
+        D = ngram.discount(counts)
+        for h in range(len(shorter.keys)):
+            own = grams.contexts == h
+            c_h, followers = counts[own].sum(), (counts[own] > 0).sum()
+            assert lam[h] == pytest.approx(D * followers / c_h)
+            np.testing.assert_allclose(alpha[own], np.maximum(counts[own] - D, 0) / c_h)
+            assert alpha[own].sum() + lam[h] == pytest.approx(1, abs=1e-12)

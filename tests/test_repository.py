@@ -16,7 +16,7 @@ LIBRARY = ROOT / "lib" / "nextword"
 LAYERS = [
     {"runtime", "data", "claims", "plots"},
     {"attention", "sparse_attention", "layers", "tokenizers", "generation", "checkpoints"},
-    {"ngram", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
+    {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "check"},
 ]

@@ -1,4 +1,4 @@
-"""Batches of pairs, the two vocabularies, and what learning, measuring and translating promise, on tiny models."""
+"""Batches of pairs, the two tokenizers, and what training, measuring and translating promise, on tiny models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity import randomised
+from parity import as_a_reader_sees_it, randomised
 from torch import Tensor, nn
 
 from nextword import data
@@ -22,23 +22,23 @@ from nextword.tokenizers import ByteBPE
 from nextword.training import History
 from nextword.transformer import Transformer, TransformerConfig
 from nextword.translation import (
-    SPECIAL,
+    SPECIAL_TOKENS,
+    BucketedBatches,
     Corpus,
     IdPair,
-    PairBatches,
-    Vocabulary,
-    Words,
-    as_batch,
+    TranslationTokenizer,
+    WordTokenizer,
     bleu_by_length,
+    collate,
     cross_entropy,
-    learn,
-    spread,
+    evaluation_subset,
+    train_translator,
     translate,
-    write,
+    translate_texts,
 )
 
-V, C, PAD, START, END = 12, 8, 0, 1, 2
-IDS = Vocabulary(None, PAD, START, END)
+V, C, PAD, BOS, EOS = 12, 8, 0, 1, 2
+IDS = TranslationTokenizer(None, pad_id=PAD, bos_id=BOS, eos_id=EOS)
 SENTENCES = ["¿Qué pasó, señor?", "¡Mañana, sí!", "Él dijo: «no».", "naïve coöperation", "日本 ☕ 12", "a  b", ""]
 
 
@@ -82,13 +82,11 @@ def one_pass(batches: Iterator[tuple[Tensor, ...]], n: int) -> list[IdPair]:
 
 
 @pytest.mark.parametrize("tokens", [10, 33, 5000])
-@pytest.mark.parametrize("neighbourhood", [2, 100])
-def test_every_pair_comes_once_a_pass_in_another_order(
-    tokens: int, neighbourhood: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PairBatches, "NEIGHBOURHOOD", neighbourhood)
+@pytest.mark.parametrize("pool", [2, 100])
+def test_every_pair_comes_once_a_pass_in_another_order(tokens: int, pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BucketedBatches, "POOL", pool)
     pairs = id_pairs(150)
-    batches = iter(PairBatches(pairs, IDS, tokens=tokens, seed=0))
+    batches = iter(BucketedBatches(pairs, IDS, max_tokens=tokens, seed=0))
     passes = [one_pass(batches, len(pairs)) for _ in range(3)]
     for found in passes:
         assert Counter(map(str, found)) == Counter(map(str, pairs))
@@ -98,64 +96,64 @@ def test_every_pair_comes_once_a_pass_in_another_order(
 
 @pytest.mark.parametrize("tokens", [10, 33, 200])
 def test_no_batch_has_more_target_tokens_than_asked_for_padding_included(tokens: int) -> None:
-    batches = list(islice(PairBatches(id_pairs(300), IDS, tokens=tokens, seed=1), 400))
+    batches = list(islice(BucketedBatches(id_pairs(300), IDS, max_tokens=tokens, seed=1), 400))
     sizes = [target.numel() for _, target, _ in batches]
     assert max(sizes) <= tokens
     assert sum(sizes) / len(sizes) > 0.6 * tokens
 
 
 def test_little_of_a_batch_is_padding() -> None:
-    targets = [target for _, target, _ in islice(PairBatches(id_pairs(500), IDS, tokens=60, seed=0), 60)]
+    targets = [target for _, target, _ in islice(BucketedBatches(id_pairs(500), IDS, max_tokens=60, seed=0), 60)]
     assert sum((t == PAD).sum() for t in targets) < 0.1 * sum(t.numel() for t in targets)
 
 
 def test_batches_depend_on_the_seed_alone_and_start_again_with_each_loop() -> None:
     pairs = id_pairs(60)
 
-    def first(batches: PairBatches) -> list[list[int]]:
+    def first(batches: BucketedBatches) -> list[list[int]]:
         torch.rand(1)
         return [source.tolist() for source, *_ in islice(batches, 30)]
 
-    batches = PairBatches(pairs, IDS, tokens=30, seed=3)
-    assert first(batches) == first(batches) == first(PairBatches(pairs, IDS, tokens=30, seed=3))
-    assert first(batches) != first(PairBatches(pairs, IDS, tokens=30, seed=4))
+    batches = BucketedBatches(pairs, IDS, max_tokens=30, seed=3)
+    assert first(batches) == first(batches) == first(BucketedBatches(pairs, IDS, max_tokens=30, seed=3))
+    assert first(batches) != first(BucketedBatches(pairs, IDS, max_tokens=30, seed=4))
 
 
 def test_a_batch_by_hand() -> None:
-    source, target, labels = as_batch([([5, 6, 7], [8]), ([9], [10, 11])], IDS)
+    source, target, labels = collate([([5, 6, 7], [8]), ([9], [10, 11])], IDS)
     assert source.tolist() == [[5, 6, 7], [9, PAD, PAD]]
-    assert target.tolist() == [[START, 8, PAD], [START, 10, 11]]
-    assert labels.tolist() == [[8, END, -100], [10, 11, END]]
+    assert target.tolist() == [[BOS, 8, PAD], [BOS, 10, 11]]
+    assert labels.tolist() == [[8, EOS, -100], [10, 11, EOS]]
     assert {x.dtype for x in (source, target, labels)} == {torch.int64}
 
 
 def test_labels_are_the_target_a_step_later_then_the_end() -> None:
-    for source, target, labels in islice(PairBatches(id_pairs(80), IDS, tokens=40, seed=0), 20):
+    for source, target, labels in islice(BucketedBatches(id_pairs(80), IDS, max_tokens=40, seed=0), 20):
         assert target.shape == labels.shape and len(source) == len(target)
-        assert target[:, 0].eq(START).all()
+        assert target[:, 0].eq(BOS).all()
         for t, wanted in _rows(target, labels):
             n = len([i for i in t if i != PAD])
-            assert wanted[:n] == [*t[1:n], END] and set(wanted[n:]) <= {-100} and set(t[n:]) <= {PAD}
+            assert wanted[:n] == [*t[1:n], EOS] and set(wanted[n:]) <= {-100} and set(t[n:]) <= {PAD}
 
 
 def test_batches_refuse_what_cannot_be_cut() -> None:
     with pytest.raises(ValueError, match="pairs is empty"):
-        PairBatches([], IDS, tokens=100, seed=0)
-    with pytest.raises(ValueError, match=r"tokens=4 .* 5"):
-        PairBatches([([3], [3] * 4)], IDS, tokens=4, seed=0)
-    fits = PairBatches([([3], [3] * 4)], IDS, tokens=5, seed=0)
+        BucketedBatches([], IDS, max_tokens=100, seed=0)
+    with pytest.raises(ValueError, match=r"^max_tokens=4 .* 5"):
+        BucketedBatches([([3], [3] * 4)], IDS, max_tokens=4, seed=0)
+    fits = BucketedBatches([([3], [3] * 4)], IDS, max_tokens=5, seed=0)
     assert next(iter(fits))[1].shape == (1, 5)
 
 
-# --- Vocabularies ---
+# --- Tokenizers ---
 
 
 def test_words_know_the_most_frequent_and_nothing_else() -> None:
-    words = Words(["b b b a a c", "b, a"], 7)
-    assert words.names == [*SPECIAL, "<unk>", "b", "a", "c"] and words.vocab_size == 7
+    words = WordTokenizer(["b b b a a c", "b, a"], 7)
+    assert words.tokens == [*SPECIAL_TOKENS, "<unk>", "b", "a", "c"] and words.vocab_size == 7
     assert words.encode("a zebra, b") == [5, 3, 3, 4]
     assert words.decode([5, 3, 4]) == "a <unk> b"
-    assert Words(["a b"], 100).vocab_size == 6, "there are no more words than that"
+    assert WordTokenizer(["a b"], 100).vocab_size == 6, "there are no more words than that"
 
 
 @pytest.mark.parametrize(
@@ -163,57 +161,61 @@ def test_words_know_the_most_frequent_and_nothing_else() -> None:
     ["¿Qué pasó, señor?", "¡Mañana, sí!", "No (nunca) [jamás]; 50% de 1.", "Él: ¿tú?"],
 )
 def test_words_put_spaces_where_a_reader_expects_them(text: str) -> None:
-    assert Words([text], 100).decode(Words([text], 100).encode(text)) == text
+    assert WordTokenizer([text], 100).decode(WordTokenizer([text], 100).encode(text)) == text
 
 
-def test_vocabulary_of_words() -> None:
-    vocabulary = Vocabulary.words(["el gato come , el gato"], 7)
-    assert (vocabulary.pad, vocabulary.start, vocabulary.end, vocabulary.size) == (0, 1, 2, 7)
-    assert vocabulary.decode(vocabulary.encode("el gato")) == "el gato"
-    assert not set(vocabulary.encode("<pad> <start> <end>")) & {0, 1, 2}
+def test_tokenizer_of_words() -> None:
+    tokenizer = TranslationTokenizer.words(["el gato come , el gato"], 7)
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (0, 1, 2, 7)
+    assert tokenizer.decode(tokenizer.encode("el gato")) == "el gato"
+    assert not set(tokenizer.encode("<pad> <start> <end>")) & {0, 1, 2}
 
 
 @pytest.mark.parametrize("size", [259, 270, 300])
 def test_subwords_give_every_sentence_back(size: int) -> None:
-    vocabulary = Vocabulary.subwords([f" {s}" for s in SENTENCES * 3], size)
-    assert vocabulary.size == size
+    tokenizer = TranslationTokenizer.subwords([f" {s}" for s in SENTENCES * 3], size)
+    assert tokenizer.vocab_size == size
     for text in [*SENTENCES, "no visto: ÑANDÚ <end> 🦙"]:
-        ids = vocabulary.encode(text)
-        assert vocabulary.decode(ids) == text
-        assert not set(ids) & {vocabulary.pad, vocabulary.start, vocabulary.end}
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert not set(ids) & {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
 
 
 def test_size_259_is_one_id_a_byte() -> None:
-    vocabulary = Vocabulary.subwords(SENTENCES, 259)
+    tokenizer = TranslationTokenizer.subwords(SENTENCES, 259)
     for text in SENTENCES:
-        assert len(vocabulary.encode(text)) == len(f" {text}".encode())
-    assert len({vocabulary.pad, vocabulary.start, vocabulary.end}) == 3
+        assert len(tokenizer.encode(text)) == len(f" {text}".encode())
+    assert len({tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}) == 3
 
 
 def test_a_word_is_the_same_token_first_and_later() -> None:
-    vocabulary = Vocabulary.subwords([" gato gato gato"], 263)
-    first, second = vocabulary.encode("gato gato")
+    tokenizer = TranslationTokenizer.subwords([" gato gato gato"], 263)
+    first, second = tokenizer.encode("gato gato")
     assert first == second
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words"])
 def test_decoding_stops_at_the_end_token_and_skips_filling(kind: str) -> None:
-    v = getattr(Vocabulary, kind)([" la casa"] * 4, 263)
+    v = getattr(TranslationTokenizer, kind)([" la casa"] * 4, 263)
     la, casa = v.encode("la"), v.encode("casa")
-    assert v.decode([v.start, *la, v.pad, *casa, v.end, *la, v.pad]) == "la casa"
-    assert v.decode([v.end, *la]) == v.decode([]) == v.decode([v.start, v.pad]) == ""
+    assert v.decode([v.bos_id, *la, v.pad_id, *casa, v.eos_id, *la, v.pad_id]) == "la casa"
+    assert v.decode([v.eos_id, *la]) == v.decode([]) == v.decode([v.bos_id, v.pad_id]) == ""
 
 
-def test_vocabulary_of_a_trained_tokenizer_finds_its_special_tokens() -> None:
-    bpe = ByteBPE.train([" uno dos"], 265, special_tokens=("<other>", *reversed(SPECIAL)))
-    v, ids = Vocabulary.of(bpe), bpe.special_tokens
-    assert (v.pad, v.start, v.end) == (ids["<pad>"], ids["<start>"], ids["<end>"]) and v.size == bpe.vocab_size
-    assert v.tokenizer is bpe
+def test_tokenizer_of_a_trained_tokenizer_finds_its_special_tokens() -> None:
+    bpe = ByteBPE.train([" uno dos"], 265, special_tokens=("<other>", *reversed(SPECIAL_TOKENS)))
+    v, ids = TranslationTokenizer.from_bpe(bpe), bpe.special_tokens
+    assert (v.pad_id, v.bos_id, v.eos_id) == (
+        ids["<pad>"],
+        ids["<start>"],
+        ids["<end>"],
+    ) and v.vocab_size == bpe.vocab_size
+    assert v.base is bpe
 
 
 def test_pairs_are_english_first() -> None:
-    v = Vocabulary.words(["yes sí no"], 10)
-    assert v.pairs([Pair("yes", "sí", "nobody"), ("no", "no")]) == [
+    v = TranslationTokenizer.words(["yes sí no"], 10)
+    assert v.encode_pairs([Pair("yes", "sí", "nobody"), ("no", "no")]) == [
         (v.encode("yes"), v.encode("sí")),
         (v.encode("no"), v.encode("no")),
     ]
@@ -223,11 +225,12 @@ def test_pairs_are_english_first() -> None:
 
 
 def lstm(**settings: float) -> Seq2SeqLSTM:
-    return randomised(Seq2SeqLSTM(Seq2SeqConfig(V, V, d_model=C, **settings)), std=0.6)
+    return randomised(Seq2SeqLSTM(Seq2SeqConfig(source_vocab=V, target_vocab=V, d_model=C, **settings)), std=0.6)
 
 
 def transformer(**settings: float) -> Transformer:
-    return randomised(Transformer(TransformerConfig(V, V, C, 2, 1, 16, **{"dropout": 0.0, **settings})), std=0.6)
+    sizes = {"source_vocab": V, "target_vocab": V, "d_model": C, "n_heads": 2, "n_layers": 1, "d_ff": 16}
+    return randomised(Transformer(TransformerConfig(**sizes, **{"dropout": 0.0, **settings})), std=0.6)
 
 
 MODELS = {"lstm": lstm, "transformer": transformer}
@@ -246,7 +249,7 @@ class Ending(nn.Module):
         def step(ids: Tensor) -> tuple[Tensor, Tensor]:
             log_probs, attention = inner(ids)
             bonus = torch.zeros(V, dtype=torch.float64)
-            bonus[END] = self.slope * (ids.shape[1] - self.middle)
+            bonus[EOS] = self.slope * (ids.shape[1] - self.middle)
             return (log_probs + bonus).log_softmax(-1), attention
 
         step.reorder = inner.reorder  # type: ignore[attr-defined]
@@ -266,12 +269,12 @@ def test_cross_entropy_is_the_mean_over_all_target_tokens_one_sentence_at_a_time
     model.eval()
     with torch.no_grad():
         for source, target in pairs:
-            logits = model(torch.tensor([source]), torch.tensor([[START, *target]])).logits[0]
-            labels = torch.tensor([*target, END])
+            logits = model(torch.tensor([source]), torch.tensor([[BOS, *target]])).logits[0]
+            labels = torch.tensor([*target, EOS])
             losses += (-logits.log_softmax(-1)[range(len(labels)), labels]).tolist()
     model.train()
     model.dropout.eval()
-    assert cross_entropy(model, pairs, IDS, tokens=tokens) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    assert cross_entropy(model, pairs, IDS, max_tokens=tokens) == pytest.approx(sum(losses) / len(losses), rel=1e-9)
     assert model.training and not model.dropout.training, "every module is back in its mode"
 
 
@@ -282,11 +285,11 @@ SEARCHES = {"greedy": {}, "beam": {"beam": 4, "alpha": 1.0}}
 @pytest.mark.parametrize("tokens", [20, 4000])
 def test_a_batch_of_many_lengths_is_translated_as_its_sentences_alone(kind: str, search: str, tokens: int) -> None:
     model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(14)]
-    found = translate(model, sources, IDS, tokens=tokens, extra=40, **SEARCHES[search])
+    found = translate(model, sources, IDS, max_tokens=tokens, extra=40, **SEARCHES[search])
     assert len({len(h.ids) for h in found}) > 1, "all of one length would prove little"
     for source, best in zip(sources, found, strict=True):
         [alone] = translate(model, [source], IDS, extra=40, **SEARCHES[search])
-        assert best.ids == alone.ids and best.ids[-1] == END and len(best.ids) < 40
+        assert best.ids == alone.ids and best.ids[-1] == EOS and len(best.ids) < 40
         assert best.log_prob == pytest.approx(alone.log_prob, rel=1e-9)
         assert best.score == pytest.approx(alone.score, rel=1e-9)
         assert best.attention is not None and alone.attention is not None
@@ -295,8 +298,8 @@ def test_a_batch_of_many_lengths_is_translated_as_its_sentences_alone(kind: str,
 
 def test_translations_come_in_the_order_of_the_sources(kind: str) -> None:
     model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(14)]
-    found = translate(model, sources, IDS, tokens=30, extra=40)
-    backwards = translate(model, sources[::-1], IDS, tokens=30, extra=40)
+    found = translate(model, sources, IDS, max_tokens=30, extra=40)
+    backwards = translate(model, sources[::-1], IDS, max_tokens=30, extra=40)
     assert [h.ids for h in found] == [h.ids for h in backwards[::-1]]
     assert [h.ids for h in found] != [h.ids for h in backwards]
 
@@ -326,11 +329,12 @@ def test_a_beam_finds_what_scores_at_least_as_much(kind: str) -> None:
     assert sum(h.log_prob for h in four) > sum(h.log_prob for h in one)
 
 
-def test_write_gives_the_text_of_the_translations(kind: str) -> None:
-    vocabulary = Vocabulary(Words(["a b c d e f g h"], V), PAD, START, END)
-    model, sources = Ending(MODELS[kind]()), [source for source, _ in id_pairs(5)]
-    found = translate(model, sources, vocabulary, beam=2, alpha=0.5)
-    assert write(model, sources, vocabulary, beam=2, alpha=0.5) == [vocabulary.decode(h.ids) for h in found]
+def test_texts_are_translated_as_their_ids_are(kind: str) -> None:
+    tokenizer = TranslationTokenizer.words(["a b c d e f g h"], V)
+    model, texts = Ending(MODELS[kind]()), ["a b", "h g f e", "c c d", "unknown"]
+    found = translate(model, [tokenizer.encode(text) for text in texts], tokenizer, beam=2, alpha=0.5)
+    written = translate_texts(model, texts, tokenizer, beam=2, alpha=0.5)
+    assert written == [tokenizer.decode(hypothesis.ids) for hypothesis in found]
 
 
 # --- Learning ---
@@ -341,39 +345,36 @@ LESSONS = [("one cat", "un gato"), ("one dog", "un perro"), ("a dog eats .", "un
 @pytest.fixture(scope="module")
 def tiny() -> Corpus:
     pairs = [Pair(english, spanish, "nobody") for english, spanish in LESSONS]
-    vocabulary = Vocabulary.words((text for pair in LESSONS for text in pair), 30)
-    return Corpus(vocabulary, vocabulary.pairs(pairs) * 5, valid=pairs, test=[], long=[])
+    tokenizer = TranslationTokenizer.words((text for pair in LESSONS for text in pair), 30)
+    return Corpus(tokenizer, tokenizer.encode_pairs(pairs) * 5, valid=pairs, test=[], long=[])
 
 
 def run(corpus: Corpus, steps: int, seed: int = 0, **settings: float) -> tuple[nn.Module, History]:
     torch.manual_seed(0)
-    size = corpus.vocabulary.size
-    model = Seq2SeqLSTM(Seq2SeqConfig(size, size, d_model=C, attention="bottom", dropout=0.2))
-    return model, learn(model, corpus, steps=steps, seed=seed, tokens=20, **settings)
+    size = corpus.tokenizer.vocab_size
+    sizes = {"source_vocab": size, "target_vocab": size, "d_model": C}
+    model = Seq2SeqLSTM(Seq2SeqConfig(**sizes, attention="bottom", dropout=0.2))
+    return model, train_translator(model, corpus, steps=steps, seed=seed, max_tokens=20, **settings)
 
 
 def test_learning_measures_perplexity_and_bleu_of_the_validation_sentences(tiny: Corpus) -> None:
-    model, history = run(tiny, 2, every=1)
+    model, history = run(tiny, 2, evaluate_every=1)
     assert [e["step"] for e in history.evaluations] == [1, 2]
-    pairs = tiny.vocabulary.pairs(tiny.valid)
-    assert history.evaluations[-1]["perplexity"] == pytest.approx(
-        math.exp(cross_entropy(model, pairs, tiny.vocabulary))
-    )
-    written = write(model, [source for source, _ in pairs], tiny.vocabulary)
+    pairs = tiny.tokenizer.encode_pairs(tiny.valid)
+    assert history.evaluations[-1]["perplexity"] == pytest.approx(math.exp(cross_entropy(model, pairs, tiny.tokenizer)))
+    written = translate_texts(model, [pair.english for pair in tiny.valid], tiny.tokenizer)
     assert history.evaluations[-1]["bleu"] == pytest.approx(bleu(written, [p.spanish for p in tiny.valid]).score)
 
 
 def test_only_so_many_validation_sentences_are_measured(tiny: Corpus) -> None:
-    model, history = run(tiny, 1, sentences=2)
-    pairs = tiny.vocabulary.pairs(spread(tiny.valid, 2))
+    model, history = run(tiny, 1, n_evaluated=2)
+    pairs = tiny.tokenizer.encode_pairs(evaluation_subset(tiny.valid, 2))
     assert len(pairs) == 2
-    assert history.evaluations[-1]["perplexity"] == pytest.approx(
-        math.exp(cross_entropy(model, pairs, tiny.vocabulary))
-    )
+    assert history.evaluations[-1]["perplexity"] == pytest.approx(math.exp(cross_entropy(model, pairs, tiny.tokenizer)))
 
 
 def test_the_rate_rises_to_the_peak_and_falls_with_the_root_of_the_step(tiny: Corpus) -> None:
-    _, history = run(tiny, 12, peak=0.01, warmup=3)
+    _, history = run(tiny, 12, learning_rate=0.01, warmup=3)
     rates = history.learning_rate
     assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
     assert rates[3:] == pytest.approx([0.01 * math.sqrt(3 / step) for step in range(4, 13)])
@@ -381,22 +382,60 @@ def test_the_rate_rises_to_the_peak_and_falls_with_the_root_of_the_step(tiny: Co
 
 
 def test_without_warm_up_only_the_rise_is_missing(tiny: Corpus) -> None:
-    _, history = run(tiny, 6, peak=0.01, warmup=3, warm=False)
+    _, history = run(tiny, 6, learning_rate=0.01, warmup=3, skip_warmup=True)
     assert history.learning_rate[:3] == pytest.approx([0.01] * 3)
-    assert history.learning_rate[3:] == run(tiny, 6, peak=0.01, warmup=3)[1].learning_rate[3:]
+    assert history.learning_rate[3:] == run(tiny, 6, learning_rate=0.01, warmup=3)[1].learning_rate[3:]
 
 
 def test_the_first_part_of_a_long_run_is_a_short_run(tiny: Corpus) -> None:
-    _, short = run(tiny, 2, warmup=3, every=2)
-    _, long = run(tiny, 4, warmup=3, every=1)
+    _, short = run(tiny, 2, warmup=3, evaluate_every=2)
+    _, long = run(tiny, 4, warmup=3, evaluate_every=1)
     assert long.loss[:2] == short.loss and long.learning_rate[:2] == short.learning_rate
     assert long.evaluations[1] == short.evaluations[0]
     assert run(tiny, 2, seed=1, warmup=3)[1].loss != short.loss
 
 
 def test_a_tiny_corpus_can_be_learnt(tiny: Corpus) -> None:
-    _, history = run(tiny, 150, peak=0.03, warmup=20)
+    _, history = run(tiny, 150, learning_rate=0.03, warmup=20)
     assert history.evaluations[-1]["bleu"] > 60 and history.evaluations[-1]["perplexity"] < 1.6
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: WordTokenizer("a cat", 9), TypeError, "^texts is one text, whose letters"),
+        (lambda: TranslationTokenizer.words("a cat", 9), TypeError, "^texts is one text, whose letters"),
+        (lambda: TranslationTokenizer.subwords("a cat", 270), TypeError, "^texts is one text, whose letters"),
+        (lambda: WordTokenizer(["a"], 3), ValueError, "^vocab_size=3 leaves no room for <pad>"),
+        (
+            lambda: WordTokenizer(["a"], 9).decode([[4]]),
+            ValueError,
+            r"^ids holds \[4\]; give whole numbers from 0 to 4",
+        ),
+        (lambda: WordTokenizer(["a"], 9).decode([-1]), ValueError, "^ids holds -1"),
+        (lambda: TranslationTokenizer.words(["a"], 9).encode(["a", "a"]), TypeError, "^text is a list; give one"),
+        (
+            lambda: TranslationTokenizer.from_bpe(ByteBPE.train(["a"], 256)),
+            ValueError,
+            "^bpe lacks <pad>, <start>, <end>",
+        ),
+        (lambda: BucketedBatches([("a", "b")], IDS, max_tokens=9, seed=0), TypeError, "^pairs holds text; give ids"),
+        (lambda: translate(lstm(), ["a cat"], IDS), TypeError, r"^sources\[0\] is text; .* translate_texts"),
+        (lambda: translate(lstm(), [[5], []], IDS), ValueError, r"^sources\[1\] is empty"),
+        (lambda: translate(lstm(), [[5, V]], IDS), ValueError, "^source holds ids from 5 to 12"),
+        (lambda: translate_texts(lstm(), "a cat", IDS), TypeError, "^texts is one text"),
+        (lambda: cross_entropy(lstm(), [], IDS), ValueError, "^pairs is empty"),
+        (lambda: evaluation_subset([], 0), ValueError, "^n=0"),
+    ],
+)
+def test_what_many_will_type_is_refused_by_name(call: Callable[[], Any], error: type, message: str) -> None:
+    with as_a_reader_sees_it(), pytest.raises(error, match=message):
+        call()
+
+
+def test_a_warm_up_of_no_step_is_refused_by_name(tiny: Corpus) -> None:
+    with pytest.raises(ValueError, match="^warmup=0 .* skip_warmup=True"):
+        run(tiny, 1, warmup=0)
 
 
 def test_bleu_by_length_groups_by_the_english_sentence() -> None:
@@ -428,20 +467,20 @@ def test_bleu_by_length_refuses_what_does_not_fit() -> None:
 # --- The real pairs ---
 
 
-class Numbered(Vocabulary):
-    """A vocabulary whose ids are the numbers of whole pairs, so that 130,000 of them take no time."""
+class Numbered(TranslationTokenizer):
+    """A tokenizer whose ids are the numbers of whole pairs, so that 130,000 of them take no time."""
 
-    def pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
-        self.tokenizer.extend(tuple(pair[:2]) for pair in pairs)
-        return [([i], [i]) for i in range(len(self.tokenizer))]
+    def encode_pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
+        self.base.extend(tuple(pair[:2]) for pair in pairs)
+        return [([i], [i]) for i in range(len(self.base))]
 
 
 @pytest.fixture(scope="module")
 def tatoeba() -> tuple[Corpus, dict[str, object]]:
-    """Return the corpus, and what the maker of its vocabulary was given."""
+    """Return the corpus, and what the maker of its tokenizer was given."""
     given: dict[str, object] = {}
 
-    def make(texts: Iterable[str], size: int) -> Vocabulary:
+    def make(texts: Iterable[str], size: int) -> TranslationTokenizer:
         given.update(texts=list(texts), size=size)
         return Numbered([], -1, -2, -3)
 
@@ -449,7 +488,7 @@ def tatoeba() -> tuple[Corpus, dict[str, object]]:
 
 
 def trained_on(corpus: Corpus) -> list[tuple[str, str]]:
-    return [corpus.vocabulary.tokenizer[i] for [i], _ in corpus.train]
+    return [corpus.tokenizer.base[i] for [i], _ in corpus.train]
 
 
 def test_no_english_sentence_is_both_trained_on_and_tested(tatoeba: tuple[Corpus, dict[str, object]]) -> None:
@@ -474,7 +513,7 @@ def test_the_sets_are_what_the_docstrings_say(tatoeba: tuple[Corpus, dict[str, o
     assert len(everything) - len(held_out) - len(train) < 0.01 * len(everything), "too long: under one in a hundred"
 
 
-def test_the_vocabulary_is_learnt_from_a_sample_of_what_is_trained_on(
+def test_the_tokenizer_is_learnt_from_a_sample_of_what_is_trained_on(
     tatoeba: tuple[Corpus, dict[str, object]],
 ) -> None:
     corpus, given = tatoeba
@@ -486,10 +525,10 @@ def test_the_vocabulary_is_learnt_from_a_sample_of_what_is_trained_on(
 
 
 @pytest.mark.parametrize("n", [1, 10, 400, 1000, 5000])
-def test_some_of_a_set_is_spread_over_all_of_it(n: int, tatoeba: tuple[Corpus, dict[str, object]]) -> None:
+def test_an_evaluation_subset_is_spread_over_all_of_the_set(n: int, tatoeba: tuple[Corpus, dict[str, object]]) -> None:
     corpus, _ = tatoeba
-    some, total = spread(corpus.test, n), len(corpus.test)
-    assert min(n, total) <= len(some) < 2 * n
-    places = [corpus.test.index(pair) for pair in some]
-    assert places[0] == 0 and places[-1] >= total - 1 - 2 * total / n
-    assert len({b - a for a, b in zip(places, places[1:], strict=False)}) <= 1, "evenly spaced"
+    subset, total = evaluation_subset(corpus.test, n), len(corpus.test)
+    assert min(n, total) <= len(subset) < 2 * n
+    positions = [corpus.test.index(pair) for pair in subset]
+    assert positions[0] == 0 and positions[-1] >= total - 1 - 2 * total / n
+    assert len({b - a for a, b in zip(positions, positions[1:], strict=False)}) <= 1, "evenly spaced"

@@ -75,7 +75,7 @@ def train(name: str, recipe: Model) -> None:
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
     }
-    tokenizer = corpus if isinstance(corpus, ByteBPE) else corpus.vocabulary.tokenizer
+    tokenizer = corpus if isinstance(corpus, ByteBPE) else corpus.tokenizer.base
     checkpoints.save(model, checkpoints.BUNDLED / name, card=card, tokenizer=tokenizer, bits=recipe.bits)
     shutil.rmtree(UNFINISHED / name, ignore_errors=True)
     print(name, card, flush=True)
@@ -83,7 +83,7 @@ def train(name: str, recipe: Model) -> None:
 
 def translated(history: History, corpus: Any) -> dict[str, Any]:
     """Return what a translator's training measured last, and on what."""
-    sentences = len(translation.spread(corpus.valid, 400))
+    sentences = len(translation.evaluation_subset(corpus.valid, 400))
     return {
         "perplexity": round(history.evaluations[-1]["perplexity"], 3),
         "bleu": round(history.evaluations[-1]["bleu"], 2),

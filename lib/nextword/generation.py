@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -29,14 +29,11 @@ def filter_logits(
 ) -> Float[Tensor, "B V"]:
     """Return logits / temperature in which every token that may not be drawn is -inf.
 
-    First the temperature divides, then top-k removes, then top-p removes from what is left, measured anew.
-
     Args:
         logits: log-probabilities will do as well.
         temperature: below 1 sharpens, above 1 flattens. 0 keeps the best token only, the first one of equals.
         top_k: keeps the k best tokens, and those that equal the k-th.
-        top_p: keeps the smallest set of best tokens with a mass of at least p. The token that crosses p stays in;
-            OpenAI's GPT-2 code throws it out.
+        top_p: keeps the smallest set of best tokens with a mass of at least p.
 
     Raises:
         ValueError: an argument is out of range, or a row of ``logits`` has no finite maximum.
@@ -61,6 +58,7 @@ def filter_logits(
     if temperature == 0:
         best = logits.argmax(-1, keepdim=True)
         return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
+    # First the temperature, then top-k, then top-p of what is left, whose probabilities sum to 1 again.
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         kth = logits.topk(top_k).values[:, -1:]  # (B, 1)
@@ -68,7 +66,8 @@ def filter_logits(
     if top_p is not None and top_p < 1:
         best_first, order = logits.sort(descending=True, stable=True)
         mass = best_first.softmax(-1)
-        before = mass.cumsum(-1) - mass  # what the better tokens have already
+        # A token goes if those before it have p already. The one that crosses p stays; OpenAI's GPT-2 code throws it out.
+        before = mass.cumsum(-1) - mass
         logits = logits.scatter(-1, order, best_first.masked_fill(before >= top_p, -math.inf))
     return logits
 
@@ -91,9 +90,7 @@ def sample(
         step: see the module; logits will do as well.
         ids: N beginnings of one length t ≥ 1.
         max_new_tokens: how many to add at most; fewer come back when every row has stopped.
-        temperature: 0 is greedy decoding, which draws nothing at random.
-        top_k: like ``top_p``, see :func:`filter_logits`.
-        top_p: see there.
+        temperature, top_k, top_p: see :func:`filter_logits`; a temperature of 0 draws nothing at random.
         stop: an id, or several, that ends a row. It stays in the row and is repeated up to the length of the others.
         generator: source of the random numbers; None for torch's own.
 
@@ -102,21 +99,23 @@ def sample(
 
     Used in: 2019_gpt2, 2022_instructgpt.
     """
-    if ids.ndim != 2 or ids.dtype != torch.int64 or not ids.shape[1]:
-        raise ValueError(f"ids is {ids.dtype} of shape {tuple(ids.shape)}; give int64, (N, t), at least a token a row")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} is below 0")
-    stops = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
-    stop_ids = torch.tensor(stops, dtype=torch.int64, device=ids.device)
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype != torch.int64 or not ids.shape[1]:
+        what = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
+        raise ValueError(f"ids is {what}; give a tensor of int64, (N, t), at least a token a row")
+    _check_whole("max_new_tokens", max_new_tokens, 0)
+    stop_ids = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
+    if not all(hasattr(i, "__index__") for i in stop_ids):
+        raise ValueError(f"stop={stop!r}; give the id of a token, or several: a tokenizer's encode turns text into ids")
+    stops = torch.tensor(stop_ids, dtype=torch.int64, device=ids.device)
     stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     for _ in range(max_new_tokens):
-        logits = filter_logits(_ask(step, ids)[0], temperature=temperature, top_k=top_k, top_p=top_p)
+        logits = filter_logits(_ask(step, ids)[0], temperature=temperature, top_k=top_k, top_p=top_p)  # (N, V)
         greedy = temperature == 0
         new = logits.argmax(-1) if greedy else torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
         new = torch.where(stopped, ids[:, -1], new)  # a row that has stopped ends in its stop token
         ids = torch.cat([ids, new[:, None]], 1)
-        stopped |= torch.isin(new, stop_ids)
-        if stopped.all():
+        stopped |= torch.isin(new, stops)
+        if stop_ids and stopped.all():
             break
     return ids
 
@@ -129,7 +128,7 @@ def length_penalty(n: int, alpha: float) -> float:
 
     Args:
         n: length ``|Y|`` of the hypothesis, its end token included.
-        alpha: 0 for none; 1 comes close to the mean log-probability of a token.
+        alpha: strength of the penalty.
 
     Raises:
         ValueError: ``n`` is below 1.
@@ -142,6 +141,8 @@ def length_penalty(n: int, alpha: float) -> float:
     """
     if n < 1:
         raise ValueError(f"n={n} is below 1: a hypothesis has at least its end token")
+    # Each word multiplies the probability by less than 1. With alpha=0 the shorter sentence therefore wins; alpha=1 comes
+    # near the mean log-probability of a word, softened by the 5 for short sentences.
     return float(((5 + n) / 6) ** alpha)
 
 
@@ -149,8 +150,6 @@ def coverage_penalty(
     attention: Float[Tensor, "*N T S"], beta: float, source_mask: Bool[Tensor, "*#N S"] | None = None
 ) -> Float[Tensor, "*N"]:
     """Return cp(X; Y) = beta · Σ_i log min(Σ_j p_ij, 1), at most 0: less where source words were left unread.
-
-    A source word without any attention would cost infinitely much; it costs beta · log ``UNATTENDED`` = -23 beta.
 
     Args:
         attention: p, one row for each target word j, one column for each source word i.
@@ -166,13 +165,13 @@ def coverage_penalty(
         >>> coverage_penalty(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), 1.0)  # log 0.5 + log min(1.5, 1)
         tensor(-0.6931)
     """
+    # A source word that was looked at once in all is translated, and more is no better: hence min(…, 1). A word without
+    # any attention would cost infinitely much; here it costs 23 beta.
     logs = attention.sum(-2).clamp(UNATTENDED, 1.0).log()  # (*N, S)
     if source_mask is not None:
         if source_mask.dtype != torch.bool or source_mask.shape not in (logs.shape, logs.shape[-1:]):
-            found = f"{source_mask.dtype} of shape {tuple(source_mask.shape)}"
-            raise ValueError(
-                f"source_mask is {found}; attention {tuple(attention.shape)} needs bool, one for each source"
-            )
+            shapes = f"{tuple(source_mask.shape)}; attention {tuple(attention.shape)} needs bool, one for each source"
+            raise ValueError(f"source_mask is {source_mask.dtype} of shape {shapes}")
         logs = logs.masked_fill(~source_mask, 0.0)
     return beta * logs.sum(-1)
 
@@ -208,10 +207,7 @@ def beam_search(
 ) -> list[Hypothesis] | list[list[Hypothesis]]:
     """Return the hypotheses of the highest score log P(Y | X) / lp(Y) + cp(X; Y) that a search of this width finds.
 
-    In each round the ``beam`` hypotheses of a sentence are continued by every word. Of the ``beam`` likeliest results
-    those that end are finished, and ranked by their score; the ``beam`` likeliest that do not end go on. (They are
-    among the first 2 · ``beam``, since at most ``beam`` end.) A sentence is done when ``beam`` are finished and nothing
-    that goes on can still beat the worst of them. Length ``|Y|`` counts the end token.
+    A sentence is done when ``beam`` hypotheses are finished and nothing that goes on can still beat the worst of them.
 
     Args:
         step: called with all N = B · ``beam`` rows, the first round included; row b · ``beam`` + k is hypothesis k of
@@ -223,7 +219,7 @@ def beam_search(
         eos: the end token.
         max_length: tokens at most, the end token included. What has not ended by then counts as it is.
         beam: hypotheses kept a sentence. 1 with ``alpha=0`` is greedy decoding.
-        alpha: strength of :func:`length_penalty`.
+        alpha: strength of :func:`length_penalty`, whose length ``|Y|`` counts the end token.
         beta: strength of :func:`coverage_penalty`; needs a step that returns the attention.
         source_mask: True at real source words, for one sentence or for each; used by the coverage penalty only.
 
@@ -242,54 +238,49 @@ def beam_search(
         >>> best.ids, round(math.exp(best.log_prob), 2)
         ([2, 0], 0.4)
     """
-    limits = {"beam": (beam, 1), "max_length": (max_length, 1), "alpha": (alpha, 0), "beta": (beta, 0)}
-    for name, (value, least) in limits.items():
-        if not least <= value < math.inf:
-            raise ValueError(f"{name}={value} is not a number from {least} up")
-    start = torch.tensor([bos]) if isinstance(bos, int) else bos
-    if not isinstance(start, Tensor) or start.dtype != torch.int64 or start.ndim != 1:
-        raise TypeError(f"bos={bos!r}; give one id, or a tensor (B,) of int64")
+    starts = _check_search(bos, beam, max_length, alpha, beta)  # (B,)
+    ids = starts.repeat_interleave(beam)[:, None]  # (N, 1), N = B · beam: hypotheses of a sentence are neighbours
+    in_place = torch.arange(len(ids), device=ids.device)
+    log_prob = torch.zeros(len(starts), beam, device=ids.device)
+    log_prob[:, 1:] = -math.inf  # at first all hypotheses of a sentence are the same: only one may grow
+    attention: Tensor | None = None  # (N, n, S)
     if source_mask is not None and source_mask.ndim == 2:
         source_mask = source_mask.repeat_interleave(beam, 0)  # (N, S)
-    ids = start.repeat_interleave(beam)[:, None]  # (N, 1)
-    in_place = torch.arange(len(ids), device=ids.device)
-    log_prob = torch.zeros(len(start), beam, device=ids.device)
-    log_prob[:, 1:] = -math.inf  # all rows of a sentence are still the same: only one may grow
-    attention: Tensor | None = None  # (N, t, S)
-    finished = _Finished(len(start), beam, ids.device)
+    finished = _Finished(len(starts), beam, ids.device)
     for n in range(1, max_length + 1):
-        log_probs, newest = _ask(step, ids)  # (N, V), (N, S)
-        _check_answer(log_probs, newest, eos, beta)
+        log_probs, newest = _ask_to_search(step, ids, eos, beta)  # (N, V), (N, S)
         if newest is not None:
             attention = newest[:, None] if attention is None else torch.cat([attention, newest[:, None]], 1)
 
-        # Every hypothesis by every word; the likeliest 2 * beam of a sentence.
-        vocab_size = log_probs.shape[1]
-        total = (log_prob.view(-1, 1) + log_probs).view(-1, beam * vocab_size)  # (B, beam * V)
-        top, flat = total.topk(min(2 * beam, beam * vocab_size))  # (B, 2 * beam), best first
-        rows, words = in_place[::beam, None] + flat // vocab_size, flat % vocab_size
-        longer = torch.cat([ids[rows], words[..., None]], -1)  # (B, 2 * beam, n + 1)
+        # One step: continue every hypothesis by every word. At most beam of the results end, one of each hypothesis, so
+        # among the likeliest 2 · beam there are always beam that can go on.
+        V = log_probs.shape[1]
+        total = (log_prob.view(-1, 1) + log_probs).view(len(starts), beam * V)
+        total, index = total.topk(min(2 * beam, beam * V))  # (B, 2 · beam), best first
+        parents, words = in_place[::beam, None] + index // V, index % V  # the rows that are continued, and by what
+        longer = torch.cat([ids[parents], words[..., None]], -1)  # (B, 2 · beam, n + 1)
 
-        # Those of the likeliest beam that end are finished; in the last round all of them count.
-        scores = top / length_penalty(n, alpha)
-        if beta and attention is not None:
-            scores = scores + coverage_penalty(attention, beta, source_mask)[rows]
+        # Finish: those of the likeliest beam that end are ranked by their score s(Y, X) = log P(Y | X) / lp(Y) + cp(X; Y).
+        # An end below the likeliest beam is no result of a search of this width. In the last round all are cut off.
         ends = words == eos
-        maps = None if attention is None else attention[rows]  # (B, 2 * beam, n, S)
-        finished.add((ends | (n == max_length))[:, :beam], top, scores, longer[..., 1:], maps)
+        score = total / length_penalty(n, alpha)
+        if beta and attention is not None:
+            score = score + coverage_penalty(attention, beta, source_mask)[parents]
+        maps = None if attention is None else attention[parents]  # (B, 2 · beam, n, S)
+        finished.add((ends | (n == max_length))[:, :beam], total, score, longer[..., 1:], maps)
 
-        # The likeliest that do not end go on, unless even the best of them cannot reach the worst finished one: its
-        # log-probability only falls, its length is at most max_length, and cp is at most 0.
-        log_prob, pick = top.masked_fill(ends, -math.inf).topk(beam)  # (B, beam)
-        done = finished.worst >= log_prob[:, 0] / length_penalty(max_length, alpha)
+        # Go on with the likeliest that do not end: they are equally long, so no score is needed. Not even the best of them
+        # can still beat a score above this bound: log P only falls, lp is largest at max_length, and cp is at most 0.
+        log_prob, chosen = total.masked_fill(ends, -math.inf).topk(beam)  # (B, beam)
+        done = finished.worst >= log_prob[:, 0] / length_penalty(max_length, alpha)  # (B,)
         if done.all() or n == max_length:
             break
-        log_prob = log_prob.masked_fill(done[:, None], -math.inf)
-        kept = rows.gather(1, pick).flatten()  # (N,)
-        ids = longer.take_along_dim(pick[..., None], 1).flatten(0, 1)  # (N, n + 1)
-        attention = None if attention is None else attention[kept]
-        if hasattr(step, "reorder") and not torch.equal(kept, in_place):
-            step.reorder(kept)
+        log_prob = log_prob.masked_fill(done[:, None], -math.inf)  # a sentence that is done waits for the others
+        ids = longer.take_along_dim(chosen[..., None], 1).flatten(0, 1)  # (N, n + 1)
+        rows = parents.gather(1, chosen).flatten()  # (N,)
+        attention = None if attention is None else attention[rows]
+        if hasattr(step, "reorder") and not torch.equal(rows, in_place):
+            step.reorder(rows)
     return finished.best[0] if isinstance(bos, int) else finished.best
 
 
@@ -304,11 +295,13 @@ class _Finished:
     def add(self, wanted: Tensor, log_prob: Tensor, score: Tensor, ids: Tensor, maps: Tensor | None) -> None:
         """Take in the ``wanted`` (B, k) among the candidates (B, 2 * beam)."""
         better = score[:, : wanted.shape[1]] > self.worst[:, None]  # never -inf, which is impossible
-        at = (wanted & better).nonzero(as_tuple=True)
+        at = (wanted & better).nonzero(as_tuple=True)  # sentence and candidate of each
         attention = [None] * len(at[0]) if maps is None else maps[at].unbind()
-        found = zip(at[0].tolist(), ids[at].tolist(), log_prob[at].tolist(), score[at].tolist(), attention, strict=True)
-        for b, *fields in found:
-            self.best[b].append(Hypothesis(*fields))
+        fields = zip(
+            at[0].tolist(), ids[at].tolist(), log_prob[at].tolist(), score[at].tolist(), attention, strict=True
+        )
+        for b, *hypothesis in fields:
+            self.best[b].append(Hypothesis(*hypothesis))
         for b in set(at[0].tolist()):
             self.best[b] = sorted(self.best[b], key=lambda hypothesis: -hypothesis.score)[: self.beam]
             if len(self.best[b]) == self.beam:
@@ -322,25 +315,46 @@ def _ask(step: Step, ids: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the log-probabilities, float32 at least, and the attention of a step, or say what is wrong with them."""
     answer = step(ids)
     log_probs, attention = answer if isinstance(answer, tuple) else (answer, None)
-    _check_part("log-probabilities", log_probs, len(ids))
-    if attention is not None:
-        _check_part("attention", attention, len(ids))
+    given = {"log-probabilities": log_probs} | ({} if attention is None else {"attention": attention})
+    for name, value in given.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"step gave {name} of type {getattr(value, 'dtype', type(value).__name__)}; give floats")
+        if value.ndim != 2 or len(value) != len(ids) or not value.shape[1]:
+            fits = f"for {len(ids)} rows give ({len(ids)}, …)"
+            raise ValueError(f"step gave {name} of shape {tuple(value.shape)}; {fits}")
     return (log_probs if log_probs.dtype == torch.float64 else log_probs.float()), attention
 
 
-def _check_part(name: str, value: object, n_rows: int) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"step gave {name} of type {getattr(value, 'dtype', type(value).__name__)}; give floats")
-    if value.ndim != 2 or len(value) != n_rows or not value.shape[1]:
-        raise ValueError(f"step gave {name} of shape {tuple(value.shape)}; for {n_rows} rows give ({n_rows}, …)")
-    if n_rows and value.max().isnan():
-        raise ValueError(f"step gave {name} with NaN")
-
-
-def _check_answer(log_probs: Tensor, attention: Tensor | None, eos: int, beta: float) -> None:
-    if len(log_probs) and log_probs.max() > 1e-3:
-        raise ValueError(f"step gave {log_probs.max():.3g}, above 0: give log-probabilities (log_softmax), not logits")
+def _ask_to_search(step: Step, ids: Tensor, eos: int, beta: float) -> tuple[Tensor, Tensor | None]:
+    """Return what :func:`_ask` does, or say why it cannot be searched by."""
+    log_probs, attention = _ask(step, ids)
     if not 0 <= eos < log_probs.shape[1]:
         raise ValueError(f"eos={eos} is outside 0 … {log_probs.shape[1] - 1}, the words that step scores")
     if beta and attention is None:
         raise ValueError(f"beta={beta} needs the attention: step must return (log_probs (N, V), attention (N, S))")
+    largest = log_probs.max().item() if len(ids) else 0.0
+    if math.isnan(largest):
+        raise ValueError("step gave log-probabilities with NaN")
+    if largest > 1e-3:
+        raise ValueError(f"step gave {largest:.3g}, above 0: give log-probabilities (log_softmax), not logits")
+    if attention is not None and bool(attention.isnan().any()):
+        raise ValueError("step gave attention with NaN")
+    return log_probs, attention
+
+
+def _check_search(bos: int | Tensor, beam: int, max_length: int, alpha: float, beta: float) -> Tensor:
+    """Return the start tokens as a tensor (B,), or say which argument of :func:`beam_search` is out of range."""
+    _check_whole("beam", beam, 1)
+    _check_whole("max_length", max_length, 1)
+    for name, strength in {"alpha": alpha, "beta": beta}.items():
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"{name}={strength} is not a number from 0 up")
+    starts = torch.tensor([bos]) if isinstance(bos, int) else bos
+    if not isinstance(starts, Tensor) or starts.dtype != torch.int64 or starts.ndim != 1:
+        raise TypeError(f"bos={bos!r}; give one id, or a tensor (B,) of int64")
+    return starts
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{name}={value!r}; give a whole number from {least} up")

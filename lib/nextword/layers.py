@@ -417,10 +417,3 @@ def check_vocabularies(config: Any) -> None:
         raise ValueError(f"share_embeddings=True needs one vocabulary, not {sizes}")
     if not 0 <= config.pad_id < min(config.source_vocab, config.target_vocab):
         raise ValueError(f"pad_id={config.pad_id} is no id of both vocabularies")
-
-
-def check_evaluating(model: nn.Module, dropout: float) -> None:
-    """Raise an error where dropout would change every word that is written."""
-    # Of steps of beam search, which are called once a word and leave the model's mode to whoever searches.
-    if model.training and dropout:
-        raise ValueError("model is in training mode, where dropout would change every word; call model.eval() first")

@@ -1,25 +1,25 @@
 """Next-word models with a short memory: counted n-grams, and the network of Bengio et al. 2003.
 
-``NGram`` counts (maximum likelihood, add-k, interpolated Kneser-Ney). ``NeuralNGram`` is the network of Bengio et al.
-2003. Both answer the same questions, ``distribution``, ``log_prob``, ``perplexity`` and ``sample``, and return NumPy
-arrays, so that they can be compared and mixed word by word.
+``NGram`` counts, ``NeuralNGram`` learns. Both answer the same questions, ``distribution``, ``log_prob``, ``perplexity``
+and ``sample``, and return NumPy arrays, so that they can be compared and mixed word by word.
 
 Used in: 2003_next_word.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from nextword.layers import ModelOutput, check_fraction, check_ids, check_sizes, eval_mode
 
 Ids: TypeAlias = Sequence[int] | np.ndarray | Tensor
 Smoothing = Literal["mle", "add_k", "kneser_ney"]
@@ -33,12 +33,10 @@ UNINFORMED_DISCOUNT = 0.5
 
 @dataclass(frozen=True)
 class KGrams:
-    """Every different k-gram of a text for one k, numbered from 0 in the order of ``keys``.
+    """Every different k-gram hw of a text for one k: a context h of k-1 words, and the word w behind it."""
 
-    A k-gram hw is its context h (k-1 words) and its last word w. The number of h among the (k-1)-grams and w make one
-    sorted key, so finding a k-gram is a binary search, and the words that followed h are one slice.
-    """
-
+    # The number of h among the (k-1)-grams and w make one key. Keys are sorted, and a k-gram's number is its rank among
+    # them: finding it is a binary search, and the words that followed h are one slice.
     keys: Int64[np.ndarray, " N"]  # number of h · V + w, ascending
     counts: Int64[np.ndarray, " N"]  # c(hw): how often it occurred
     suffixes: Int64[np.ndarray, " N"]  # its number among the (k-1)-grams once the first word is dropped
@@ -50,10 +48,10 @@ class KGrams:
         return self.keys // self.vocab_size
 
     def find(self, contexts: Int64[np.ndarray, " T"], words: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
-        """Return the number of every hw, -1 where it never occurred. A context -1 has a negative key: never found."""
-        keys = contexts * self.vocab_size + words
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
+        """Return the number of every hw, -1 where it never occurred."""
+        keys = contexts * self.vocab_size + words  # negative for a context -1, so that it is never found
+        numbers = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[numbers] == keys, numbers, -1)
 
     def followers(self, context: int) -> slice:
         """Return where the k-grams that begin with h lie."""
@@ -62,11 +60,9 @@ class KGrams:
 
 
 def count_kgrams(ids: Int64[np.ndarray, " T"], order: int, vocab_size: int) -> list[KGrams]:
-    """Return the 1-grams, 2-grams, …, ``order``-grams of a text.
-
-    ``numbers[i]`` is the number of the (k-1)-gram that ends before position i + k - 1 of the text. Joined with the word
-    at that position it gives the k-gram's key, whose rank among the different keys is the k-gram's number.
-    """
+    """Return the 1-grams, 2-grams, …, ``order``-grams of a text."""
+    # numbers[i] is the number of the (k-1)-gram that ends before position i + k - 1. Joined with the word at that position
+    # it gives the k-gram's key, and the key's rank among all different keys is the k-gram's number.
     numbers = np.zeros(len(ids) + 1, np.int64)  # the empty 0-gram stands before every word and after the last
     table = []
     for k in range(1, order + 1):
@@ -77,29 +73,28 @@ def count_kgrams(ids: Int64[np.ndarray, " T"], order: int, vocab_size: int) -> l
     return table
 
 
-def continuation_counts(grams: KGrams, longer: KGrams) -> Int64[np.ndarray, " N"]:
-    """Return for every k-gram how many different words stood before it (Kneser & Ney 1995).
-
-    Every different (k+1)-gram has one k-gram as its suffix, so counting suffixes counts different first words.
-    """
-    return np.bincount(longer.suffixes, minlength=len(grams.keys))
-
-
-# --- Smoothing: p(w|h) = seen(hw) + rest(h) · p(w|h'), h' being h without its first word ------------------------------
+# --- Smoothing: p(w|h) = α(hw) + λ(h) · p(w|h'), h' being h without its first word ------------------------------------
 
 Weights: TypeAlias = tuple[Float[np.ndarray, " N"], Float[np.ndarray, " M"]]
-"""``seen``, a share for each of N k-grams hw, and ``rest``, a share for each of M contexts h (1 where h was unseen)."""
+"""α, what each of N k-grams hw has of its own, and λ, the weight of the shorter context for each of M contexts h."""
 
 
-def context_totals(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Float[np.ndarray, " M"]:
-    """Return c(h) = Σ_w c(hw) for every context."""
-    return np.bincount(contexts, weights=counts, minlength=n_contexts)
+def maximum_likelihood(grams: KGrams, n_contexts: int, backoff: float) -> Weights:
+    """Return (1-b) c(hw) / c(h) and b, which is 1 where h was never seen (Jelinek & Mercer 1980, with one weight)."""
+    h = grams.contexts
+    c_h = np.bincount(h, weights=grams.counts, minlength=n_contexts)  # c(h) = Σ_w c(hw)
+    return (1 - backoff) * grams.counts / c_h[h], np.where(c_h > 0, backoff, 1.0)
+
+
+def add_k(grams: KGrams, n_contexts: int, k: float) -> Weights:
+    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was."""
+    h, kV = grams.contexts, k * grams.vocab_size
+    total = np.bincount(h, weights=grams.counts, minlength=n_contexts) + kV
+    return grams.counts / total[h], kV / total  # with 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV)
 
 
 def discount(counts: np.ndarray) -> float:
     """Return D = n₁ / (n₁ + 2 n₂), n₁ and n₂ being the numbers of k-grams counted once and twice (Ney et al. 1994).
-
-    Without any k-gram counted once, or any counted twice, the estimate says nothing (0, 1 or 0/0); then D = ½.
 
     Example:
         >>> discount(np.array([1, 1, 2, 7]))
@@ -108,33 +103,35 @@ def discount(counts: np.ndarray) -> float:
         0.6
     """
     n1, n2 = int(np.sum(counts == 1)), int(np.sum(counts == 2))
-    return n1 / (n1 + 2 * n2) if n1 and n2 else UNINFORMED_DISCOUNT
+    if not n1 or not n2:
+        return UNINFORMED_DISCOUNT  # 0, 1 or 0/0 would say only that the text is too small
+    return n1 / (n1 + 2 * n2)
 
 
-def maximum_likelihood(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, backoff: float) -> Weights:
-    """Return (1-b) c(hw) / c(h) and b: counted shares, of which the fraction b goes to the shorter context."""
-    total = context_totals(counts, contexts, n_contexts)
-    return (1 - backoff) * counts / total[contexts], np.where(total > 0, backoff, 1.0)
+def kneser_ney(grams: KGrams, longer: KGrams | None, n_contexts: int) -> Weights:
+    """Return α = max(c(hw) - D, 0) / c(h) and λ(h) = D · N₁₊(h •) / c(h) (Kneser & Ney 1995; Chen & Goodman 1999).
 
-
-def add_k(counts: np.ndarray, contexts: np.ndarray, n_contexts: int, k: float, vocab_size: int) -> Weights:
-    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word seen k times more often than it was.
-
-    Their sum over the uniform 1/V is the usual (c(hw) + k) / (c(h) + kV).
+    Args:
+        grams: the k-grams hw.
+        longer: the (k+1)-grams; None where there are none, at the longest order.
+        n_contexts: how many contexts h there are, those without a follower among them.
     """
-    total = context_totals(counts, contexts, n_contexts) + k * vocab_size
-    return counts / total[contexts], k * vocab_size / total
-
-
-def kneser_ney(counts: np.ndarray, contexts: np.ndarray, n_contexts: int) -> Weights:
-    """Return max(c(hw) - D, 0) / c(h) and λ(h) = D · ``|{w : c(hw) > 0}|`` / c(h) (Chen & Goodman 1999)."""
-    D = discount(counts)
-    total = context_totals(counts, contexts, n_contexts)
-    n_followers = np.bincount(contexts, weights=counts > 0, minlength=n_contexts)
-    divisor = np.maximum(total, 1)  # c(h) is a whole number: this only avoids 0/0
-    discounted = np.maximum(counts - D, 0) / divisor[contexts]
-    lam = np.where(total > 0, D * n_followers / divisor, 1.0)
-    return discounted, lam
+    c = grams.counts
+    if longer is not None:
+        # Whoever asks a shorter context has met nothing better in the longer one. Then it does not matter how often hw
+        # occurred, but after how many different words v: N₁₊(• hw). Each different vhw has one hw as its suffix.
+        c = np.bincount(longer.suffixes, minlength=len(c))
+    D = discount(c)
+    h = grams.contexts  # (N,)
+    # c(h) = Σ_w c(hw). It is 0, as if h had never been seen, for a context that ends the text, and in the shorter orders
+    # for one that was followed at the very beginning only, where no word stands before it.
+    c_h = np.bincount(h, weights=c, minlength=n_contexts)  # (M,)
+    followers = np.bincount(h, weights=c > 0, minlength=n_contexts)  # N₁₊(h •): how many different words followed h
+    divisor = np.maximum(c_h, 1)  # c(h) is a whole number: this only avoids 0/0
+    alpha = np.maximum(c - D, 0) / divisor[h]  # absolute discounting: everything seen gives up the same D
+    # Each different follower gave up D. The shorter context shares that out, so that Σ_w α(hw) + λ(h) = 1.
+    lam = np.where(c_h > 0, D * followers / divisor, 1.0)  # an unseen context passes everything on
+    return alpha, lam
 
 
 class NGram:
@@ -142,19 +139,12 @@ class NGram:
 
     With h the context, h' the context without its first word, c the counts and V the vocabulary size:
 
-    - ``"mle"``: p(w|h) = (1-b) c(hw)/c(h) + b p(w|h'), b = ``backoff``. An unseen context passes straight on to the
-      shorter one; below the single words lies the uniform 1/V. ``backoff=0`` is the bare maximum likelihood, which
-      gives probability 0 to every follower that a seen context never had.
+    - ``"mle"``: p(w|h) = (1-b) c(hw)/c(h) + b p(w|h'), b = ``backoff``. ``backoff=0`` is the bare maximum likelihood,
+      which gives probability 0 to every follower that a seen context never had.
     - ``"add_k"``: p(w|h) = (c(hw) + k) / (c(h) + kV), without shorter contexts.
-    - ``"kneser_ney"``: p(w|h) = max(c(hw) - D, 0)/c(h) + λ(h) p(w|h'), with one discount D an order. The longest order
-      counts occurrences; the shorter ones count the different words before hw; below the single words lies 1/V.
+    - ``"kneser_ney"``: p(w|h) = max(c(hw) - D, 0)/c(h) + λ(h) p(w|h'); see :func:`kneser_ney`.
 
-    Decisions where sources differ:
-
-    - The first words of a text have fewer than ``order`` - 1 words before them. They are predicted by the same chain,
-      entered at the order they have, so by Kneser-Ney with *continuation* counts. No start symbol is made up.
-    - c(h) = Σ_w c(hw) of the counts in use. A context that ends the training text, or whose followers have no
-      continuation count (only the first words of the training text can), counts as unseen.
+    An unseen context passes everything on to the shorter one; below the single words lies the uniform 1/V.
 
     Args:
         order: n, at least 1; a word and the n - 1 before it.
@@ -179,10 +169,9 @@ class NGram:
     def __init__(
         self, order: int, smoothing: Smoothing = "mle", *, vocab_size: int, k: float = 0.01, backoff: float = 0.4
     ) -> None:
-        """Check the arguments. Nothing is counted yet."""
-        _require(order >= 1, f"order={order}: an n-gram has at least 1 word")
+        _check_whole("order", order, 1)
+        _check_whole("vocab_size", vocab_size, 1)
         _require(smoothing in get_args(Smoothing), f"smoothing={smoothing!r}: choose one of {get_args(Smoothing)}")
-        _require(vocab_size >= 1, f"vocab_size={vocab_size}: at least 1 word is needed")
         _require(0 < k < math.inf, f"k={k}: add_k needs a number above 0; for bare counts take 'mle' with backoff=0")
         _require(0 <= backoff < 1, f"backoff={backoff} is outside 0 ≤ backoff < 1")
         self.order, self.smoothing, self.vocab_size = order, smoothing, vocab_size
@@ -197,46 +186,33 @@ class NGram:
         self.table = count_kgrams(words, self.order, self.vocab_size)
         return self._weigh()
 
-    def variant(
-        self,
-        *,
-        order: int | None = None,
-        smoothing: Smoothing | None = None,
-        k: float | None = None,
-        backoff: float | None = None,
-    ) -> NGram:
-        """Return a model of another smoothing, or of a shorter order, on the counts of this one, which are not made again.
-
-        What is not given stays as it is.
-        """
-        order = self.order if order is None else order
-        k, backoff = self.k if k is None else k, self.backoff if backoff is None else backoff
-        _require(order <= self.order, f"order={order}: this model counted sequences of up to {self.order} words")
-        other = NGram(order, smoothing or self.smoothing, vocab_size=self.vocab_size, k=k, backoff=backoff)
-        other.table = self.table[:order]
+    def variant(self, **changes: Any) -> NGram:
+        """Return a model with another ``smoothing``, ``k``, ``backoff`` or a shorter ``order`` on the counts of this one."""
+        settings = {"order": self.order, "smoothing": self.smoothing, "k": self.k, "backoff": self.backoff, **changes}
+        other = NGram(vocab_size=self.vocab_size, **settings)
+        _require(other.order <= self.order, f"order={other.order}: this model counted up to {self.order} words")
+        other.table = self.table[: other.order]  # counting is what takes time
         return other._weigh()
 
     def _weigh(self) -> NGram:
-        """Turn the counts of each order into the two shares of its sum."""
+        """Turn the counts of each order into α and λ."""
         self.weights = []
         for k, grams in enumerate(self.table):
             n_contexts = len(self.table[k - 1].keys) if k else 1
-            seen, rest = self._smooth(k, grams, n_contexts)
-            self.weights.append((np.append(seen, 0.0), np.append(rest, 1.0)))  # read by the number -1: unseen
+            alpha, lam = self.smooth(k, grams, n_contexts)
+            self.weights.append((np.append(alpha, 0.0), np.append(lam, 1.0)))  # read by the number -1: unseen
         return self
 
-    def _smooth(self, k: int, grams: KGrams, n_contexts: int) -> Weights:
-        """Return the weights of the k-grams with k words of context."""
+    def smooth(self, k: int, grams: KGrams, n_contexts: int) -> Weights:
+        """Return α and λ of the k-grams ``grams``, which have k words of context, by the smoothing that was chosen."""
         if self.smoothing == "mle":
-            return maximum_likelihood(grams.counts, grams.contexts, n_contexts, self.backoff)
+            return maximum_likelihood(grams, n_contexts, self.backoff)
         if self.smoothing == "add_k":
-            return add_k(grams.counts, grams.contexts, n_contexts, self.k, self.vocab_size)
-        longest = k == self.order - 1
-        counts = grams.counts if longest else continuation_counts(grams, self.table[k + 1])
-        return kneser_ney(counts, grams.contexts, n_contexts)
+            return add_k(grams, n_contexts, self.k)
+        return kneser_ney(grams, self.table[k + 1] if k + 1 < self.order else None, n_contexts)
 
     def _numbers(self, ids: Int64[np.ndarray, " T"]) -> list[Int64[np.ndarray, " _"]]:
-        """Return the numbers of the 0-grams, 1-grams, … that end at each place of ``ids``; -1 where unseen."""
+        """Return the numbers of the 0-grams, 1-grams, … that end at each position of ``ids``; -1 where unseen."""
         if not self.table:
             raise RuntimeError("this NGram has counted nothing yet; call fit(ids) first")
         numbers = [np.zeros(len(ids) + 1, np.int64)]
@@ -244,17 +220,18 @@ class NGram:
             numbers.append(grams.find(numbers[k][:-1], ids[k:]))
         return numbers
 
-    def _shorter(self, p: np.ndarray) -> np.ndarray | float:
-        """Return what a context shares its rest with: the shorter contexts' ``p``, for add-k the uniform 1/V."""
-        return 1 / self.vocab_size if self.smoothing == "add_k" else p
-
     def log_prob(self, ids: Ids) -> Float[np.ndarray, " T"]:
         """Return ln p of every word of ``ids`` given the words before it *within* ``ids``; -inf where p is 0."""
         words = _as_ids(ids, self.vocab_size)
         numbers = self._numbers(words)
-        p = np.full(len(words), 1 / self.vocab_size)
-        for k, (seen, rest) in enumerate(self.weights):  # k words of context: there from position k on
-            p[k:] = seen[numbers[k + 1]] + rest[numbers[k][:-1]] * self._shorter(p[k:])
+        uniform = 1 / self.vocab_size
+        p = np.full(len(words), uniform)
+        # From no context to the longest. The first words of a text have fewer words before them: theirs stays what the
+        # longest context gave that they have. No start symbol is made up.
+        for k, (alpha, lam) in enumerate(self.weights):
+            hw, h = numbers[k + 1], numbers[k][:-1]  # of each word that has k words before it
+            shorter = uniform if self.smoothing == "add_k" else p[k:]  # p(w|h')
+            p[k:] = alpha[hw] + lam[h] * shorter
         with np.errstate(divide="ignore"):
             logs: np.ndarray = np.log(p)
         return logs
@@ -263,12 +240,13 @@ class NGram:
         """Return p(w | ``context``) for all V words. Only the last ``order`` - 1 words of ``context`` count."""
         words = _as_ids(context, self.vocab_size)
         words = words[max(len(words) - self.order + 1, 0) :]
-        numbers = self._numbers(words)
-        p = np.full(self.vocab_size, 1 / self.vocab_size)
-        for grams, (seen, rest), ends in zip(self.table, self.weights, numbers[: len(words) + 1], strict=False):
-            p = np.full(self.vocab_size, rest[ends[-1]]) * self._shorter(p)
-            where = grams.followers(int(ends[-1]))
-            p[grams.keys[where] % self.vocab_size] += seen[where]
+        numbers = self._numbers(words)[: len(words) + 1]
+        p = uniform = np.full(self.vocab_size, 1 / self.vocab_size)
+        for grams, (alpha, lam), ending in zip(self.table, self.weights, numbers, strict=False):
+            h = int(ending[-1])  # the last k words
+            p = lam[h] * (uniform if self.smoothing == "add_k" else p)
+            followers = grams.followers(h)
+            p[grams.keys[followers] % self.vocab_size] += alpha[followers]
         return p
 
     def perplexity(self, ids: Ids) -> float:
@@ -284,7 +262,7 @@ class NGram:
 
         False for the first n words, which have no n words before them. 1 ≤ n ≤ ``order``.
         """
-        _require(1 <= n <= self.order, f"n={n}: this model counted contexts of 1 to {self.order} words")
+        _check_whole("n", n, 1, self.order)
         words = _as_ids(ids, self.vocab_size)
         seen = np.zeros(len(words), bool)
         seen[n:] = self._numbers(words)[n][:-1] >= 0
@@ -294,7 +272,7 @@ class NGram:
 # --- Bengio's network -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeuralNGramConfig:
     """The sizes of a ``NeuralNGram``.
 
@@ -313,27 +291,17 @@ class NeuralNGramConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name, least in (("vocab_size", 1), ("order", 2), ("d_model", 1), ("d_hidden", 1)):
-            value = getattr(self, name)
-            _require(value >= least, f"{name}={value}: at least {least} is needed")
-        _require(0 <= self.dropout < 1, f"dropout={self.dropout} is outside 0 ≤ dropout < 1")
+        check_sizes(self, "vocab_size", "d_model", "d_hidden")
+        _check_whole("order", self.order, 2)
+        check_fraction(self, "dropout")
         _require(0 <= self.pad_id < self.vocab_size, f"pad_id={self.pad_id} is no id of 0 … {self.vocab_size - 1}")
-
-
-@dataclass(frozen=True)
-class NeuralNGramOutput:
-    """What a forward pass gives: y, so log-probabilities up to a constant a row, and the mean loss over the targets."""
-
-    logits: Float[Tensor, "B V"]  # (B, 1 + K) with K rivals
-    loss: Float[Tensor, ""] | None = None
 
 
 class NeuralNGram(nn.Module):
     """The neural probabilistic language model (Bengio et al. 2003, section 2, equation 1).
 
-    y = b + Wx + U tanh(d + Hx), where x joins the feature vectors C of the ``order`` - 1 words before, and the softmax
-    of y is the distribution of the next word. The paper writes x from the latest word backwards; here x is in reading
-    order, which only permutes the columns of H and W.
+    The paper writes x from the latest word backwards; here x is in reading order, which only permutes the columns of H
+    and W.
 
     Used in: 2003_next_word.
 
@@ -344,7 +312,6 @@ class NeuralNGram(nn.Module):
     """
 
     def __init__(self, config: NeuralNGramConfig) -> None:
-        """Draw the weights: C small, H and [U W] uniform within ±1/sqrt(inputs), b zero."""
         super().__init__()
         self.config = config
         d_input = (config.order - 1) * config.d_model
@@ -354,58 +321,60 @@ class NeuralNGram(nn.Module):
         self.UW = nn.Linear(d_joined, config.d_model if config.tie_embeddings else config.vocab_size, bias=False)
         self.b = nn.Parameter(torch.zeros(config.vocab_size))
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.normal_(self.C.weight, std=0.1)
-
-    def features(self, contexts: Int64[Tensor, "B N"]) -> Float[Tensor, "B F"]:
-        """Return what the output layer sees: tanh(d + Hx) joined with x, or P and Q times these where C is shared."""
-        x = self.dropout(self.C(contexts).flatten(1))  # (B, (order-1)·m)
-        z = self.dropout(torch.tanh(self.H(x)))  # (B, h)
-        if self.config.direct:
-            z = torch.cat([z, x], dim=1)
-        return F.linear(z, self.UW.weight) if self.config.tie_embeddings else z
-
-    @property
-    def output_weight(self) -> Float[Tensor, "V F"]:
-        """One row a word: [U W], or C where it is shared."""
-        return self.C.weight if self.config.tie_embeddings else self.UW.weight
+        nn.init.normal_(self.C.weight, std=0.1)  # the others begin uniform within ±1/√(their inputs), as torch's do
 
     def forward(
         self,
         contexts: Int64[Tensor, "B N"],
         targets: Int64[Tensor, " B"] | None = None,
-        rivals: Int64[Tensor, " K"] | None = None,
+        negatives: Int64[Tensor, " K"] | None = None,
         log_expected: Float[Tensor, " K"] | None = None,
-    ) -> NeuralNGramOutput:
-        """Predict the word after each of B contexts of ``order`` - 1 ids, in reading order.
+    ) -> ModelOutput:
+        """Score the word after each of B contexts: y = b + Wx + U tanh(d + Hx).
 
-        The loss is the mean cross-entropy in nats; without rivals, targets of -100 are left out.
-
-        With ``rivals`` (see ``Rivals``) only these K words and the target are scored, not all V: the sum in the softmax
-        is estimated by importance sampling (Bengio & Senécal 2003). Each rival counts 1 / expected number of times it
-        was drawn, so that the sum is right on average. The logits are then (B, 1 + K), the target's first.
+        Args:
+            contexts: rows of ``order`` - 1 ids, in reading order.
+            targets: the words that came. The loss is their mean cross-entropy in nats; without negatives, -100 is left out.
+            negatives, log_expected: from :class:`NegativeSampler`. Then only these K words and the target are scored, and
+                the logits are (B, 1 + K), the target's first.
 
         Raises:
-            ValueError: ``contexts`` are not ``order`` - 1 words wide; ``rivals`` without targets or ``log_expected``.
+            ValueError: ``contexts`` are not ``order`` - 1 words wide; ``negatives`` without targets or ``log_expected``.
         """
+        check_ids("contexts", contexts)
         n_words = self.config.order - 1
-        width = contexts.shape[1]
-        _require(width == n_words, f"contexts has rows of {width} words; {n_words} are needed")
-        z = self.features(contexts)
-        if rivals is not None:
+        _require(contexts.shape[1] == n_words, f"contexts has rows of {contexts.shape[1]} words; {n_words} are needed")
+        x = self.dropout(self.C(contexts).flatten(1))  # (B, (n-1)·m): the words' features, side by side
+        a = self.dropout(torch.tanh(self.H(x)))  # (B, h): tanh(d + Hx)
+        # One matrix [U W] over both joined is Ua + Wx. Without direct connections there is no W.
+        joined = torch.cat([a, x], dim=1) if self.config.direct else a
+        output_weight = self.UW.weight  # (V, F): a row for each word
+        if self.config.tie_embeddings:
+            # [U W] = C [P Q]: a word's score is the product of its own features with those that [P Q] expects.
+            joined, output_weight = self.UW(joined), self.C.weight
+        if negatives is not None:
+            # The softmax sums over V words for each word of the text. In training an estimate from K of them will do.
             if targets is None or log_expected is None:
-                raise ValueError("rivals come with targets and log_expected; one of them is None")
-            logits = self._rival_logits(z, targets, rivals, log_expected)
-            return NeuralNGramOutput(logits, F.cross_entropy(logits, torch.zeros_like(targets)))
-        logits = F.linear(z, self.output_weight, self.b)  # (B, V)
-        return NeuralNGramOutput(logits, None if targets is None else F.cross_entropy(logits, targets))
+                raise ValueError("negatives come with targets and log_expected; one of them is None")
+            y = self._sampled_logits(joined, output_weight, targets, negatives, log_expected)  # (B, 1 + K)
+            return ModelOutput(y, F.cross_entropy(y, torch.zeros_like(targets)))
+        y = F.linear(joined, output_weight, self.b)  # (B, V): b + Wx + U tanh(d + Hx)
+        return ModelOutput(y, None if targets is None else F.cross_entropy(y, targets))
 
-    def _rival_logits(self, z: Tensor, targets: Tensor, rivals: Tensor, log_expected: Tensor) -> Tensor:
-        """Return y of the target and, divided by how often each was to be expected, of the rivals: (B, 1 + K)."""
-        rows = F.embedding(torch.cat([targets, rivals]), self.output_weight)  # one look-up, so one gradient of size V
-        target_rows, rival_rows = torch.split(rows, [len(targets), len(rivals)])
-        target = (z * target_rows).sum(1) + self.b[targets]
-        others = F.linear(z, rival_rows, self.b[rivals] - log_expected)  # (B, K)
-        others = others.masked_fill(rivals == targets[:, None], -math.inf)  # the target is in the sum already
+    def _sampled_logits(
+        self, x: Tensor, output_weight: Tensor, targets: Tensor, negatives: Tensor, log_expected: Tensor
+    ) -> Float[Tensor, "B K_plus_1"]:
+        """Return scores of the target and of the negatives whose softmax estimates that over all V (Bengio & Senécal 2003).
+
+        The sum over V words is estimated by importance sampling: a word that was to be expected r times among the negatives
+        counts 1/r, so that the sum is right on average.
+        """
+        # One look-up for both, so that there is one gradient of the size of the table.
+        weights = F.embedding(torch.cat([targets, negatives]), output_weight)
+        target_weights, negative_weights = torch.split(weights, [len(targets), len(negatives)])
+        target = (x * target_weights).sum(1) + self.b[targets]  # (B,)
+        others = F.linear(x, negative_weights, self.b[negatives] - log_expected)  # (B, K): ln(e^y / r)
+        others = others.masked_fill(negatives == targets[:, None], -math.inf)  # the target is in the sum already
         return torch.cat([target[:, None], others], dim=1)
 
     def num_parameters(self) -> int:
@@ -421,21 +390,20 @@ class NeuralNGram(nn.Module):
         words = _as_ids(ids, self.config.vocab_size)
         if not len(words):
             return np.zeros(0)
-        windows = self._windows(words)
-        with _evaluating(self):
-            losses = [self._losses(rows) for rows in torch.split(windows, batch_size)]
+        losses = []
+        with eval_mode(self):
+            for windows in torch.split(self._windows(words), batch_size):
+                windows = windows.to(self.b.device)
+                logits = self(windows[:, :-1]).logits
+                exact = torch.promote_types(logits.dtype, torch.float32)  # never sum V terms in half precision
+                logits = logits.to(exact)
+                losses.append(F.cross_entropy(logits, windows[:, -1], reduction="none"))
         return -torch.cat(losses).double().cpu().numpy()
 
     def _windows(self, ids: np.ndarray) -> Int64[Tensor, "T order"]:
+        """Return a row for each word: its context, then the word itself."""
         padding = torch.full((self.config.order - 1,), self.config.pad_id)
-        padded = torch.cat([padding, torch.from_numpy(ids)])
-        return padded.unfold(0, self.config.order, 1)  # row t: the context of word t, then word t
-
-    def _losses(self, windows: Int64[Tensor, "B order"]) -> Float[Tensor, " B"]:
-        windows = windows.to(self.b.device)
-        logits = self(windows[:, :-1]).logits
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never sum V terms in half precision
-        return F.cross_entropy(exact, windows[:, -1], reduction="none")
+        return torch.cat([padding, torch.from_numpy(ids)]).unfold(0, self.config.order, 1)
 
     def perplexity(self, ids: Ids, *, batch_size: int = 256) -> float:
         """Return exp of the mean of -ln p over the words of ``ids``."""
@@ -446,7 +414,7 @@ class NeuralNGram(nn.Module):
         """Return p(w | ``context``) for all V words. Only the last ``order`` - 1 words of ``context`` count."""
         words = _as_ids(context, self.config.vocab_size)
         latest = self._windows(np.append(words, 0))[-1:, :-1]  # the context of a word still to come
-        with _evaluating(self):
+        with eval_mode(self):
             logits: Tensor = self(latest.to(self.b.device)).logits[0]
         return logits.double().softmax(-1).cpu().numpy()
 
@@ -456,22 +424,22 @@ class NeuralNGram(nn.Module):
         return _sample(self.distribution, n, words, self.config.order, generator)
 
 
-class Rivals:
-    """Draws the words that the target is compared with in training, in place of all V.
+class NegativeSampler:
+    """Draws the words that the target is compared with in training, in place of all V (sampled softmax).
 
-    The ``n_frequent`` most frequent words are always among them: they hold most of the probability, so leaving them to
-    chance would make the estimate noisy. ``n_drawn`` more are drawn from the others, with replacement, as often as they
-    occur in the text (a word that never occurs counts as occurring once).
+    The ``n_frequent`` most frequent words are always among them, and ``n_drawn`` others by chance, with replacement, as
+    often as they occur in the text ``ids``.
 
     Raises:
         ValueError: more frequent words than the vocabulary has, or nothing to draw.
     """
 
     def __init__(self, ids: Ids, vocab_size: int, *, n_frequent: int, n_drawn: int) -> None:
-        """Count the words of the training text ``ids``."""
-        _require(0 <= n_frequent < vocab_size, f"n_frequent={n_frequent} is outside 0 … {vocab_size - 1}")
-        _require(n_drawn >= 1, f"n_drawn={n_drawn}: at least 1 word is drawn")
-        counts = torch.from_numpy(np.bincount(_as_ids(ids, vocab_size), minlength=vocab_size)).double().clamp(min=1)
+        _check_whole("n_frequent", n_frequent, 0, vocab_size - 1)
+        _check_whole("n_drawn", n_drawn, 1)
+        counts = torch.from_numpy(np.bincount(_as_ids(ids, vocab_size), minlength=vocab_size)).double()
+        counts = counts.clamp(min=1)  # so that a word that never occurs can be drawn, too
+        # The frequent words hold most of the probability: to leave them to chance would make the estimate noisy.
         by_frequency = counts.argsort(descending=True, stable=True)
         self.frequent, self.others = by_frequency[:n_frequent], by_frequency[n_frequent:]
         self.q = counts[self.others] / counts[self.others].sum()
@@ -481,41 +449,45 @@ class Rivals:
         """Return K = n_frequent + n_drawn words and ln of the expected number of times each is among them."""
         drawn = torch.multinomial(self.q, self.n_drawn, replacement=True, generator=generator)
         log_expected = (self.n_drawn * self.q[drawn]).log().float()
-        always = torch.zeros(len(self.frequent))
+        always = torch.zeros(len(self.frequent))  # ln 1
         return torch.cat([self.frequent, self.others[drawn]]), torch.cat([always, log_expected])
 
 
 def context_batches(
-    ids: Ids, order: int, batch_size: int, *, rivals: Rivals | None = None, generator: torch.Generator | None = None
+    ids: Ids,
+    order: int,
+    batch_size: int,
+    *,
+    negatives: NegativeSampler | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield random (contexts of ``order`` - 1 ids, next ids) of a text, without end: the arguments of ``NeuralNGram``.
 
-    Each pass over the text visits its places in a new random order, each at most once: the last few that fill no batch
-    are left out. The same generator state gives the same batches. With ``rivals`` each batch brings its own draw.
+    Each pass over the text visits its positions in a new random order, each at most once: the last few that fill no batch
+    are left out. The same generator state gives the same batches. With ``negatives`` each batch brings its own draw.
 
     Raises:
-        ValueError: the text has fewer than ``batch_size`` places with a full context.
+        ValueError: the text has fewer than ``batch_size`` positions with a full context.
 
     Example:
         >>> contexts, targets = next(context_batches(range(100), order=4, batch_size=8))
         >>> bool((contexts[:, -1] + 1 == targets).all())
         True
     """
+    _check_whole("order", order, 2)
     words = torch.from_numpy(_as_ids(ids))
     n_windows = len(words) - order + 1
-    _require(order >= 2, f"order={order}: a context needs at least one word, so order at least 2")
     _require(1 <= batch_size <= n_windows, f"batch_size={batch_size}: the text has {max(n_windows, 0)} full contexts")
-    return _shuffled(words.unfold(0, order, 1), batch_size, rivals, generator)
 
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        windows = words.unfold(0, order, 1)
+        while True:
+            shuffled = torch.randperm(n_windows, generator=generator)
+            for i in range(0, n_windows - batch_size + 1, batch_size):
+                batch = windows[shuffled[i : i + batch_size]]  # (B, order)
+                yield batch[:, :-1], batch[:, -1], *(negatives.draw(generator) if negatives else ())
 
-def _shuffled(
-    windows: Tensor, batch_size: int, rivals: Rivals | None, generator: torch.Generator | None
-) -> Iterator[tuple[Tensor, ...]]:
-    while True:
-        places = torch.randperm(len(windows), generator=generator)
-        for i in range(0, len(places) - batch_size + 1, batch_size):
-            rows = windows[places[i : i + batch_size]]  # (B, order)
-            yield rows[:, :-1], rows[:, -1], *(rivals.draw(generator) if rivals else ())
+    return batches()
 
 
 # --- Shared -----------------------------------------------------------------------------------------------------------
@@ -524,6 +496,12 @@ def _shuffled(
 def _require(condition: bool | np.bool_, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _check_whole(name: str, value: Any, least: int, most: float = math.inf) -> None:
+    if not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        fits = f"from {least} up" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name}={value!r}: give a whole number {fits}")
 
 
 def _as_ids(ids: Ids, vocab_size: int | None = None) -> Int64[np.ndarray, " T"]:
@@ -553,20 +531,9 @@ def _sample(
     order: int,
     generator: torch.Generator | None,
 ) -> Int64[np.ndarray, " n"]:
-    _require(n >= 0, f"n={n}: a number of words, 0 or more, is needed")
+    _check_whole("n", n, 0)
     words = np.append(context, np.zeros(n, np.int64))
     for t in range(len(context), len(words)):
         p = torch.from_numpy(distribution(words[max(t - order + 1, 0) : t]))
         words[t] = int(torch.multinomial(p, 1, generator=generator))
     return words[len(context) :]
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and put the model back as it was found."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from nextword import checkpoints
+from nextword.encoder_decoder import EncoderDecoder
 from nextword.layers import (
     ModelOutput,
-    check_evaluating,
     check_fraction,
     check_ids,
     check_sizes,
@@ -31,12 +30,13 @@ from nextword.layers import (
 AttentionKind = Literal["none", "bahdanau", "bottom"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seq2SeqConfig:
     """The sizes of an LSTM encoder-decoder.
 
     Example:
-        >>> gnmt = Seq2SeqConfig(32_000, 32_000, d_model=1024, n_layers=8, attention="bahdanau", residual_from=3)
+        >>> sizes = {"source_vocab": 32_000, "target_vocab": 32_000, "d_model": 1024, "n_layers": 8}
+        >>> gnmt = Seq2SeqConfig(**sizes, attention="bahdanau", residual_from=3)
     """
 
     source_vocab: int
@@ -79,30 +79,19 @@ class Seq2SeqConfig:
         check_vocabularies(self)
 
 
-class Seq2SeqOutput(NamedTuple):
-    """Scores for every next word, the mean loss in nats where labels were given, and where each step looked."""
-
-    logits: Float[Tensor, "B T V"]
-    loss: Float[Tensor, ""] | None
-    attention: Float[Tensor, "B T S"] | None
-
-
 class Memory(NamedTuple):
     """What the encoder hands to the decoder."""
 
-    states: Float[Tensor, "B S C"]
-    """The top layer's output at every source token."""
-    keys: Float[Tensor, "B S C"]
-    """W_m applied to them once, for all steps of the decoder."""
-    last: Float[Tensor, "B C"]
-    """The top layer's output at the last real token: the sentence in one vector."""
-    mask: Bool[Tensor, "B S"]
+    states: Float[Tensor, "B S C"]  # h_j, the top layer's output at every source token
+    keys: Float[Tensor, "B S C"]  # W_m h_j, computed once for all steps of the decoder
+    last: Float[Tensor, "B C"]  # the top layer's output at the last real token: the sentence in one vector
+    mask: Bool[Tensor, "B S"]  # True at real tokens
 
 
 class AdditiveAttention(nn.Module):
     """The attention of Bahdanau et al. 2015: a small network scores each source position against the query.
 
-    e_j = vᵀ tanh(W_q q + W_m h_j), weights = softmax(e), context = Σ_j weights_j h_j (equations 5 and 6, and A.1.2).
+    e_j = vᵀ tanh(W_q q + W_m h_j), α = softmax(e), context = Σ_j α_j h_j (equations 5 and 6, and A.1.2).
     """
 
     def __init__(self, d_model: int) -> None:
@@ -115,22 +104,27 @@ class AdditiveAttention(nn.Module):
         self, query: Float[Tensor, "B T C"], memory: Memory
     ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"]]:
         """Return the context of every query, and the weights over the source; those of padding are 0."""
-        energy = torch.tanh(self.query(query)[:, :, None] + memory.keys[:, None])  # (B, T, S, C)
-        scores = self.score(energy).squeeze(-1)  # (B, T, S)
-        weights = scores.masked_fill(~memory.mask[:, None], -torch.inf).softmax(-1)
-        return weights @ memory.states, weights
+        q = self.query(query)[:, :, None]  # (B, T, 1, C): W_q q
+        m = memory.keys[:, None]  # (B, 1, S, C): W_m h_j, which the encoder computed once for all queries
+        # Every query meets every h_j in a network of its own: B·T·S·C numbers. The Transformer's inner product needs none.
+        e = self.score(torch.tanh(q + m)).squeeze(-1)  # (B, T, S)
+        e = e.masked_fill(~memory.mask[:, None], -torch.inf)  # nothing is to be learned from padding
+        alpha = e.softmax(-1)
+        return alpha @ memory.states, alpha  # the mean of the h_j, weighted by how well they fit
 
 
 State = tuple[Tensor, Tensor]
 """An LSTM's output and its cell, each (1, B, C)."""
 
 
-class Seq2SeqLSTM(nn.Module):
+class Seq2SeqLSTM(EncoderDecoder):
     """An LSTM encoder-decoder (Sutskever et al. 2014), with attention where the configuration says so.
 
     The bottom layer of the encoder reads in both directions (Wu et al. 2016, section 3.2). Every decoder layer gets the
     context beside its input; without attention that is always the encoder's last state.
     """
+
+    config_class = Seq2SeqConfig
 
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
@@ -151,74 +145,53 @@ class Seq2SeqLSTM(nn.Module):
         if config.share_embeddings:
             self.output.weight = self.target_embedding.weight
         self.dropout = nn.Dropout(config.dropout)
-        self._initialise()
-
-    def forward(
-        self,
-        source: Int64[Tensor, "B S"],
-        target: Int64[Tensor, "B T"],
-        labels: Int64[Tensor, "B T"] | None = None,
-    ) -> Seq2SeqOutput:
-        """Score every next word of ``target``.
-
-        Args:
-            source: the sentence to translate, filled up with ``pad_id``.
-            target: the translation as the decoder reads it: the start token first, then what has been written.
-            labels: the word that follows each of ``target``; -100 where there is none.
-
-        Raises:
-            TypeError, ValueError: ids that are no int64 or outside the vocabulary, padding before a word.
-        """
-        hidden, weights, _ = self.decode(target, self.encode(source))
-        logits = self.output(hidden)
-        loss = None
-        if labels is not None:
-            smoothing = self.config.label_smoothing if self.training else 0.0
-            loss = next_token_loss(logits, labels, label_smoothing=smoothing)
-        return Seq2SeqOutput(logits, loss, weights)
+        for module in self.modules():
+            if isinstance(module, nn.LSTM):
+                _initialise_lstm(module)
+        tables = self.target_embedding.weight, self.source_embedding.weight, self.output.weight
+        for table in dict.fromkeys(tables):  # a shared one once; in the order of parameters(), so that a seed says all
+            nn.init.normal_(table, std=C**-0.5)  # times √C in _embed: a variance of 1
+        nn.init.zeros_(self.output.bias)
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
-        """Return the encoder's view of ``source``, whose padding stands at the end."""
+        """Return the encoder's view of ``source``, whose padding stands at the end; NaN for a row where it does not."""
         check_ids("source", source)
-        mask = source != self.config.pad_id
+        mask = source != self.config.pad_id  # (B, S)
         lengths = mask.sum(1)
-        if not bool((mask == (torch.arange(source.shape[1], device=source.device) < lengths[:, None])).all()):
-            raise ValueError("source has padding before a word; sentences stand at the start of their row")
-        if not bool(lengths.all()):
-            raise ValueError("source has a row of padding alone; a sentence needs a word")
         x = self._embed(self.source_embedding, source)
+        # The bottom layer reads each sentence in both directions, so that the vector of a word knows its neighbours.
         forwards, _ = self.forward_lstm(x)
         backwards, _ = self.backward_lstm(_reverse(x, lengths))
         x = torch.cat([forwards, _reverse(backwards, lengths)], -1)  # (B, S, C)
         for number, lstm in enumerate(self.encoder, start=2):
             y, _ = lstm(self.dropout(x))
             x = self._residual(number, x, y)
-        last = x[torch.arange(len(x), device=x.device), lengths - 1]
+        # An LSTM reads padding as if it were words, so a row with padding before a word would be wrong. NaN says so
+        # without reading a value here; check_source says it in words.
+        misplaced = (mask[:, 1:] & ~mask[:, :-1]).any(1) | ~mask[:, 0]  # (B,)
+        x = x.masked_fill(misplaced[:, None, None], torch.nan)
+        last = x[torch.arange(len(x), device=x.device), lengths - 1]  # of the last real token
         return Memory(x, self.attention.key(x) if self.attention else x, last, mask)
 
-    def decode(
-        self, target: Int64[Tensor, "B T"], memory: Memory, states: list[State] | None = None
-    ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"] | None, list[State]]:
-        """Return the decoder's vector at every position, where each looked, and the states to go on from.
-
-        Args:
-            target: what has been written, or with ``states`` only what is new.
-            memory: what :meth:`encode` returned.
-            states: one state a layer from an earlier call; None at the start of a sentence.
-        """
+    def decode_with_attention(
+        self, target: Int64[Tensor, "B T"], memory: Memory, cache: list[State] | None = None
+    ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"]]:
+        """Return what ``decode`` does, and where each position looked: everywhere alike, without attention."""
         check_ids("target", target)
         if len(memory.last) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.last)}")
-        if states is None:
-            states = self._first_states(memory)
+        h = memory.last[
+            None
+        ].contiguous()  # (1, B, C): a sentence begins from the source in one vector, with empty cells
+        states = cache or [(h, torch.zeros_like(h)) for _ in self.decoder]
         words = self._embed(self.target_embedding, target)  # (B, T, C)
-        weights = None
-        if self.config.attention == "bahdanau":
-            x, context, weights, bottom = self._step_by_step(words, memory, states[0])
-        elif self.attention is None:
-            context = memory.last[:, None].expand_as(words)
+        if self.attention is None:
+            weights = (memory.mask / memory.mask.sum(1, keepdim=True))[:, None].expand(-1, target.shape[1], -1)
+            context = memory.last[:, None].expand_as(words)  # one vector, however long the sentence
             x, bottom = self.decoder[0](torch.cat([words, context], -1), states[0])
-        else:
+        elif self.config.attention == "bahdanau":
+            x, context, weights, bottom = self._word_by_word(words, memory, states[0])
+        else:  # the bottom layer reads no context, so that it runs over all words in one call
             x, bottom = self.decoder[0](words, states[0])
             context, weights = self.attention(x, memory)
         new = [bottom]
@@ -226,40 +199,37 @@ class Seq2SeqLSTM(nn.Module):
             y, state = lstm(torch.cat([self.dropout(x), context], -1), state)
             x = self._residual(number, x, y)
             new.append(state)
-        return self.output_norm(self.dropout(x)), weights, new
+        if cache is not None:
+            cache[:] = new
+        return self.output_norm(self.dropout(x)), weights
 
-    def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> Seq2SeqStep:
-        """Return the function that :func:`~nextword.generation.beam_search` calls for each next word."""
-        return Seq2SeqStep(self, source, beam)
+    def new_cache(self) -> list[State]:
+        """Return an empty cache for :meth:`decode`, which fills it with one state a layer."""
+        return []
 
-    @classmethod
-    def from_pretrained(cls, path: str) -> Seq2SeqLSTM:
-        """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
+    def reorder_cache(self, cache: list[State], rows: Int64[Tensor, " N"]) -> None:
+        """Keep these rows of the batch, in this order."""
+        cache[:] = [(h[:, rows], c[:, rows]) for h, c in cache]
 
-        Raises:
-            ValueError: there is no such model, or it is of another kind.
-        """
-        return checkpoints.restore(cls, Seq2SeqConfig, path)
-
-    def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
-        return count_parameters(self, embedding=embedding)
+    def check_source(self, source: Int64[Tensor, "B S"]) -> None:
+        """Raise an error where ``source`` is no batch of ids, or has padding elsewhere than behind a sentence."""
+        super().check_source(source)
+        mask = source != self.config.pad_id
+        if not bool(mask.any(1).all()):
+            raise ValueError("source has a row of padding alone; a sentence needs a word")
+        if bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # a word behind padding
+            raise ValueError("source has padding before a word; sentences stand at the start of their row")
 
     def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
         """Return embedding · √C, whose components have unit variance at the start."""
         x: Tensor = self.dropout(table(ids) * math.sqrt(self.config.d_model))
         return x
 
-    def _first_states(self, memory: Memory) -> list[State]:
-        """Start every decoder layer from the sentence in one vector, with empty cells."""
-        h = memory.last[None].contiguous()  # (1, B, C)
-        return [(h, torch.zeros_like(h)) for _ in self.decoder]
-
-    def _step_by_step(self, words: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Run the bottom layer word by word: c_i = attend(s_{i-1}), s_i = LSTM([y_{i-1}; c_i], s_{i-1})."""
+    def _word_by_word(self, words: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Run the bottom layer as the papers do: c_i = attend(s_{i-1}), s_i = LSTM([y_{i-1}; c_i], s_{i-1})."""
         assert self.attention is not None
         outputs, contexts, weights = [], [], []
-        for word in torch.split(words, 1, dim=1):  # (B, 1, C)
+        for word in torch.split(words, 1, dim=1):  # (B, 1, C): the next waits for this one's state
             context, weight = self.attention(state[0].transpose(0, 1), memory)
             x, state = self.decoder[0](torch.cat([word, context], -1), state)
             outputs.append(x)
@@ -272,51 +242,11 @@ class Seq2SeqLSTM(nn.Module):
         start = self.config.residual_from
         return x + y if start is not None and number >= start else y
 
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.LSTM):
-                _initialise_lstm(module)
-        for weight in {self.source_embedding.weight, self.target_embedding.weight, self.output.weight}:
-            nn.init.normal_(weight, std=self.config.d_model**-0.5)
-        nn.init.zeros_(self.output.bias)
-
-
-class Seq2SeqStep:
-    """The next word of N half-written translations; called by :func:`~nextword.generation.beam_search`.
-
-    Args:
-        model: the encoder-decoder.
-        source: sentences (B, S); each gets ``beam`` neighbouring rows, so that N = B · beam.
-        beam: hypotheses a sentence.
-    """
-
-    def __init__(self, model: Seq2SeqLSTM, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
-        check_evaluating(model, model.config.dropout)
-        self.model = model
-        with torch.inference_mode():
-            self.memory = Memory(*(x.repeat_interleave(beam, 0) for x in model.encode(source)))
-        self.states: list[State] | None = None
-        self.length = 0
-
-    @torch.inference_mode()
-    def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
-        """Return the log-probabilities of the next word, and where the last one looked (everywhere, without attention)."""
-        hidden, weights, self.states = self.model.decode(ids[:, self.length :], self.memory, self.states)
-        self.length = ids.shape[1]
-        mask = self.memory.mask
-        attention = mask / mask.sum(1, keepdim=True) if weights is None else weights[:, -1]
-        return self.model.output(hidden[:, -1]).log_softmax(-1), attention
-
-    def reorder(self, rows: Int64[Tensor, " N"]) -> None:
-        """Keep these hypotheses, in this order. Rows of one sentence share their memory, so only the states move."""
-        if self.states is not None:
-            self.states = [(h[:, rows], c[:, rows]) for h, c in self.states]
-
 
 # --- A language model --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LSTMConfig:
     """The sizes of an LSTM language model."""
 
@@ -366,14 +296,18 @@ class LSTMLanguageModel(nn.Module):
         Args:
             ids: the text.
             targets: ``targets[:, t]`` is the word at t + 1, -100 where there is none.
-            mask: True at real tokens. Filling may only stand behind a text, where nothing that counts comes after it.
+            mask: True at real tokens. Filling stands behind a text, where nothing that counts comes after it. An LSTM
+                reads filling as if it were words: a row with a real token behind filling gets NaN.
 
         Raises:
-            TypeError, ValueError: ids or targets that are no int64 or outside the vocabulary; filling before a text.
+            TypeError, ValueError: ids or targets that are no batch of int64, or of two shapes.
+            IndexError: an id outside the vocabulary, from the embedding.
         """
-        if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-            raise ValueError("mask is True behind a False: an LSTM reads filling, too, so fill up on the right")
-        logits = self.output(self.hidden(ids))
+        hidden = self.hidden(ids)  # (B, T, C)
+        if mask is not None:
+            misplaced = (mask[:, 1:] & ~mask[:, :-1]).any(1)  # (B,)
+            hidden = hidden.masked_fill(misplaced[:, None, None], torch.nan)
+        logits = self.output(hidden)  # (B, T, V)
         return ModelOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
@@ -405,6 +339,6 @@ def _initialise_lstm(lstm: nn.Module) -> None:
 
 def _reverse(x: Float[Tensor, "B S C"], lengths: Int64[Tensor, " B"]) -> Float[Tensor, "B S C"]:
     """Return every row's first ``lengths[b]`` vectors backwards; its padding stays at the end."""
-    places = torch.arange(x.shape[1], device=x.device)
-    backwards = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)  # (B, S)
+    positions = torch.arange(x.shape[1], device=x.device)
+    backwards = torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)  # (B, S)
     return x.gather(1, backwards[:, :, None].expand_as(x))

@@ -12,38 +12,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from nextword import checkpoints
 from nextword.attention import KVCache, capture_attention
+from nextword.encoder_decoder import EncoderDecoder
 from nextword.layers import (
     Activation,
     Block,
-    ModelOutput,
     NormPosition,
     check_choices,
-    check_evaluating,
     check_fraction,
     check_heads,
     check_ids,
     check_sizes,
     check_vocabularies,
-    count_parameters,
-    next_token_loss,
     sinusoidal_positions,
 )
-
-__all__ = ["ModelOutput", "Transformer", "TransformerConfig", "TransformerStep", "sinusoidal_positions"]
 
 Positions = Literal["sinusoidal", "learned"]
 Cache = Sequence[tuple[KVCache, KVCache]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """The sizes of a Transformer; the defaults are the paper's base model (Vaswani et al. 2017, table 3).
 
@@ -86,8 +80,8 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
-        check_sizes(self, "source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length")
-        check_sizes(self, *(["d_key"] if self.d_key is not None else []))
+        sizes = ["source_vocab", "target_vocab", "d_model", "n_heads", "n_layers", "d_ff", "max_length"]
+        check_sizes(self, *sizes, *(["d_key"] if self.d_key is not None else []))
         check_heads(self)
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd; sinusoids come in pairs")
@@ -96,12 +90,21 @@ class TransformerConfig:
         check_vocabularies(self)
 
 
-class Transformer(nn.Module):
+class Memory(NamedTuple):
+    """What the encoder hands to the decoder."""
+
+    states: Float[Tensor, "B S C"]  # a vector for every source token
+    mask: Bool[Tensor, "B S"]  # True at real tokens
+
+
+class Transformer(EncoderDecoder):
     """The encoder-decoder of Vaswani et al. 2017, sections 3.1 to 3.5.
 
     The paper does not say how weights begin. Here the tables have a standard deviation of 1/√C, and the other matrices are
     uniform within ±1/√(their input's width), as torch's linear layers are.
     """
+
+    config_class = TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -117,167 +120,84 @@ class Transformer(nn.Module):
         if config.positions == "learned":
             self.source_positions = nn.Embedding(config.max_length, C)
             self.target_positions = nn.Embedding(config.max_length, C)
-        self.encoder = nn.ModuleList(self._block(cross_attention=False) for _ in range(config.n_layers))
-        self.decoder = nn.ModuleList(self._block(cross_attention=True) for _ in range(config.n_layers))
-        pre = config.norm_position == "pre"
+        sizes: dict[str, Any] = {"d_key": config.d_key, "bias": config.bias, "attention_bias": config.attention_bias}
+        sizes |= {"norm_position": config.norm_position, "activation": config.activation, "dropout": config.dropout}
+
+        def stack(cross_attention: bool) -> nn.ModuleList:
+            shape = C, config.n_heads, config.d_ff
+            return nn.ModuleList(
+                Block(*shape, cross_attention=cross_attention, **sizes) for _ in range(config.n_layers)
+            )
+
+        self.encoder, self.decoder = stack(cross_attention=False), stack(cross_attention=True)
+        pre = config.norm_position == "pre"  # then nothing has normalised the sum that leaves the last layer
         self.encoder_norm = nn.LayerNorm(C) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(C) if pre else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self._positions = torch.empty(0)
-        self._initialise()
+        self._sinusoids = torch.empty(0)  # computed by _embed, as long as is needed
+        tables = self.target_embedding.weight, self.source_embedding.weight, self.output.weight
+        for table in dict.fromkeys(tables):  # a shared one once; in the order of parameters(), so that a seed says all
+            nn.init.normal_(table, std=C**-0.5)  # times √C in _embed: a variance of 1
 
-    def forward(
-        self,
-        source: Int64[Tensor, "B S"],
-        target: Int64[Tensor, "B T"],
-        labels: Int64[Tensor, "B T"] | None = None,
-    ) -> ModelOutput:
-        """Score every next word of ``target``.
-
-        Args:
-            source: the sentence to translate, filled up with ``pad_id``.
-            target: the translation as the decoder reads it: the start token first, then what has been written.
-            labels: the word that follows each of ``target``; -100 where there is none.
-
-        Raises:
-            TypeError, ValueError: ids that are no int64, outside the vocabulary, or too many for learned positions.
-        """
-        logits = self.output(self.decode(target, self.encode(source), source_mask=source != self.config.pad_id))
-        if labels is None:
-            return ModelOutput(logits, None)
-        return ModelOutput(logits, next_token_loss(logits, labels, label_smoothing=self._smoothing()))
-
-    def encode(self, source: Int64[Tensor, "B S"]) -> Float[Tensor, "B S C"]:
+    def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
         """Return the encoder's vector for every token of ``source``, the memory that the decoder attends to."""
         check_ids("source", source)
         mask = source != self.config.pad_id  # (B, S)
-        x = self._embed(self.source_embedding, source, 0, "source")
-        for block in self.encoder:
-            x = block(x, mask=mask)
-        memory: Tensor = self.encoder_norm(x)
-        return memory
+        x = self._embed(source, "source")  # (B, S, C)
+        for layer in self.encoder:
+            x = layer(x, mask=mask)  # every word looks at every word, at those behind it too
+        return Memory(self.encoder_norm(x), mask)
 
     def decode(
-        self,
-        target: Int64[Tensor, "B T"],
-        memory: Float[Tensor, "B S C"],
-        *,
-        source_mask: Bool[Tensor, "B S"] | None = None,
-        cache: Cache | None = None,
+        self, target: Int64[Tensor, "B T"], memory: Memory, cache: Cache | None = None
     ) -> Float[Tensor, "B T C"]:
-        """Return the decoder's vector at every position of ``target``; ``output`` turns it into scores.
-
-        Args:
-            target: what has been written. With a cache, only what is new since the last call.
-            memory: what :meth:`encode` returned.
-            source_mask: True at the real tokens of the source.
-            cache: from :meth:`new_cache`; it grows by the length of ``target``.
-        """
+        """Return the decoder's vector at every position; see :meth:`~nextword.encoder_decoder.EncoderDecoder.decode`."""
         check_ids("target", target)
-        if len(memory) != len(target):
-            raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory)}")
-        start = cache[0][0].length if cache is not None else 0
-        x = self._embed(self.target_embedding, target, start, "target")
-        for i, block in enumerate(self.decoder):
-            own = cache[i] if cache is not None else None
-            x = block(x, memory, memory_mask=source_mask, causal=True, cache=own)
+        if len(memory.mask) != len(target):
+            raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.mask)}")
+        start = cache[0][0].length if cache is not None else 0  # what the cache holds is not read again
+        x = self._embed(target, "target", start)  # (B, T, C)
+        for i, layer in enumerate(self.decoder):
+            seen = None if cache is None else cache[i]
+            # Each word looks at those before it (causal), then asks the source: queries from x, keys and values from the
+            # memory. Padding needs no mask in the target, since it stands behind all words.
+            x = layer(x, memory.states, memory_mask=memory.mask, causal=True, cache=seen)
         hidden: Tensor = self.decoder_norm(x)
         return hidden
 
+    def decode_with_attention(
+        self, target: Int64[Tensor, "B T"], memory: Memory, cache: Cache | None = None
+    ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"]]:
+        """Return what :meth:`decode` does, and the attention to the source, as a mean over layers and heads."""
+        layers = [module for name, module in self.decoder.named_modules() if name.endswith("cross_attention")]
+        with capture_attention(layers) as maps:
+            hidden = self.decode(target, memory, cache)
+        return hidden, torch.stack(maps).mean((0, 2))  # from (L, B, H, T, S)
+
     def new_cache(self, max_length: int | None = None) -> Cache:
-        """Return an empty cache for :meth:`decode`: one for the text and one for the memory, in every layer."""
-        return [(KVCache(max_length), KVCache()) for _ in range(self.config.n_layers)]
+        """Return an empty cache for :meth:`decode`."""
+        # One for the text, which grows, and one for the memory, whose keys and values the first call computes for all.
+        return [(KVCache(max_length), KVCache()) for _ in self.decoder]
 
-    def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> TransformerStep:
-        """Return the function that :func:`~nextword.generation.beam_search` calls for each next word."""
-        return TransformerStep(self, source, beam)
+    def reorder_cache(self, cache: Cache, rows: Int64[Tensor, " N"]) -> None:
+        """Keep these rows of the texts, in this order; their memories stay."""
+        for text, _ in cache:
+            text.reorder(rows)
 
-    @classmethod
-    def from_pretrained(cls, path: str) -> Transformer:
-        """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
-
-        Raises:
-            ValueError: there is no such model, or it is of another kind.
-        """
-        return checkpoints.restore(cls, TransformerConfig, path)
-
-    def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
-        return count_parameters(self, embedding=embedding)
-
-    def _block(self, *, cross_attention: bool) -> Block:
-        c = self.config
-        return Block(
-            c.d_model,
-            c.n_heads,
-            c.d_ff,
-            cross_attention=cross_attention,
-            norm_position=c.norm_position,
-            activation=c.activation,
-            bias=c.bias,
-            attention_bias=c.attention_bias,
-            dropout=c.dropout,
-            d_key=c.d_key,
-        )
-
-    def _initialise(self) -> None:
-        for weight in {self.source_embedding.weight, self.target_embedding.weight, self.output.weight}:
-            nn.init.normal_(weight, std=self.config.d_model**-0.5)  # times √C in _embed: unit variance
-
-    def _embed(self, table: nn.Embedding, ids: Tensor, start: int, side: str) -> Tensor:
-        """Return embedding · √C + position, with dropout on the sum (sections 3.4 and 5.4)."""
-        x: Tensor = table(ids) * math.sqrt(self.config.d_model)
-        y: Tensor = self.dropout(x + self._position(start, ids.shape[1], side, x))
-        return y
-
-    def _position(self, start: int, T: int, side: str, like: Tensor) -> Tensor:
-        end = start + T
+    def _embed(self, ids: Tensor, side: Literal["source", "target"], start: int = 0) -> Tensor:
+        """Return embedding · √C + position, with dropout on the sum (sections 3.4, 3.5 and 5.4)."""
+        embedding = self.source_embedding if side == "source" else self.target_embedding
+        x = embedding(ids) * math.sqrt(self.config.d_model)  # (B, T, C)
+        end = start + ids.shape[1]
         if self.config.positions == "learned":
             if end > self.config.max_length:
-                raise ValueError(
-                    f"{side} is {end} tokens long, and learned positions count to {self.config.max_length}"
-                )
-            table = self.source_positions if side == "source" else self.target_positions
-            weight: Tensor = table.weight
-            return weight[start:end]
-        if len(self._positions) < end or self._positions.device != like.device or self._positions.dtype != like.dtype:
-            self._positions = sinusoidal_positions(max(end, 64), self.config.d_model, dtype=like.dtype).to(like.device)
-        return self._positions[start:end]
-
-    def _smoothing(self) -> float:
-        return self.config.label_smoothing if self.training else 0.0
-
-
-class TransformerStep:
-    """The next word of N half-written translations; called by :func:`~nextword.generation.beam_search`.
-
-    Keys and values of earlier words are kept, so a call computes only the newest.
-
-    Args:
-        model: the Transformer.
-        source: sentences (B, S); each gets ``beam`` neighbouring rows, so that N = B · beam.
-        beam: hypotheses a sentence.
-    """
-
-    def __init__(self, model: Transformer, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
-        check_evaluating(model, model.config.dropout)
-        self.model = model
-        self.source_mask = (source != model.config.pad_id).repeat_interleave(beam, 0)  # (N, S)
-        with torch.inference_mode():
-            self.memory = model.encode(source).repeat_interleave(beam, 0)  # (N, S, C)
-        self.cache = model.new_cache()
-        self.cross_attention = [m for name, m in model.named_modules() if name.endswith(".cross_attention")]
-
-    @torch.inference_mode()
-    def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
-        """Return the log-probabilities of the next word, and where the last one looked (mean over layers and heads)."""
-        new = ids[:, self.cache[0][0].length :]
-        with capture_attention(self.cross_attention) as maps:
-            hidden = self.model.decode(new, self.memory, source_mask=self.source_mask, cache=self.cache)
-        attention = torch.stack([m[:, :, -1] for m in maps]).mean((0, 2))  # (N, S)
-        return self.model.output(hidden[:, -1]).log_softmax(-1), attention
-
-    def reorder(self, rows: Int64[Tensor, " N"]) -> None:
-        """Keep these hypotheses, in this order. Rows of one sentence share their memory, so only the text moves."""
-        for own, _ in self.cache:
-            own.reorder(rows)
+                limit = f"learned positions count to {self.config.max_length}"
+                raise ValueError(f"{side} is {end} tokens long, and {limit}")
+            positions = (self.source_positions if side == "source" else self.target_positions).weight
+        else:
+            positions = self._sinusoids
+            if len(positions) < end or positions.device != x.device or positions.dtype != x.dtype:
+                positions = sinusoidal_positions(max(end, 64), self.config.d_model, dtype=x.dtype).to(x.device)
+                self._sinusoids = positions
+        summed: Tensor = self.dropout(x + positions[start:end])
+        return summed

@@ -1,4 +1,4 @@
-"""What the two translation chapters share: pairs of sentences as ids, batches of similar length, and translating.
+"""What the two translation chapters share: a tokenizer, batches of similar length, training, and translating.
 
 Used in: 2016_gnmt, 2017_transformer.
 """
@@ -6,6 +6,7 @@ Used in: 2016_gnmt, 2017_transformer.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import random
 from collections import Counter
@@ -26,91 +27,91 @@ from nextword.metrics import bleu
 from nextword.tokenizers import ByteBPE
 from nextword.training import History, TrainConfig, fit
 
-PAD, START, END = SPECIAL = ("<pad>", "<start>", "<end>")
+PAD, BOS, EOS = SPECIAL_TOKENS = ("<pad>", "<start>", "<end>")
 """Filling of shorter sentences, the first token of every translation, and the last."""
 
 IdPair = tuple[list[int], list[int]]
-"""A sentence and its translation as ids, without start and end tokens."""
+"""A sentence and its translation as ids, without the first and last token of a translation."""
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """A tokenizer and where its special tokens are. The same one serves both languages."""
+class TranslationTokenizer:
+    """A tokenizer for both languages, and the ids of its special tokens."""
 
-    tokenizer: Any
-    """Has ``encode``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or ``Words``."""
-    pad: int
-    start: int
-    end: int
+    base: Any
+    """Has ``encode``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or a ``WordTokenizer``."""
+    pad_id: int
+    bos_id: int
+    eos_id: int
 
     @property
-    def size(self) -> int:
+    def vocab_size(self) -> int:
         """Return the number of ids V."""
-        size: int = self.tokenizer.vocab_size
+        size: int = self.base.vocab_size
         return size
 
     @classmethod
-    def subwords(cls, texts: Iterable[str], size: int) -> Vocabulary:
-        """Learn byte-level subwords (Sennrich et al. 2016) from texts; ``size=259`` has no merge: one id a byte."""
-        return cls.of(ByteBPE.train(texts, size, special_tokens=SPECIAL))
+    def subwords(cls, texts: Iterable[str], vocab_size: int) -> TranslationTokenizer:
+        """Learn byte-level subwords (Sennrich et al. 2016) from texts; with 259 there is no merge: one id a byte."""
+        _check_texts("texts", texts)
+        return cls.from_bpe(ByteBPE.train(texts, vocab_size, special_tokens=SPECIAL_TOKENS))
 
     @classmethod
-    def of(cls, bpe: ByteBPE) -> Vocabulary:
+    def from_bpe(cls, bpe: ByteBPE) -> TranslationTokenizer:
         """Take a trained tokenizer that has the special tokens, such as that of a checkpoint."""
-        missing = [token for token in SPECIAL if token not in bpe.special_tokens]
+        missing = [token for token in SPECIAL_TOKENS if token not in bpe.special_tokens]
         if missing:
-            raise ValueError(f"bpe lacks the special tokens {', '.join(missing)}; train it with special_tokens=SPECIAL")
-        return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL))
+            raise ValueError(f"bpe lacks {', '.join(missing)}; train it with special_tokens=SPECIAL_TOKENS")
+        return cls(bpe, *(bpe.special_tokens[token] for token in SPECIAL_TOKENS))
 
     @classmethod
-    def words(cls, texts: Iterable[str], size: int) -> Vocabulary:
-        """Take the ``size`` most frequent words and punctuation marks; every other is ``<unk>``."""
-        return cls(Words(texts, size), 0, 1, 2)
+    def words(cls, texts: Iterable[str], vocab_size: int) -> TranslationTokenizer:
+        """Take the most frequent words and punctuation marks; every other is ``<unk>``."""
+        return cls(WordTokenizer(texts, vocab_size), 0, 1, 2)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a sentence; a space before the first word makes it the same token as elsewhere."""
-        ids: list[int] = self.tokenizer.encode(" " + text)
+        """Return the ids of a sentence."""
+        if not isinstance(text, str):
+            raise TypeError(f"text is a {type(text).__name__}; give one sentence, and encode several in a loop")
+        ids: list[int] = self.base.encode(" " + text)  # the first word is then the same token as later in a sentence
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the sentence of these ids up to the end token."""
-        kept = []
-        for i in ids:
-            if i == self.end:
-                break
-            if i not in (self.pad, self.start):
-                kept.append(i)
-        text: str = self.tokenizer.decode(kept)
+        sentence = itertools.takewhile(lambda i: i != self.eos_id, ids)
+        text: str = self.base.decode([i for i in sentence if i not in (self.pad_id, self.bos_id)])
         return text.strip()
 
-    def pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
+    def encode_pairs(self, pairs: Iterable[Any]) -> list[IdPair]:
         """Return (English, Spanish) pairs as ids."""
         return [(self.encode(pair[0]), self.encode(pair[1])) for pair in pairs]
 
 
-class Words:
-    """A tokenizer that knows whole words: ids 0 to 2 are special, 3 is every word it does not know.
+class WordTokenizer:
+    """A tokenizer that knows whole words.
 
     Example:
-        >>> words = Words(["a cat, a dog"], 7)
+        >>> words = WordTokenizer(["a cat, a dog"], 7)
         >>> words.decode(words.encode("a cat, a bird"))
         'a cat, a <unk>'
     """
 
     PATTERN = regex.compile(r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]")
 
-    def __init__(self, texts: Iterable[str], size: int) -> None:
-        if size < 4:
-            raise ValueError(f"size={size} leaves no room for {', '.join(SPECIAL)} and <unk>; give 4 or more")
+    def __init__(self, texts: Iterable[str], vocab_size: int) -> None:
+        _check_texts("texts", texts)
+        if vocab_size < 4:
+            special = ", ".join(SPECIAL_TOKENS)
+            raise ValueError(f"vocab_size={vocab_size} leaves no room for {special} and <unk>; give 4 or more")
         counts = Counter(word for text in texts for word in self.PATTERN.findall(text))
-        common = [word for word, _ in counts.most_common(size - 4)]
-        self.names = [*SPECIAL, "<unk>", *common]
-        self.ids = {word: i for i, word in enumerate(self.names)}
+        common = [word for word, _ in counts.most_common(vocab_size - 4)]
+        self.tokens = [*SPECIAL_TOKENS, "<unk>", *common]  # 0 to 2 are special, 3 is every word that it does not know
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
 
     @property
     def vocab_size(self) -> int:
         """Return the number of different ids."""
-        return len(self.names)
+        return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """Return the id of every word and punctuation mark."""
@@ -118,60 +119,63 @@ class Words:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the words with spaces between them, and none before a mark or after an opening one."""
-        text = " ".join(self.names[i] for i in ids)
+        unknown = [i for i in ids if i not in range(len(self.tokens))]
+        if unknown:
+            raise ValueError(f"ids holds {unknown[0]}; give whole numbers from 0 to {len(self.tokens) - 1}")
+        text = " ".join(self.tokens[i] for i in ids)
         closed: str = regex.sub(r" ([.,;:!?%)\]])", r"\1", text)
         return str(regex.sub(r"([¿¡(\[]) ", r"\1", closed))
 
 
-class PairBatches:
-    """Batches of sentence pairs of similar length, without end, always the same ones for a seed.
-
-    Every pass shuffles the pairs, sorts neighbourhoods of them by length, so that little is padding, and shuffles the
-    batches. Yields (source (B, S), target (B, T), labels (B, T)): the target begins with the start token, the labels
-    end with the end token, and -100 fills up.
+class BucketedBatches:
+    """Batches of sentence pairs of similar length from :func:`collate`, without end, the same ones for a seed.
 
     Args:
         pairs: sentences as ids.
-        vocabulary: where pad, start and end are.
-        tokens: target tokens in a batch, padding included.
+        tokenizer: says which ids fill up, begin and end a sentence.
+        max_tokens: target tokens in a batch at most, padding included.
         seed: of the shuffling.
     """
 
-    NEIGHBOURHOOD = 100  # batches that are sorted together
+    POOL = 100  # batches whose pairs are sorted together
 
-    def __init__(self, pairs: Sequence[IdPair], vocabulary: Vocabulary, *, tokens: int, seed: int) -> None:
+    def __init__(self, pairs: Sequence[IdPair], tokenizer: TranslationTokenizer, *, max_tokens: int, seed: int) -> None:
         if not pairs:
             raise ValueError("pairs is empty; a batch needs a sentence")
-        longest = max(len(target) for _, target in pairs) + 1
-        if tokens < longest:
-            raise ValueError(f"tokens={tokens} is less than the longest target, {longest}")
-        self.pairs, self.vocabulary, self.tokens, self.seed = pairs, vocabulary, tokens, seed
+        if any(isinstance(sentence, str) for sentence in pairs[0]):
+            raise TypeError("pairs holds text; give ids, such as tokenizer.encode_pairs(pairs)")
+        self.pairs, self.tokenizer, self.max_tokens, self.seed = pairs, tokenizer, max_tokens, seed
         self.lengths = [len(target) for _, target in pairs]
+        longest = max(self.lengths) + 1
+        if max_tokens < longest:
+            raise ValueError(f"max_tokens={max_tokens} is less than the longest target, {longest}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield batches for ever."""
         rng = random.Random(self.seed)
+        n = len(self.pairs)
+        mean_length = (sum(self.lengths) + n) / n  # with the end token
+        pool_size = max(1, int(self.POOL * self.max_tokens / mean_length))
         while True:
-            for rows in self._epoch(rng):
-                yield as_batch([self.pairs[i] for i in rows], self.vocabulary)
-
-    def _epoch(self, rng: random.Random) -> Iterator[list[int]]:
-        order = list(range(len(self.pairs)))
-        rng.shuffle(order)
-        mean = (sum(self.lengths) + len(self.lengths)) / len(self.lengths)  # with the end token
-        size = max(1, int(self.NEIGHBOURHOOD * self.tokens / mean))
-        for start in range(0, len(order), size):
-            near = sorted(order[start : start + size], key=lambda i: (self.lengths[i], len(self.pairs[i][0])))
-            batches = list(_cut(near, self.lengths, self.tokens))
-            rng.shuffle(batches)
-            yield from batches
+            order = list(range(n))
+            rng.shuffle(order)
+            for start in range(0, n, pool_size):
+                # Sorting all pairs would give the same batches in every epoch; sorting a pool of them leaves little
+                # padding, too. The batches are shuffled again, else each pool would go from short to long sentences.
+                pool = order[start : start + pool_size]
+                pool.sort(key=lambda i: (self.lengths[i], len(self.pairs[i][0])))
+                batches = list(_batches(pool, self.lengths, self.max_tokens))
+                rng.shuffle(batches)
+                for numbers in batches:
+                    yield collate([self.pairs[i] for i in numbers], self.tokenizer)
 
 
-def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
+def collate(pairs: Sequence[IdPair], tokenizer: TranslationTokenizer) -> tuple[Tensor, Tensor, Tensor]:
     """Return pairs as (source (B, S), target (B, T), labels (B, T)), as the models take them."""
-    source = pad([source for source, _ in pairs], vocabulary.pad)[0]
-    target = pad([[vocabulary.start, *target] for _, target in pairs], vocabulary.pad)[0]
-    labels = pad([[*target, vocabulary.end] for _, target in pairs], IGNORE_INDEX)[0]
+    source = pad([source for source, _ in pairs], tokenizer.pad_id)[0]
+    # The decoder reads the target from the start token on; at each position the label is the word that comes next.
+    target = pad([[tokenizer.bos_id, *target] for _, target in pairs], tokenizer.pad_id)[0]
+    labels = pad([[*target, tokenizer.eos_id] for _, target in pairs], IGNORE_INDEX)[0]
     return source, target, labels
 
 
@@ -179,7 +183,7 @@ def as_batch(pairs: Sequence[IdPair], vocabulary: Vocabulary) -> tuple[Tensor, T
 class Corpus:
     """Tatoeba's English-Spanish pairs: ids to learn from, one set to choose settings with, and two to report on."""
 
-    vocabulary: Vocabulary
+    tokenizer: TranslationTokenizer
     train: list[IdPair]
     valid: list[Pair]
     """About 1,400 pairs: what is measured while training, and what settings are chosen by."""
@@ -191,91 +195,96 @@ class Corpus:
 
     @classmethod
     def tatoeba(
-        cls, make: Callable[[Iterable[str], int], Vocabulary] = Vocabulary.subwords, size: int = 2000
+        cls,
+        make_tokenizer: Callable[[Iterable[str], int], TranslationTokenizer] = TranslationTokenizer.subwords,
+        vocab_size: int = 2000,
     ) -> Corpus:
-        """Read the pairs, learn a vocabulary of ``size`` from 20,000 of those for training, and turn those into ids.
+        """Read the pairs, learn a tokenizer from 20,000 of those for training, and turn those into ids.
 
         Pairs of more than 120 characters on a side, under one in a hundred, are left out of training.
         """
-        kept: list[Pair] = []
+        train: list[Pair] = []
         held_out: list[Pair] = []
         for pair in data.load_tatoeba("train"):
             is_long = len(pair.english.split()) >= 11
-            hold = is_long and data.split_of(pair.english, test=0.1) == "test"
-            (held_out if hold else kept).append(pair)
-        sample = random.Random(0).sample(kept, 20_000)
-        vocabulary = make((f" {text}" for pair in sample for text in pair[:2]), size)
-        train = vocabulary.pairs(pair for pair in kept if max(map(len, pair[:2])) <= 120)
-        return cls(vocabulary, train, data.load_tatoeba("valid"), data.load_tatoeba("test"), held_out)
+            is_held_out = is_long and data.split_of(pair.english, test=0.1) == "test"
+            (held_out if is_held_out else train).append(pair)
+        sample = random.Random(0).sample(train, 20_000)
+        tokenizer = make_tokenizer((f" {text}" for pair in sample for text in pair[:2]), vocab_size)
+        ids = tokenizer.encode_pairs(pair for pair in train if max(map(len, pair[:2])) <= 120)
+        return cls(tokenizer, ids, data.load_tatoeba("valid"), data.load_tatoeba("test"), held_out)
 
 
-def spread(pairs: Sequence[Pair], n: int) -> Sequence[Pair]:
+def evaluation_subset(pairs: Sequence[Pair], n: int) -> Sequence[Pair]:
     """Return at least ``n`` of ``pairs``, all if there are fewer: evenly spaced, since Tatoeba's are sorted by length."""
     if n < 1:
         raise ValueError(f"n={n} is below 1")
     return pairs[:: max(1, len(pairs) // n)]
 
 
-def learn(
+def train_translator(
     model: nn.Module,
     corpus: Corpus,
     *,
     steps: int,
     seed: int,
-    peak: float = 3e-3,
+    learning_rate: float = 3e-3,
     warmup: int = 300,
-    warm: bool = True,
-    tokens: int = 1200,
-    every: int = 300,
-    sentences: int = 500,
+    skip_warmup: bool = False,
+    max_tokens: int = 1200,
+    evaluate_every: int = 300,
+    n_evaluated: int = 500,
 ) -> History:
-    """Train a translator on batches of ``tokens`` target tokens; measure it every ``every`` steps.
-
-    The learning rate rises for ``warmup`` steps to ``peak`` and then falls with the root of the step, as in equation 3
-    of Vaswani et al. 2017. It does not know when training will end, so the first part of a long run is a short run. With
-    ``warm=False`` it starts at ``peak``, and is the same after the warm-up.
+    """Train a translator on batches of ``max_tokens`` target tokens; measure it every ``evaluate_every`` steps.
 
     Returns:
-        The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of ``sentences``
-        validation sentences. The test set stays unread.
+        The history. Its ``evaluations`` hold ``perplexity`` (per target token) and ``bleu`` (greedy) of about
+        ``n_evaluated`` validation sentences.
+
+    Raises:
+        ValueError: ``warmup`` below 1, or another setting that :class:`~nextword.training.TrainConfig` refuses.
     """
-    chosen = spread(corpus.valid, sentences)
-    pairs = corpus.vocabulary.pairs(chosen)
-    references = [pair.spanish for pair in chosen]
+    if warmup < 1:
+        raise ValueError(f"warmup={warmup} is below 1; skip_warmup=True starts at the full rate")
+    sentences = evaluation_subset(corpus.valid, n_evaluated)  # the test set stays unread
+    pairs = corpus.tokenizer.encode_pairs(sentences)
+    references = [pair.spanish for pair in sentences]
 
     def measure(model: nn.Module) -> dict[str, float]:
-        written = write(model, [source for source, _ in pairs], corpus.vocabulary)
-        loss = cross_entropy(model, pairs, corpus.vocabulary)
-        return {"perplexity": math.exp(loss), "bleu": bleu(written, references).score}
+        texts = translate_texts(model, [pair.english for pair in sentences], corpus.tokenizer)
+        loss = cross_entropy(model, pairs, corpus.tokenizer)
+        return {"perplexity": math.exp(loss), "bleu": bleu(texts, references).score}
 
-    config = TrainConfig(
-        steps=steps,
-        schedule=lambda step: peak * min(step / warmup if warm else 1.0, math.sqrt(warmup / step)),
-        weight_decay=0.0,
-        betas=(0.9, 0.98),
-        seed=seed,
-        evaluate_every=every,
-    )
-    return fit(model, PairBatches(corpus.train, corpus.vocabulary, tokens=tokens, seed=seed), config, evaluate=measure)
+    def rate(step: int) -> float:
+        # Equation 3 of Vaswani et al. 2017: it rises for the warm-up, and then falls with the root of the step. It does not
+        # know when training will end, so the first part of a long run is a short run.
+        rise = 1.0 if skip_warmup else step / warmup
+        return learning_rate * min(rise, math.sqrt(warmup / step))
+
+    settings: dict[str, Any] = {"weight_decay": 0.0, "betas": (0.9, 0.98), "evaluate_every": evaluate_every}
+    config = TrainConfig(steps=steps, schedule=rate, seed=seed, **settings)
+    batches = BucketedBatches(corpus.train, corpus.tokenizer, max_tokens=max_tokens, seed=seed)
+    return fit(model, batches, config, evaluate=measure)
 
 
-def write(model: nn.Module, sources: Sequence[Sequence[int]], vocabulary: Vocabulary, **search: Any) -> list[str]:
-    """Return the translations that :func:`translate` finds, as text."""
-    return [vocabulary.decode(best.ids) for best in translate(model, sources, vocabulary, **search)]
+def translate_texts(
+    model: nn.Module, texts: Sequence[str], tokenizer: TranslationTokenizer, **search: Any
+) -> list[str]:
+    """Return the translation of every sentence; ``search`` are the settings of :func:`translate`."""
+    _check_texts("texts", texts)
+    found = translate(model, [tokenizer.encode(text) for text in texts], tokenizer, **search)
+    return [tokenizer.decode(best.ids) for best in found]
 
 
 def bleu_by_length(
     texts: Sequence[str], pairs: Sequence[Pair], edges: Sequence[int] = (4, 7, 10, 14)
 ) -> dict[str, float]:
-    """Return the BLEU of translations in groups by the number of words of the English sentence.
+    """Return ``{"1-4": …, "5-7": …, …, "15+": …}``, the BLEU of translations by the number of English words.
 
     Args:
         texts: a translation of every pair's English.
         pairs: sentences and their references.
         edges: the largest number of words in each group but the last, ascending.
-
-    Returns:
-        ``{"1-4": …, "5-7": …, …, "15+": …}``
 
     Raises:
         ValueError: another number of texts than pairs, edges that do not ascend, or a group without a sentence.
@@ -284,30 +293,31 @@ def bleu_by_length(
         raise ValueError(f"texts has {len(texts)} translations, and pairs {len(pairs)} sentences")
     if list(edges) != sorted(set(edges)) or not edges or edges[0] < 1:
         raise ValueError(f"edges={tuple(edges)} must ascend from 1 or more")
-    names = [f"{low + 1}-{high}" for low, high in zip((0, *edges), edges, strict=False)] + [f"{edges[-1] + 1}+"]
-    groups: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+    labels = [f"{low + 1}-{high}" for low, high in zip((0, *edges), edges, strict=False)] + [f"{edges[-1] + 1}+"]
+    groups: dict[str, tuple[list[str], list[str]]] = {label: ([], []) for label in labels}
     for text, pair in zip(texts, pairs, strict=True):
-        group = groups[names[bisect.bisect_left(edges, len(pair.english.split()))]]
-        group[0].append(text)
-        group[1].append(pair.spanish)
-    empty = [name for name, (written, _) in groups.items() if not written]
+        hypotheses, references = groups[labels[bisect.bisect_left(edges, len(pair.english.split()))]]
+        hypotheses.append(text)
+        references.append(pair.spanish)
+    empty = [label for label, (hypotheses, _) in groups.items() if not hypotheses]
     if empty:
         raise ValueError(f"no sentence of {', '.join(empty)} words; choose other edges")
-    return {name: bleu(*group).score for name, group in groups.items()}
+    return {label: bleu(*group).score for label, group in groups.items()}
 
 
-def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabulary, *, tokens: int = 4000) -> float:
-    """Return the mean negative log-likelihood of the target tokens (end token included) in nats; exp is perplexity.
-
-    The model sees the right words before each target token. It runs in evaluation mode: no dropout, no smoothing.
-    """
+def cross_entropy(
+    model: nn.Module, pairs: Sequence[IdPair], tokenizer: TranslationTokenizer, *, max_tokens: int = 4000
+) -> float:
+    """Return the mean negative log-likelihood of the target tokens (end token included) in nats; exp is perplexity."""
     if not pairs:
         raise ValueError("pairs is empty; there is nothing to measure")
     total, count = 0.0, 0
-    with torch.inference_mode(), eval_mode(model), runtime.autocast():
-        for rows in _by_length([target for _, target in pairs], tokens):
-            source, target, labels = (x.to(_device(model)) for x in as_batch([pairs[i] for i in rows], vocabulary))
-            n = int((labels != IGNORE_INDEX).sum())
+    device = next(model.parameters()).device
+    with torch.inference_mode(), eval_mode(model), runtime.autocast():  # no dropout, no smoothed labels
+        for numbers in _sorted_batches([target for _, target in pairs], max_tokens):
+            batch = collate([pairs[i] for i in numbers], tokenizer)
+            source, target, labels = (x.to(device) for x in batch)
+            n = int((labels != IGNORE_INDEX).sum())  # a batch counts by its tokens, else those of few would count more
             total, count = total + model(source, target, labels).loss.item() * n, count + n
     return total / count
 
@@ -315,57 +325,65 @@ def cross_entropy(model: nn.Module, pairs: Sequence[IdPair], vocabulary: Vocabul
 def translate(
     model: nn.Module,
     sources: Sequence[Sequence[int]],
-    vocabulary: Vocabulary,
+    tokenizer: TranslationTokenizer,
     *,
     beam: int = 1,
     alpha: float = 0.0,
     beta: float = 0.0,
     extra: int = 20,
-    tokens: int = 4000,
+    max_tokens: int = 4000,
 ) -> list[Hypothesis]:
     """Return the best translation of every sentence, in the order of ``sources``, with its attention (T, S) to it.
 
     Args:
-        model: has ``step(source, beam=…)``, as ``Transformer`` and ``Seq2SeqLSTM`` do.
-        sources: sentences as ids.
-        vocabulary: where pad, start and end are.
+        model: has ``step(source, beam=…)``, as every :class:`~nextword.encoder_decoder.EncoderDecoder` does.
+        sources: sentences as ids; :func:`translate_texts` takes text.
+        tokenizer: says which ids fill up, begin and end a sentence.
         beam, alpha, beta: see :func:`~nextword.generation.beam_search`; ``beam=1`` takes the likeliest word each time.
         extra: a translation ends at the longest source of its batch and this many tokens more (50 in the Transformer
-            paper). Batches hold sentences of similar length.
-        tokens: source tokens searched at once.
+            paper).
+        max_tokens: source tokens searched at once, padding included.
+
+    Raises:
+        TypeError, ValueError: a source that is text, or has no ids.
     """
-    found: list[Hypothesis | None] = [None] * len(sources)
-    device = _device(model)
+    for i, sentence in enumerate(sources):
+        if isinstance(sentence, str):
+            raise TypeError(f"sources[{i}] is text; give ids, or texts to translate_texts")
+        if not len(sentence):
+            raise ValueError(f"sources[{i}] is empty; a sentence needs a word")
+    best: dict[int, Hypothesis] = {}
+    device = next(model.parameters()).device
     with eval_mode(model), runtime.autocast():
-        for rows in _by_length(sources, tokens):
-            source = pad([sources[i] for i in rows], vocabulary.pad, device=device)[0]
-            best = beam_search(
+        for numbers in _sorted_batches(sources, max_tokens):  # sentences of similar length: little padding is searched
+            source, mask = pad([sources[i] for i in numbers], tokenizer.pad_id, device=device)
+            hypotheses = beam_search(
                 model.step(source, beam=beam),  # type: ignore[operator]
-                torch.full((len(rows),), vocabulary.start, device=device),
-                vocabulary.end,
+                torch.full((len(numbers),), tokenizer.bos_id, device=device),
+                tokenizer.eos_id,
                 beam=beam,
                 max_length=source.shape[1] + extra,
                 alpha=alpha,
                 beta=beta,
-                source_mask=source != vocabulary.pad,
+                source_mask=mask,
             )
-            for row, (first, *_) in zip(rows, best, strict=True):
-                looks = None if first.attention is None else first.attention[:, : len(sources[row])]
-                found[row] = first._replace(attention=looks)
-    return [h for h in found if h is not None]
+            for i, (first, *_) in zip(numbers, hypotheses, strict=True):
+                attention = None if first.attention is None else first.attention[:, : len(sources[i])]
+                best[i] = first._replace(attention=attention)
+    return [best[i] for i in range(len(sources))]
 
 
-def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Yield the numbers of rows, longest last, in batches of at most ``tokens`` with padding."""
-    lengths = [len(row) for row in rows]
-    return _cut(sorted(range(len(rows)), key=lambda i: lengths[i]), lengths, tokens)
+def _sorted_batches(sentences: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[int]]:
+    """Yield the numbers of sentences, the longest last, in batches of at most ``max_tokens`` with padding."""
+    lengths = [len(sentence) for sentence in sentences]
+    return _batches(sorted(range(len(lengths)), key=lambda i: lengths[i]), lengths, max_tokens)
 
 
-def _cut(order: Iterable[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Cut rows that are sorted by length where the longest, with its end token, times their number exceeds ``tokens``."""
+def _batches(order: Iterable[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Cut numbers in order of their length where the longest, with its end token, times their number exceeds the limit."""
     batch: list[int] = []
     for i in order:
-        if batch and (lengths[i] + 1) * (len(batch) + 1) > tokens:
+        if batch and (lengths[i] + 1) * (len(batch) + 1) > max_tokens:
             yield batch
             batch = []
         batch.append(i)
@@ -373,5 +391,6 @@ def _cut(order: Iterable[int], lengths: Sequence[int], tokens: int) -> Iterator[
         yield batch
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+def _check_texts(name: str, texts: Iterable[str]) -> None:
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is one text, whose letters would count as texts; give a list of sentences")
