@@ -239,7 +239,7 @@ class Seq2SeqLSTM(nn.Module):
         Raises:
             ValueError: there is no such model, or it is of another kind.
         """
-        return checkpoints.restore(cls, Seq2SeqConfig, path)
+        return checkpoints.from_folder(cls, Seq2SeqConfig, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""

@@ -199,7 +199,7 @@ class Transformer(nn.Module):
         Raises:
             ValueError: there is no such model, or it is of another kind.
         """
-        return checkpoints.restore(cls, TransformerConfig, path)
+        return checkpoints.from_folder(cls, TransformerConfig, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
