@@ -1017,7 +1017,7 @@ def byte_pairs() -> Values:
             again = tokenizers.ByteBPE.load(Path(folder) / "bpe.json")
         found[name] = {
             "merges": bpe.merges(),
-            "ids": again.encode_batch(texts),
+            "ids": [again.encode(text) for text in texts],
             "special": bpe.encode("one<|end|> wave", allow_special=["<|end|>"]) + bpe.encode_ordinary("<|pad|>"),
             "bytes": bpe.encode_bytes(b"caf\xc3\xa9 \xff\xfe the"),
             "texts": [bpe.decode(again.encode(text)) for text in texts],

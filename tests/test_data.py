@@ -192,7 +192,7 @@ def test_ratings_belong_to_their_texts(domain):
     assert min(len(r.ratings) for r in rated) == (15 if domain == "movies" else 20)
     assert [r.text for r in rated] == data.load_snippets(domain)
     assert len({r.document for r in rated}) == DOCUMENTS.get(domain, len(rated))
-    path = fetching.fetch("ratings") / fetching.RATED_FILES[domain][0]
+    path = fetching.fetch_folder("ratings") / f"{data._RATED[domain]}_GroundTruth.txt"
     with open(path, encoding="utf8") as file:
         means = [float(line.split("\t")[1]) for line in file if not line.startswith("id")]
     away = [abs(sum(r.ratings) / len(r.ratings) - mean) for r, mean in zip(rated, means, strict=True)]
@@ -202,7 +202,7 @@ def test_ratings_belong_to_their_texts(domain):
 
 @pytest.mark.parametrize("domain", RATED)
 def test_ratings_are_those_whose_mean_and_spread_the_file_gives(domain):
-    path = fetching.fetch("ratings") / fetching.RATED_FILES[domain][1]
+    path = fetching.fetch_folder("ratings") / f"{data._RATED[domain]}_anonDataRatings.txt"
     with open(path, encoding="utf-8-sig") as file:
         lines = [line.split("\t") for line in file if line.strip()]
     ratings = [r.ratings for r in data.load_ratings(domain)]

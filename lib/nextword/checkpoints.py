@@ -31,18 +31,6 @@ from nextword.fetching import fetch_file, fetch_folder
 from nextword.files import atomic_folder
 from nextword.tokenizers import ByteBPE
 
-__all__ = [
-    "Checkpoint",
-    "LoadedModel",
-    "from_folder",
-    "from_state_dict",
-    "load",
-    "load_state_dict",
-    "read",
-    "resolve",
-    "save",
-]
-
 BUNDLED = Path(__file__).parent / "bundled" / "models"
 """Where the models that come with the library lie; ``make checkpoints`` trains them again."""
 
@@ -291,7 +279,7 @@ def from_state_dict(build: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
         # On the device "meta" a tensor has a shape and no numbers. One that is there is shared, and stays the same one.
         return None if parameter.is_meta else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(leave_empty)
+    hook = register_module_parameter_registration_hook(leave_empty)  # type: ignore[arg-type]  # torch says: None only
     try:
         model = build()
     finally:

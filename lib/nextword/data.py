@@ -19,12 +19,14 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nextword.fetching import RATED_FILES, SOURCES, fetch, fetch_folder, source
+from nextword.fetching import SOURCES, fetch, fetch_folder, source
 from nextword.fetching import attribution as attribution  # chapters read all that they need of a data set from here
 from nextword.fetching import fetch_file as fetch_file
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _SPLITS = ("train", "valid", "test")
+_RATED = {"movies": "movieReviewSnippets", "products": "amazonReviewSnippets"}
+_RATED |= {"tweets": "tweets", "editorials": "nytEditorialSnippets"}
 
 
 def split_of(key: str, *, valid: float = 0.01, test: float = 0.01) -> str:
@@ -45,9 +47,10 @@ def _check_split(split: str) -> None:
         raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
 
 
-def _read(name: str, member: str | None = None) -> str:
-    """Return the text of a member of a source: the first one, unless another is named."""
-    return (fetch(name) / (member or source(name).members[0])).read_text(encoding="utf8")
+def _read(name: str, file: str = "") -> str:
+    """Return the text of a source's file: the first one, unless another is named."""
+    member = next(member for member in source(name).members if member.endswith(file))
+    return (fetch(name) / member).read_text(encoding="utf8")
 
 
 def _json_lines(name: str) -> list[dict[str, Any]]:
@@ -284,10 +287,10 @@ def load_ratings(domain: str) -> list[RatedText]:
     back.
     Source: Hutto & Gilbert 2014. The texts are not free: quote few words of them. Used in: 2020_gpt3, 2022_instructgpt.
     """
-    if domain not in RATED_FILES:
-        raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, RATED_FILES))}")
-    files = (_read("ratings", member).removeprefix("\ufeff").split("\n") for member in RATED_FILES[domain])
-    texts, ratings = ([line.split("\t") for line in lines if line] for lines in files)
+    if domain not in _RATED:
+        raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, _RATED))}")
+    files = (_read("ratings", f"{_RATED[domain]}_{kind}.txt") for kind in ("GroundTruth", "anonDataRatings"))
+    texts, ratings = ([row.split("\t") for row in f.removeprefix("\ufeff").split("\n") if row] for f in files)
     by_id = {id: tuple(json.loads(each)) for id, _, _, each in ratings}  # "[2, -1, 0]"; the files differ in their order
     rated = []
     for id, _, text in texts[1:]:  # the first line names the columns: id, mean, text

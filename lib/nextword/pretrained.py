@@ -22,17 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = [
-    "download",
-    "hf_config",
-    "map_bert_name",
-    "map_gguf_name",
-    "map_hf_name",
-    "open_gguf",
-    "read_gguf",
-    "read_hf",
-]
-
 Weights = dict[str, Tensor]
 
 READERS = {
@@ -87,7 +76,8 @@ def hf_config(folder: Path, *model_types: str) -> dict[str, Any] | None:
         return None
     kind = config["model_type"]
     if kind not in model_types:
-        known = f"{READERS[kind]} reads it" if kind in READERS else f"this library reads {', '.join(READERS)}"
+        reader = READERS.get(str(kind))
+        known = f"{reader} reads it" if reader else f"this library reads {', '.join(READERS)}"
         raise ValueError(f"path={str(folder)!r} holds a published model of type {kind!r}; {known}")
     return config
 
@@ -107,7 +97,7 @@ def read_hf(folder: Path, *model_types: str) -> tuple[dict[str, Any], Weights] |
     if public is None:
         return None
     where, bert = f"path={str(folder)!r}", public["model_type"] == "bert"
-    config = _bert_config(where, public) if bert else _gpt_config(where, public)
+    config = _config(where, public)
     try:
         tensors = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
@@ -117,7 +107,7 @@ def read_hf(folder: Path, *model_types: str) -> tuple[dict[str, Any], Weights] |
         pairs = map_bert_name(key, tensor.float()) if bert else map_hf_name(key, tensor.float())
         for name, weight in pairs:
             if not torch.equal(weights.setdefault(name, weight), weight):
-                raise ValueError(f"{where} holds {name} twice, and {key} differs")
+                weights[key] = weight  # a second one that is another; under this name the model refuses it
     output = weights.get("output.weight")
     if output is not None and (bert or config["tie_embeddings"]):
         # The table of the words scores them, too. Files hold it under one name, under the other, or under both.
@@ -129,66 +119,45 @@ def read_hf(folder: Path, *model_types: str) -> tuple[dict[str, Any], Weights] |
     return config, weights
 
 
-_ACTIVATIONS = {
-    ("openai-gpt", "gelu"): "gelu_tanh",  # what that file calls gelu is its tanh approximation
-    ("gpt2", "gelu_new"): "gelu_tanh",
-    ("gpt2", "gelu"): "gelu",
-    ("gpt2", "relu"): "relu",
-    ("bert", "gelu"): "gelu",
-    ("bert", "gelu_new"): "gelu_tanh",
-    ("bert", "relu"): "relu",
-}
-_USUAL = {
+_GPT_SIZES = {"vocab_size": "vocab_size", "context_length": "n_positions", "d_model": "n_embd", "n_layers": "n_layer"}
+_GPT_SIZES |= {"n_heads": "n_head"}
+_BERT_SIZES = {"vocab_size": "vocab_size", "context_length": "max_position_embeddings", "d_model": "hidden_size"}
+_BERT_SIZES |= {"n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "d_ff": "intermediate_size"}
+_BERT_SIZES |= {"n_segments": "type_vocab_size"}
+_ACTIVATION_FIELD = {"gpt2": "activation_function", "openai-gpt": "afn", "bert": "hidden_act"}
+_ACTIVATIONS = {("bert", "gelu"): "gelu", ("bert", "gelu_new"): "gelu_tanh", ("bert", "relu"): "relu"}
+_ACTIVATIONS |= {("gpt2", "gelu"): "gelu", ("gpt2", "gelu_new"): "gelu_tanh", ("gpt2", "relu"): "relu"}
+_ACTIVATIONS |= {("openai-gpt", "gelu"): "gelu_tanh"}  # what that file calls gelu is its tanh approximation
+# Settings that change what a network computes, and the one value of each that ours can do.
+_USUAL: dict[str, Any] = {
     "scale_attn_by_inverse_layer_idx": False,
     "scale_attn_weights": True,
     "add_cross_attention": False,
-    "position_embedding_type": "absolute",
 }
-"""Settings that change what a network computes, and the one value of each that ours can do."""
-_LEFT_ASIDE = re.compile(r"(h\.\d+\.attn\.(masked_)?bias|(bert\.)?embeddings\.position_ids|multiple_choice_head\..*)")
-"""The causal mask and the positions, which old files carry along, and the head of GPT's double-headed form."""
+_USUAL |= {"position_embedding_type": "absolute"}
 
 
-def _gpt_config(where: str, public: dict[str, Any]) -> dict[str, Any]:
-    kind = public["model_type"]
-    return {
-        "vocab_size": _size(where, public, "vocab_size"),
-        "context_length": _size(where, public, "n_positions"),
-        "d_model": _size(where, public, "n_embd"),
-        "n_layers": _size(where, public, "n_layer"),
-        "n_heads": _size(where, public, "n_head"),
-        "d_ff": None if public.get("n_inner") is None else _size(where, public, "n_inner"),
-        "norm_position": "pre" if kind == "gpt2" else "post",
-        "norm_eps": _number(where, public, "layer_norm_epsilon", 1e-5),
-        "activation": _activation(where, public, "activation_function" if kind == "gpt2" else "afn"),
-        "tie_embeddings": public.get("tie_word_embeddings", True) is not False,
-    }
-
-
-def _bert_config(where: str, public: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "vocab_size": _size(where, public, "vocab_size"),
-        "context_length": _size(where, public, "max_position_embeddings"),
-        "d_model": _size(where, public, "hidden_size"),
-        "n_layers": _size(where, public, "num_hidden_layers"),
-        "n_heads": _size(where, public, "num_attention_heads"),
-        "d_ff": _size(where, public, "intermediate_size"),
-        "n_segments": _size(where, public, "type_vocab_size"),
-        "norm_eps": _number(where, public, "layer_norm_eps", 1e-12),
-        "activation": _activation(where, public, "hidden_act"),
-        "causal": public.get("is_decoder", False) is True,
-    }
-
-
-def _activation(where: str, public: dict[str, Any], field: str) -> str:
-    """Return our name of the activation; refuse it, and all other settings, where our networks do something else."""
+def _config(where: str, public: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of our config, with a word on each setting that our networks do not have."""
     for name, usual in _USUAL.items():
         if public.get(name, usual) != usual:
             raise ValueError(f"{where}: {name}={public[name]!r} is not of this library's networks")
-    name = str(public.get(field))
-    if (public["model_type"], name) not in _ACTIVATIONS:
-        raise ValueError(f"{where}: {field}={name!r} is none of this library's activations")
-    return _ACTIVATIONS[public["model_type"], name]
+    kind, field = public["model_type"], _ACTIVATION_FIELD[public["model_type"]]
+    activation = str(public.get(field))
+    if (kind, activation) not in _ACTIVATIONS:
+        raise ValueError(f"{where}: {field}={activation!r} is none of this library's activations")
+    sizes = _BERT_SIZES if kind == "bert" else _GPT_SIZES
+    config: dict[str, Any] = {ours: _size(where, public, theirs) for ours, theirs in sizes.items()}
+    config["activation"] = _ACTIVATIONS[kind, activation]
+    if kind == "bert":
+        norm_eps = _number(where, public, "layer_norm_eps", 1e-12)
+        return {**config, "norm_eps": norm_eps, "causal": public.get("is_decoder", False) is True}
+    return config | {
+        "d_ff": None if public.get("n_inner") is None else _size(where, public, "n_inner"),
+        "norm_position": "pre" if kind == "gpt2" else "post",
+        "norm_eps": _number(where, public, "layer_norm_epsilon", 1e-5),
+        "tie_embeddings": public.get("tie_word_embeddings", True) is not False,
+    }
 
 
 def _size(where: str, facts: Mapping[str, Any], name: str) -> int:
@@ -205,6 +174,8 @@ def _number(where: str, facts: Mapping[str, Any], name: str, usual: float) -> fl
     return float(value)
 
 
+# The causal mask and the positions, which old files carry along, and the second head of GPT's double-headed form.
+_LEFT_ASIDE = re.compile(r"(h\.\d+\.attn\.(masked_)?bias|(bert\.)?embeddings\.position_ids|multiple_choice_head\..*)")
 _GPT_NAMES = {"wte": "embedding", "wpe": "positions", "tokens_embed": "embedding", "positions_embed": "positions"}
 _GPT_NAMES |= {"ln_f": "norm", "lm_head": "output"}
 _GPT_BLOCK = {"ln_1": "attention_norm", "ln_2": "feed_forward_norm", "attn.c_proj": "attention.out"}
@@ -286,11 +257,11 @@ def open_gguf(path: str | os.PathLike[str]) -> Any:
         raise ImportError('a GGUF file needs the package gguf. Run: pip install "nextword[chapters]"') from error
 
     class Reader(gguf.GGUFReader):
-        def _get(self, offset: int, dtype: Any, count: int = 1, **order: Any) -> Any:
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
             # A damaged header promises more entries than the file has bytes; the package would count to 2^64.
             if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data)}, in the middle of what its header promises")
-            return super()._get(offset, dtype, count, **order)
+            return super()._get(offset, dtype, count, override_order)
 
     try:
         return Reader(path)
@@ -298,20 +269,10 @@ def open_gguf(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"path={str(path)!r} cannot be read as GGUF: {error!r}") from error
 
 
-_LLAMA = {
-    "vocab_size",
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-}
-"""What a file may say of its model, because our decoder does it."""
+# What a file may say of its model, because our decoder does it; and widths that are those of a head there.
+_LLAMA = {"vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "rope.freq_base"}
+_LLAMA |= {"attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon"}
 _HEAD_WIDTHS = {"rope.dimension_count", "attention.key_length", "attention.value_length"}
-"""Widths that are those of a head in our decoder."""
 
 
 def read_gguf(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Weights]:
