@@ -106,7 +106,8 @@ def read_hf(folder: Path, *model_types: str) -> tuple[dict[str, Any], Weights] |
     for key, tensor in tensors.items():
         pairs = map_bert_name(key, tensor.float()) if bert else map_hf_name(key, tensor.float())
         for name, weight in pairs:
-            if not torch.equal(weights.setdefault(name, weight), weight):
+            known = weights.setdefault(name, weight)
+            if known is not weight and not torch.equal(known, weight):
                 weights[key] = weight  # a second one that is another; under this name the model refuses it
     output = weights.get("output.weight")
     if output is not None and (bert or config["tie_embeddings"]):
@@ -133,12 +134,12 @@ _USUAL: dict[str, Any] = {
     "scale_attn_by_inverse_layer_idx": False,
     "scale_attn_weights": True,
     "add_cross_attention": False,
+    "position_embedding_type": "absolute",
 }
-_USUAL |= {"position_embedding_type": "absolute"}
 
 
 def _config(where: str, public: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of our config, with a word on each setting that our networks do not have."""
+    """Return the arguments of our config; refuse what our networks do not do."""
     for name, usual in _USUAL.items():
         if public.get(name, usual) != usual:
             raise ValueError(f"{where}: {name}={public[name]!r} is not of this library's networks")
