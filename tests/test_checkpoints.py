@@ -31,6 +31,7 @@ from nextword.translation import SPECIAL, Vocabulary, cross_entropy
 
 V, C = 13, 8
 CARD = {"made by": "nobody: «prueba»", "steps": 3, "licence": "CC0"}
+SIZES = {"vocab_size": 50, "context_length": 8, "d_model": 4, "n_layers": 1, "n_heads": 1}
 TRANSFORMER = TransformerConfig(V, V, d_model=C, n_heads=2, n_layers=1, d_ff=16, dropout=0.4)
 LSTM = Seq2SeqConfig(V, V, d_model=C, dropout=0.4)
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -342,7 +343,7 @@ def test_eight_bits_without_their_scales_are_named(damage: str, tmp_path: Path) 
 def test_a_weight_that_does_not_fit_is_refused_and_nothing_is_written(
     dtype: torch.dtype, value: float, tmp_path: Path
 ) -> None:
-    model = Decoder(DecoderConfig(50, 8, 4, 1, 1)).double()
+    model = Decoder(DecoderConfig(**SIZES)).double()
     with torch.no_grad():
         model.blocks[0].feed_forward.up.bias[3] = value
         model.blocks[0].feed_forward.up.weight[3, 2] = value
@@ -362,9 +363,9 @@ def test_a_weight_that_does_not_fit_is_refused_and_nothing_is_written(
 
 def test_what_a_model_computes_is_the_same_to_the_last_bit_after_saving(tmp_path: Path) -> None:
     for positions in ("learned", "sinusoidal", "rotary"):
-        model = Decoder(DecoderConfig(50, 16, 8, 2, 2, positions=positions)).eval()
+        model = Decoder(DecoderConfig(**{**SIZES, "n_layers": 2, "n_heads": 2}, positions=positions)).eval()
         model.save(tmp_path / positions)
-        other, ids = Decoder.from_pretrained(tmp_path / positions), torch.randint(50, (2, 16))
+        other, ids = Decoder.from_pretrained(tmp_path / positions), torch.randint(50, (2, 8))
         assert torch.equal(model(ids).logits, other(ids).logits)
         for (name, mine), (_, theirs) in zip(model.named_buffers(), other.named_buffers(), strict=True):
             assert torch.equal(mine, theirs), name
@@ -391,6 +392,7 @@ class WithBuffers(nn.Module):
         self.frozen = nn.Parameter(torch.randn(2), requires_grad=False)
         self.register_buffer("gain", torch.tensor(1.0))
         self.register_buffer("steps", torch.tensor(3))
+        self.register_buffer("bias", torch.zeros((), device=self.table.weight.device))
         self.register_buffer("sinusoids", torch.arange(4.0).sin(), persistent=False)
         nn.init.trunc_normal_(self.lstm.weight_hh_l0)
 
@@ -399,6 +401,7 @@ def test_buffers_shared_and_frozen_parameters_come_back_and_what_is_computed_is_
     model = WithBuffers()
     model.gain.fill_(1 / 3)
     model.steps.fill_(2**24 + 1)
+    model.bias.fill_(0.1)
     checkpoints.save(model, tmp_path / "tiny", card={}, dtype=torch.float16)
     weights = checkpoints.read(tmp_path / "tiny").weights
     other = checkpoints.from_state_dict(WithBuffers, weights)
@@ -418,10 +421,10 @@ def test_buffers_shared_and_frozen_parameters_come_back_and_what_is_computed_is_
 
 def saved_models(folder: Path) -> dict[str, Callable[[], Any]]:
     """Return a way to load each class that can be saved, and some published files."""
-    encoder = Encoder(EncoderConfig(50, 8, 4, 1, 1))
+    encoder = Encoder(EncoderConfig(**SIZES))
     models = {
-        "decoder": Decoder(DecoderConfig(50, 8, 4, 1, 1)),
-        "sinusoidal": Decoder(DecoderConfig(50, 8, 4, 1, 1, positions="sinusoidal")),
+        "decoder": Decoder(DecoderConfig(**SIZES)),
+        "sinusoidal": Decoder(DecoderConfig(**SIZES, positions="sinusoidal")),
         "encoder": encoder,
         "masked": MaskedLM(encoder),
         "transformer": Transformer(TRANSFORMER),

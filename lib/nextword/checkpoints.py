@@ -284,11 +284,15 @@ def from_state_dict(build: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
         model = build()
     finally:
         hook.remove()
-    device = torch.get_default_device()
-    empty = {id(p): nn.Parameter(torch.empty_like(p, device=device), p.requires_grad) for p in model.parameters()}
+    real: dict[Tensor, Tensor] = {}  # what takes the place of each tensor without numbers, a shared one once
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_meta:
+            empty = torch.empty_like(tensor, device=torch.get_default_device())
+            real[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            setattr(module, name, empty[id(parameter)])
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if tensor in real:
+                setattr(module, name, real[tensor])
     load_state_dict(model, weights)
     return model.eval()
 
