@@ -148,12 +148,12 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
         >>> model.generate(ids, 5, temperature=0).shape[1] - ids.shape[1]
         5
     """
-    found = resolve(path)
-    if found.is_file():
-        card = {"data": f"read from {found.name}"}
-        return LoadedModel(_class_of("Decoder", found).from_gguf(found), ByteBPE.from_gguf(found), card)
-    checkpoint = read(found)
-    model = _class_of(checkpoint.architecture, found).from_pretrained(str(found))
+    location = resolve(path)
+    if location.is_file():
+        card = {"data": f"read from {location.name}"}
+        return LoadedModel(_class_of("Decoder", location).from_gguf(location), ByteBPE.from_gguf(location), card)
+    checkpoint = read(location)
+    model = _class_of(checkpoint.architecture, location).from_pretrained(str(location))
     return LoadedModel(model, checkpoint.tokenizer, checkpoint.card)
 
 

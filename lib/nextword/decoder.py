@@ -369,12 +369,12 @@ class Decoder(nn.Module):
             ValueError: there is no such model, it is of another kind, or its file lacks a weight or has one too many.
             ConnectionError: the hub cannot be reached.
         """
-        found = checkpoints.resolve(path)
-        if found.is_file():
-            return cls.from_gguf(found)
-        public = pretrained.read_hf(found, "gpt2", "openai-gpt")
+        location = checkpoints.resolve(path)
+        if location.is_file():
+            return cls.from_gguf(location)
+        public = pretrained.read_hf(location, "gpt2", "openai-gpt")
         if public is None:
-            return checkpoints.from_folder(cls, DecoderConfig, found)
+            return checkpoints.from_folder(cls, DecoderConfig, location)
         config, weights = public
         return checkpoints.from_state_dict(lambda: cls(DecoderConfig(**config)), weights)
 
