@@ -29,7 +29,8 @@ CHARACTER = dict(zip(BYTE_ORDER, ALPHABET, strict=True))
 
 def english(megabytes: float) -> str:
     """Return WikiText-2 where it can be had, else the sources of Python's standard library, which are half English."""
-    from nextword.data import DataError, load_wikitext2
+    from nextword.data import load_wikitext2
+    from nextword.fetching import DataError
 
     try:
         text = load_wikitext2("train")

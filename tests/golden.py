@@ -53,6 +53,7 @@ from nextword import (
     tokenizers,
     training,
     translation,
+    wordpiece,
 )
 from nextword import sparse_attention as sparse
 from nextword.data import Pair, split_of
@@ -1045,8 +1046,8 @@ def byte_pairs() -> Values:
             again = tokenizers.ByteBPE.load(Path(folder) / "bpe.json")
         found[name] = {
             "merges": bpe.merges(),
-            "ids": again.encode_batch(texts),
-            "special": bpe.encode("one<|end|> wave<|pad|>", allow_special=["<|end|>"]),
+            "ids": [again.encode(text) for text in texts],
+            "special": bpe.encode("one<|end|> wave", allow_special=["<|end|>"]) + bpe.encode_ordinary("<|pad|>"),
             "bytes": bpe.encode_bytes(b"caf\xc3\xa9 \xff\xfe the"),
             "texts": [bpe.decode(again.encode(text)) for text in texts],
             "cut": bpe.decode(bpe.encode("☕é")[1:]),
@@ -1064,14 +1065,14 @@ def word_pieces() -> Values:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "vocab.txt"
             file.write_text("\n".join(names) + "\n", encoding="utf8")
-            wordpiece = tokenizers.WordPiece.load(file, lower=lower, longest=12)
-        one = wordpiece.encode(PARAGRAPH)
-        two = wordpiece.encode("The [MASK] keeper,", "waves 日本 naïve", allow_special=["[MASK]"])
+            bert = wordpiece.WordPiece.load(file, lower=lower, longest=12)
+        one = bert.encode(PARAGRAPH)
+        two = bert.encode("The [MASK] keeper,", "waves 日本 naïve", allow_special=["[MASK]"])
         found[f"lower {lower}"] = {
             "one": [one.ids, one.segments, one.special],
             "two": [two.ids, two.segments, two.special],
-            "pieces": wordpiece.pieces("Naïve KEEPERS, wave-lights\u200b!"),
-            "text": wordpiece.decode(one.ids),
+            "pieces": bert.pieces("Naïve KEEPERS, wave-lights\u200b!"),
+            "text": bert.decode(one.ids),
         }
     return found
 
@@ -1318,16 +1319,16 @@ def saved_models() -> Values:
     model, bpe = measured()
     found: Values = {}
     with tempfile.TemporaryDirectory() as parent:
-        for bits in (16, 8):
+        for bits, dtype in ((16, torch.float16), (8, torch.int8)):
             folder = Path(parent) / str(bits)
-            checkpoints.save(model, folder, card={"data": "none — é"}, tokenizer=bpe, bits=bits)
+            checkpoints.save(model, folder, card={"data": "none — é"}, tokenizer=bpe, dtype=dtype)
             again, beside = Decoder.from_pretrained(folder), checkpoints.load(folder)
             assert beside.tokenizer is not None
             error = {name: (p - parameters(model)[name]).abs().max() for name, p in parameters(again).items()}
             ids = torch.tensor([beside.tokenizer.encode(PARAGRAPH)[:20]])
             values = {"weights": parameters(again), "error": error, "card": [beside.card], "ids": ids}
             found[f"{bits} bits"] = {**values, "loss": again(ids, ids).loss}
-            checkpoints.save(again, folder, card={}, bits=bits)
+            checkpoints.save(again, folder, card={}, dtype=dtype)
             twice = Decoder.from_pretrained(folder)
             same = all(p.equal(parameters(again)[name]) for name, p in parameters(twice).items())
             found[f"{bits} bits, saved again"] = {"equal": same, "tied": twice.output.weight is twice.embedding.weight}
@@ -1344,7 +1345,7 @@ def saved_models() -> Values:
             ),
         }
         for name, other in kinds.items():
-            checkpoints.save(other, Path(parent) / name, card={})
+            checkpoints.save(other, Path(parent) / name, card={}, dtype=torch.float16)
             read_again = type(other).from_pretrained(f"{parent}/{name}")
             halves = {key: p.half().float() for key, p in parameters(other).items()}
             found[name] = all(p.equal(halves[key]) for key, p in parameters(read_again).items())
@@ -1353,8 +1354,8 @@ def saved_models() -> Values:
 
 @case
 def models_that_come_with_the_library() -> Values:
-    model, found = Decoder.from_pretrained("gpt2_small"), {}
-    bpe = checkpoints.load("gpt2_small").tokenizer
+    model, found = Decoder.from_pretrained("nextword-small"), {}
+    bpe = checkpoints.load("nextword-small").tokenizer
     assert bpe is not None
     ids = torch.tensor([bpe.encode(PARAGRAPH)])
     found["gpt2_small"] = [model(ids, ids).loss, bpe.decode(model.generate(ids[:, :9], 12, temperature=0)[0])]

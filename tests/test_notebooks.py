@@ -65,7 +65,7 @@ def test_anatomy(chapter):
     assert any("claims.record(" in cell.source for cell in code(chapter))
     assert any("runtime.by_preset(" in cell.source for cell in code(chapter))
     reads = any(re.search(r"data\.(load|fetch)_(?!run)", cell.source) for cell in code(chapter))
-    assert not reads or any("data.credit(" in cell.source for cell in code(chapter))
+    assert not reads or any("data.attribution(" in cell.source for cell in code(chapter))
 
 
 def test_the_seed_is_the_one_of_the_run(chapter):

@@ -124,7 +124,7 @@ def test_a_method_counts_once_somebody_speaks_of_it(made_by):
 
 def test_data_sets_and_bundled_models_count_where_they_are_named():
     parts = provenance.parts_of("2018_gpt1", "record")
-    assert {"data set trec", "data set boolq", "model gpt2_medium"} <= set(parts)
+    assert {"data set trec", "data set boolq", "model nextword-medium"} <= set(parts)
     assert "data set web_bible" not in parts and "model gnmt_en_es" not in parts
 
 

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "lib" / "nextword"
 
 LAYERS = [
-    {"runtime", "data", "claims", "plots"},
-    {"attention", "sparse_attention", "layers", "tokenizers", "generation", "checkpoints"},
+    {"runtime", "files", "fetching", "data", "claims", "plots"},
+    {"attention", "sparse_attention", "layers", "tokenizers", "wordpiece", "generation", "pretrained", "checkpoints"},
     {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "check"},

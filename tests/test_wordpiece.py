@@ -16,8 +16,8 @@ from parity import as_a_reader_sees_it
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertTokenizer
 
-from nextword import data
-from nextword.tokenizers import WordPiece
+from nextword import data, fetching
+from nextword.wordpiece import WordPiece
 
 BERT = WordPiece.bert()
 SMALL = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##afford", "##able", "##a", "a", "!"]
@@ -65,7 +65,7 @@ def test_same_ids_on_real_text() -> None:
 
 
 def test_same_sequences_as_transformers(tmp_path: Path) -> None:
-    tokenizer = BertTokenizer(str(data.fetch_folder("minilm") / "vocab.txt"))
+    tokenizer = BertTokenizer(str(fetching.fetch_folder("minilm") / "vocab.txt"))
     for a, b in (("A man goes.", None), ("Is it raining?", "It isn't — naïvely."), ("", "x"), ("", None)):
         expected = tokenizer(a, b) if b is not None else tokenizer(a)
         ours = BERT.encode(a, b)
@@ -103,7 +103,14 @@ def test_chinese_characters_stand_alone_and_controls_go() -> None:
 
 def test_gaps_only_where_they_are_allowed() -> None:
     gap = BERT.id_of("[MASK]")
-    assert gap not in BERT.encode("Paris is in [MASK].").ids
+    assert gap not in [BERT.id_of(piece) for piece in BERT.pieces("Paris is in [MASK].")]
+    for texts in (["Paris is in [MASK]."], ["Where?", "In [MASK]."]):
+        with pytest.raises(
+            ValueError, match=r"text holds '\[MASK\]', .* not allowed: allow_special=.* pieces takes it"
+        ):
+            BERT.encode(*texts)
+    with pytest.raises(ValueError, match=r"text holds '\[SEP\]'"):
+        BERT.encode("[MASK] [SEP]", allow_special=["[MASK]"])
     ids = BERT.encode("Paris is in [MASK].", allow_special=["[MASK]"]).ids
     assert [BERT.tokens[i] for i in ids] == ["[CLS]", "paris", "is", "in", "[MASK]", ".", "[SEP]"]
 
@@ -116,6 +123,8 @@ def test_decoding_gives_words() -> None:
         BERT.decode([30_522])
     with pytest.raises(ValueError, match=r"ids must have shape \(T,\), got \(1, 2\)"):
         BERT.decode(torch.zeros(1, 2, dtype=torch.int64))
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=r"ids must be one row of whole numbers, .*\[\[1, 2\]\]"):
+        BERT.decode([[1, 2]])
 
 
 def test_reading_a_vocabulary(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ import yaml
 from nbformat import NotebookNode
 
 import chapters
-from nextword import claims, data
+from nextword import claims, fetching
 
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
@@ -346,7 +346,7 @@ def assemble(root: Path, mathjax: Path) -> Path:
 def main() -> int:
     """Assemble the book of this repository."""
     try:
-        target = assemble(ROOT, data.fetch("mathjax"))
+        target = assemble(ROOT, fetching.fetch("mathjax"))
     except AssemblyError as error:
         print(f"The book cannot be put together:\n{error}", file=sys.stderr)
         return 1

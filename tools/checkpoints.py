@@ -13,13 +13,13 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import chapters
 import record
-from nextword import checkpoints, data, translation
+from nextword import checkpoints, fetching, translation
 from nextword.decoder import Decoder
 from nextword.tokenizers import ByteBPE
 from nextword.training import History
@@ -35,7 +35,7 @@ class Model:
     function: str
     settings: dict[str, Any]
     sources: tuple[str, ...]
-    bits: Literal[8, 16] = 16
+    dtype: torch.dtype = torch.float16
     resumable: bool = False
 
 
@@ -48,8 +48,13 @@ MODELS = {
         "2017_transformer", "train", {"arm": "Transformer", "steps": 3_000, "seed": 0}, ("tatoeba",)
     ),
     **{
-        f"gpt2_{name}": Model(
-            "2019_gpt2", "train", {"name": name, "steps": 4_000, "seed": 0}, LINEAGE, bits=8, resumable=True
+        f"nextword-{name}": Model(
+            "2019_gpt2",
+            "train",
+            {"name": name, "steps": 4_000, "seed": 0},
+            LINEAGE,
+            dtype=torch.int8,
+            resumable=True,
         )
         for name in ("small", "medium", "large")
     },
@@ -62,7 +67,7 @@ def train(name: str, recipe: Model) -> None:
     if recipe.resumable:
         settings["checkpoint"] = UNFINISHED / name
     model, history, corpus = names[recipe.function](**settings)
-    sources = [data.source(s) for s in recipe.sources]
+    sources = [fetching.source(s) for s in recipe.sources]
     card = {
         "made by": f"{recipe.chapter}: {recipe.function}",
         "settings": recipe.settings,
@@ -76,7 +81,7 @@ def train(name: str, recipe: Model) -> None:
         "torch": torch.__version__,
     }
     tokenizer = corpus if isinstance(corpus, ByteBPE) else corpus.tokenizer.base
-    checkpoints.save(model, checkpoints.BUNDLED / name, card=card, tokenizer=tokenizer, bits=recipe.bits)
+    checkpoints.save(model, checkpoints.BUNDLED / name, card=card, tokenizer=tokenizer, dtype=recipe.dtype)
     shutil.rmtree(UNFINISHED / name, ignore_errors=True)
     print(name, card, flush=True)
 
@@ -94,12 +99,16 @@ def translated(history: History, corpus: Any) -> dict[str, Any]:
 def measured(names: dict[str, Any], model: Decoder, bpe: ByteBPE, recipe: Model) -> dict[str, Any]:
     """Return the numbers of a decoder as it is stored."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.save(model, folder, card={}, bits=recipe.bits)
+        checkpoints.save(model, folder, card={}, dtype=recipe.dtype)
         stored = Decoder.from_pretrained(folder)
     texts = [names["encode"](names["documents"](split), bpe)[:20_000] for split in ("train", "valid")]
     found = names["evaluation_of"](*texts, bpe)(stored)
     what = "perplexity a token of the first 20,000 tokens of each split; ranking in percent; of the weights as stored"
-    return {**{key: round(value, 3) for key, value in found.items()}, "bits": recipe.bits, "measured on": what}
+    return {
+        **{key: round(value, 3) for key, value in found.items()},
+        "bits": 8 * recipe.dtype.itemsize,
+        "measured on": what,
+    }
 
 
 def main() -> None:

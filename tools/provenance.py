@@ -40,7 +40,7 @@ from torch import nn
 
 import chapters
 import registration
-from nextword import data, runtime
+from nextword import fetching, runtime
 
 RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
 LEDGER = Path(__file__).with_name("provenance.json")
@@ -189,7 +189,7 @@ class _Reach:
         if name not in this.names or (module, name) in self.found:
             return
         self.found[module, name] = this.names[name]
-        if (module, name) == ("data", "SOURCES"):
+        if (module, name) == ("fetching", "SOURCES"):
             return  # each data set counts by itself, where it is named
         for statement in this.names[name]:
             if isinstance(statement, ast.ClassDef):
@@ -244,14 +244,14 @@ def reached(code: str, function: str, folder: Path = chapters.LIBRARY) -> dict[s
     reach.define("cells", function)
     parts = {}
     for (module, name), statements in reach.found.items():
-        if statements and (module, name) != ("data", "SOURCES"):
+        if statements and (module, name) != ("fetching", "SOURCES"):
             parts[f"{module}.{name}" if name else module] = _hash("\n".join(map(_dump, statements)))
-    for name, source in data.SOURCES.items():
+    for name, source in fetching.SOURCES.items():
         if name in reach.strings:
             parts[f"data set {name}"] = _hash(f"{source.archive.sha256} {source.members}")
     for path in sorted((folder / "bundled" / "models").glob("*/model.safetensors")):
         model = path.parent.name
-        if any(s == model or (s.endswith("_") and model.startswith(s)) for s in reach.strings):
+        if any(s == model or (s.endswith(("_", "-")) and model.startswith(s)) for s in reach.strings):
             parts[f"model {model}"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return dict(sorted(parts.items()))
 

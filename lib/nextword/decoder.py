@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextword import checkpoints
+from nextword import checkpoints, pretrained
 from nextword.attention import KVCache
 from nextword.generation import sample
 from nextword.layers import (
@@ -334,30 +333,38 @@ class Decoder(nn.Module):
         return 2 * sum(p.numel() for p in matrices) + round(4 * sum(keys) * self.config.d_model)
 
     def save(
-        self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, tokenizer: ByteBPE | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        card: dict[str, Any] | None = None,
+        tokenizer: ByteBPE | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Write the model into a folder; see :func:`nextword.checkpoints.save`."""
-        checkpoints.save(self, path, card=card or {}, tokenizer=tokenizer)
+        """Write the model into a folder, as it is unless ``dtype`` rounds it; see :func:`nextword.checkpoints.save`."""
+        checkpoints.save(self, path, card=card or {}, tokenizer=tokenizer, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Decoder:
         """Return a trained model in evaluation mode.
 
         Args:
-            path: a folder that :meth:`save` wrote; the name of a model that comes with the library; a folder with GPT-1
-                or GPT-2 as published, ``config.json`` and ``model.safetensors``; or, online, the name of one on the
-                Hugging Face hub, such as ``"gpt2"``.
+            path: a folder that :meth:`save` wrote; the name of a model that comes with the library, such as
+                ``"nextword-small"``; a folder with GPT-1 or GPT-2 as published, ``config.json`` and
+                ``model.safetensors``; a GGUF file; ``"smollm2"``; or, online, a name on the Hugging Face hub, such as
+                ``"gpt2"``.
 
         Raises:
             ValueError: there is no such model, it is of another kind, or its file lacks a weight or has one too many.
             ConnectionError: the hub cannot be reached.
         """
-        folder = checkpoints.find(path)
-        public = checkpoints.read_public(folder)
+        location = checkpoints.resolve(path)
+        if location.is_file():
+            return cls.from_gguf(location)
+        public = pretrained.read_hf(location, "gpt2", "openai-gpt")
         if public is None:
-            return checkpoints.restore(cls, DecoderConfig, folder)
+            return checkpoints.from_folder(cls, DecoderConfig, location)
         config, weights = public
-        return checkpoints.filled(cls(DecoderConfig(**config)), weights)
+        return checkpoints.from_state_dict(lambda: cls(DecoderConfig(**config)), weights)
 
     @classmethod
     def from_gguf(cls, path: str | os.PathLike[str]) -> Decoder:
@@ -369,8 +376,8 @@ class Decoder(nn.Module):
 
         Used in: 2019_gpt2, 2020_gpt3, with the real SmolLM2.
         """
-        config, weights = checkpoints.read_gguf(Path(path))
-        return checkpoints.filled(cls(DecoderConfig(**config)), weights)
+        config, weights = pretrained.read_gguf(path)
+        return checkpoints.from_state_dict(lambda: cls(DecoderConfig(**config)), weights)
 
     def _initialise(self) -> None:
         # As in GPT-2: a standard deviation of 0.02, and biases at 0. Where one of 2L sublayers adds its output to x the

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextword import checkpoints
+from nextword import checkpoints, pretrained
 from nextword.layers import (
     ACTIVATIONS,
     IGNORE_INDEX,
@@ -171,9 +171,11 @@ class Encoder(nn.Module):
         """Return the number of parameters."""
         return sum(p.numel() for p in self.parameters())
 
-    def save(self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None) -> None:
-        """Write the model into a folder; see :func:`nextword.checkpoints.save`."""
-        checkpoints.save(self, path, card=card or {})
+    def save(
+        self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write the model into a folder, as it is unless ``dtype`` rounds it; see :func:`nextword.checkpoints.save`."""
+        checkpoints.save(self, path, card=card or {}, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Encoder:
@@ -190,13 +192,13 @@ class Encoder(nn.Module):
             DataError: ``"minilm"`` is neither in the cache nor to be had.
             ConnectionError: the hub cannot be reached.
         """
-        folder = checkpoints.find(path)
-        public = checkpoints.read_bert(folder)
+        folder = checkpoints.resolve(path)
+        public = pretrained.read_hf(folder, "bert")
         if public is None:
-            return checkpoints.restore(cls, EncoderConfig, folder)
+            return checkpoints.from_folder(cls, EncoderConfig, folder)
         config, weights = public
         body = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-        return checkpoints.filled(cls(EncoderConfig(**config)), body)
+        return checkpoints.from_state_dict(lambda: cls(EncoderConfig(**config)), body)
 
 
 class MaskedLMOutput(NamedTuple):
@@ -289,25 +291,28 @@ class MaskedLM(nn.Module):
         """Return the number of parameters, the shared table once; without ``embedding``, those between the tables."""
         return count_parameters(self, embedding=embedding)
 
-    def save(self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None) -> None:
-        """Write the model into a folder; see :func:`nextword.checkpoints.save`."""
-        checkpoints.save(self, path, card=card or {})
+    def save(
+        self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write the model into a folder, as it is unless ``dtype`` rounds it; see :func:`nextword.checkpoints.save`."""
+        checkpoints.save(self, path, card=card or {}, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> MaskedLM:
         """Return a trained encoder with its heads, in evaluation mode; see :meth:`Encoder.from_pretrained`.
 
         Raises:
-            ValueError: as there; also where the file holds no heads, as that of ``"minilm"``.
+            ValueError: as there; also where the file holds no heads, as that of ``"minilm"``, or an output matrix that is
+                not the embedding.
         """
-        folder = checkpoints.find(path)
-        public = checkpoints.read_bert(folder)
+        folder = checkpoints.resolve(path)
+        public = pretrained.read_hf(folder, "bert")
         if public is None:
-            checkpoint = checkpoints.load(folder)
-            config, weights = checkpoint.config_of(cls.__name__), checkpoint.weights
-        else:
-            config, weights = public
-        return checkpoints.filled(cls(Encoder(EncoderConfig(**config))), weights)
+            return checkpoints.from_folder(cls, EncoderConfig, folder, build=lambda config: cls(Encoder(config)))
+        config, weights = public
+        if "output.weight" in weights:
+            raise ValueError(f"path={str(path)!r}: its output matrix is not its embedding, as that of a MaskedLM is")
+        return checkpoints.from_state_dict(lambda: cls(Encoder(EncoderConfig(**config))), weights)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -99,7 +99,7 @@ class EncoderDecoder(nn.Module):
         Raises:
             ValueError: there is no such model, or it is of another kind.
         """
-        return checkpoints.restore(cls, cls.config_class, path)
+        return checkpoints.from_folder(cls, cls.config_class, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
         """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
