@@ -110,6 +110,13 @@ def test_responses_cost_the_writer_what_was_noted_and_another_model_what_it_says
         assert not row[len(response) :].any()
 
 
+@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"temperature": math.nan}, {"max_new_tokens": 0}])
+def test_a_response_must_be_drawn(change: dict[str, Any]) -> None:
+    policy, (ids, mask) = decoder(), prompts()
+    with pytest.raises(ValueError, match=r"temperature=.*, max_new_tokens=\d: both must be positive"):
+        rollout(policy, ids, mask=mask, stop=STOP, **{"max_new_tokens": 2, **change})
+
+
 def test_sampling_follows_the_probabilities() -> None:
     policy, n = decoder(), 4000
     ids = torch.tensor([[3, 5]]).expand(n, 2)

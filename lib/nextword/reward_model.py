@@ -70,9 +70,9 @@ class RewardModel(nn.Module):
         """
         values = self.token_values(ids, mask=mask)  # (B, T)
         if mask is None:
-            return values[:, -1]
-        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # (B,); of equal ones argmax takes the first
-        rewards = values.gather(1, last[:, None]).squeeze(1)
+            return values[:, -1]  # (B,)
+        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # (B,), found backwards: argmax takes the first True
+        rewards = values.gather(1, last[:, None]).squeeze(1)  # (B,)
         return rewards.masked_fill(~mask.any(1), math.nan)
 
     def token_values(
@@ -80,7 +80,7 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, "B T"]:
         """Return the number at every token: the reward if the text ended there, or a critic's estimate."""
         hidden = self.decoder.hidden(ids, mask=mask)  # (B, T, C)
-        values: Tensor = self.head(hidden).squeeze(-1)
+        values: Tensor = self.head(hidden).squeeze(-1)  # (B, T)
         return values * self.gain + self.bias  # of bfloat16, float32
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class RewardModel(nn.Module):
         if scale and std <= 1e-8:
             raise ValueError("ids: all texts have the same reward, so it cannot be scaled")
         factor = 1 / std if scale else torch.ones_like(std)
-        self.gain *= factor
+        self.gain *= factor  # (reward - mean) · factor, folded into what stood there
         self.bias.copy_((self.bias - rewards.mean()) * factor)
 
     @property
@@ -183,7 +183,7 @@ def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> 
         raise ValueError("ranks: all are equal or missing, so there is no pair to learn from")
     gaps = rewards[:, :, None] - rewards[:, None, :]  # (P, K, K), r_better - r_worse
     gaps = gaps.masked_fill(~pairs, 0)  # before the logarithm: a missing reward of -inf must not become 0 · inf
-    # the gap is the log-odds that the better one wins, so this is the cross-entropy of who did
+    # A gap is the log-odds that the better one wins, so this is the cross-entropy of who did.
     losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / n_pairs.clamp(min=1)  # (P,)
     return losses[n_pairs > 0].mean()  # a prompt with many completions weighs no more than one with two
 
@@ -243,7 +243,7 @@ def train_reward_model(
     model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
     adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
     for i, comparisons in enumerate(runtime.progress(batches, desc="reward model")):
-        rate = min(1, (i + 1) / max(warmup, 1)) * (1 - i / len(batches))
+        rate = min(1, (i + 1) / max(warmup, 1)) * (1 - i / len(batches))  # rises at first, and falls all the way
         adam.param_groups[0]["lr"] = learning_rate * rate
         adam.zero_grad()
         loss = comparison_loss(model, comparisons)

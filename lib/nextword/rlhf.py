@@ -117,10 +117,11 @@ def rollout(
         generator: random numbers of the responses.
 
     Raises:
-        TypeError, ValueError: no such prompts, prompt and response do not fit the context, ``temperature`` is not positive.
+        TypeError, ValueError: no such prompts, a number that is not positive, or more tokens than the context holds.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature} is not positive: a response must be drawn to have a probability")
+    if not (temperature > 0 and max_new_tokens >= 1):
+        fits = "both must be positive, for a response must be drawn to have a probability"
+        raise ValueError(f"temperature={temperature}, max_new_tokens={max_new_tokens}: {fits}")
     prompts, mask = _left_padded(prompts, mask, policy)
     P, limit = prompts.shape[1], policy.config.context_length
     if P + max_new_tokens > limit:
