@@ -259,9 +259,8 @@ def check_settings(config: Any, **fields: tuple[str, ...]) -> None:
         low, high, words = ranges[kind]
         for name in names:
             value, optional = getattr(config, name), "None" in config.__annotations__[name]
-            number: type = Integral if kind == "whole" else Real
-            fits = isinstance(value, number) and low <= value <= high
-            if not (fits or (optional and value is None)):
+            is_number = isinstance(value, Integral if kind == "whole" else Real)
+            if not ((is_number and low <= value <= high) or (optional and value is None)):
                 raise ValueError(f"{name}={value!r}: give {words}{', or None' if optional else ''}")
 
 

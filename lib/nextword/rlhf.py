@@ -483,7 +483,7 @@ def ppo_update(
     generator: torch.Generator,
 ) -> dict[str, float]:
     """Train on responses for several epochs; return what the history keeps of the updates."""
-    rows_of_history: list[dict[str, Tensor]] = []
+    measured: list[dict[str, Tensor]] = []
     for _ in range(config.n_epochs):
         order = torch.randperm(len(columns[0]), generator=generator).to(columns[0].device)
         for rows in order.view(config.n_minibatches, -1):  # each response once, at random
@@ -495,7 +495,7 @@ def ppo_update(
             loss = ppo_loss(*tensors, mask=response_mask, clip=config.clip, value_clip=config.value_clip)
             total = loss.policy + config.vf_coef * loss.value
             row = dict(zip(("policy_loss", "value_loss", "approx_kl", "clip_fraction"), loss, strict=True))
-            if not rows_of_history:  # before any step writing and learning must agree
+            if not measured:  # before any step writing and learning must agree
                 row["first_ratio"] = (log_prob - old_log_prob).expm1().abs().max()
             if config.ptx:  # the third term of equation 2: what it knew of other text shall not be forgotten
                 text, targets = next(pretrain_iterator)
@@ -508,9 +508,11 @@ def ppo_update(
                 for network in (policy, critic):
                     nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
             adam.step()
-            rows_of_history.append({name: x.detach() for name, x in row.items()})
-    found = {name: [row[name].item() for row in rows_of_history if name in row] for name in rows_of_history[0]}
-    means = {name: sum(values) / len(values) for name, values in found.items()}
+            measured.append({name: x.detach() for name, x in row.items()})
+    means = {}
+    for name in measured[0]:
+        values = [row[name].item() for row in measured if name in row]
+        means[name] = sum(values) / len(values)
     check_finite(means)
     return means
 
