@@ -16,7 +16,7 @@ from nextword.ppo import PPOConfig, train_ppo
 
 STEPS = 40_960
 CONFIG = PPOConfig(
-    STEPS,
+    total_steps=STEPS,
     n_envs=4,
     n_steps=128,
     n_epochs=4,
@@ -44,7 +44,7 @@ def theirs() -> None:
         n_epochs=CONFIG.n_epochs,
         clip_range_vf=CONFIG.value_clip,
         ent_coef=CONFIG.entropy_coef,
-        vf_coef=CONFIG.value_coef / 2,
+        vf_coef=CONFIG.vf_coef / 2,
         device="cpu",
     )
     model.learn(STEPS)

@@ -582,6 +582,19 @@ def _counts(model: Decoder) -> list[int]:
     return [*numbers, model.flops_per_token(), model.flops_per_token(9)]
 
 
+STORED_FIELDS = {  # the names under which settings are stored, where they are called otherwise by now
+    "ppo": {
+        "kl_target": "kl_goal",
+        "anneal_lr": "anneal",
+        "orthogonal_init": "orthogonal",
+        "normalize_obs": "normalize",
+        "bootstrap_truncated": "bootstrap",
+        "vf_coef": "value_coef",
+    },
+    "rlhf": {"kl_coef": "beta", "vf_coef": "value_coef", "missing_eos_penalty": "unfinished"},
+}
+
+
 @case
 def defaults_and_presets() -> Values:
     sizes = {"vocab_size": 50, "context_length": 16, "d_model": 8, "n_layers": 1, "n_heads": 2}
@@ -600,6 +613,9 @@ def defaults_and_presets() -> Values:
     made |= {name: encoder.EncoderConfig.preset(name) for name in encoder.PRESETS}
     found = {name: dataclasses.asdict(config) for name, config in made.items()}
     found["training"] |= {"clip": found["training"].pop("max_grad_norm"), "batch_size": 32, "accumulate": 1}
+    found["ppo"]["normalize_obs"] &= found["ppo"].pop("normalize_reward")  # stored as one
+    for name, stored in STORED_FIELDS.items():
+        found[name] = {stored.get(field, field): value for field, value in found[name].items()}
     return found
 
 
@@ -1199,17 +1215,18 @@ def advantages_and_ppo_loss() -> Values:
 @case
 def ppo_training() -> Values:
     sizes: dict[str, Any] = {"total_steps": 96, "n_envs": 2, "n_steps": 16, "n_epochs": 2, "n_minibatches": 4}
+    normalized: dict[str, Any] = {"normalize_obs": True, "normalize_reward": True}
     kinds: dict[str, dict[str, Any]] = {
-        "clip": {"max_grad_norm": 0.5, "entropy_coef": 0.01, "anneal": True, "value_clip": 0.2},
+        "clip": {"max_grad_norm": 0.5, "entropy_coef": 0.01, "anneal_lr": True, "value_clip": 0.2},
         "kl": {"beta": 2.0, "normalize_advantage": False},
-        "adaptive_kl": {"beta": 0.5, "kl_goal": 0.001, "normalize": True},
-        "none": {"target_kl": 1e-5, "orthogonal": False, "bootstrap": False},
+        "adaptive_kl": {"beta": 0.5, "kl_target": 0.001, **normalized},
+        "none": {"target_kl": 1e-5, "orthogonal_init": False, "bootstrap_truncated": False},
     }
     found: Values = {}
     for objective, changes in kinds.items():
         config = ppo.PPOConfig(**sizes, seed=1, **changes)
         found[objective] = ppo_values(ppo.train_ppo("CartPole-v1", config, objective=objective))
-    numbers = ppo.PPOConfig(**sizes, normalize=True)
+    numbers = ppo.PPOConfig(**sizes, **normalized)
     cut = ppo.train_ppo("Pendulum-v1", numbers, max_episode_steps=10)  # episodes that a time limit cuts off
     return found | {"actions that are numbers": ppo_values(cut)}
 
@@ -1219,13 +1236,13 @@ def ppo_values(result: ppo.PPOResult) -> Values:
     return history | {"score": result.score(3), "weights": parameters(result.policy)}
 
 
-def ranking_batches(n: int) -> list[list[reward_model.Ranking]]:
-    """Return batches of two rankings, one of three texts with a tie and one of two."""
+def comparison_batches(n: int) -> list[list[reward_model.Comparison]]:
+    """Return batches of two comparisons, one of three texts with a tie and one of two."""
 
-    def ranking(k: int, seed: int) -> reward_model.Ranking:
+    def comparison(k: int, seed: int) -> reward_model.Comparison:
         return [(whole(4 + i, seed=seed + i, high=20).tolist(), float((seed + i) % 2 + (i == 2))) for i in range(k)]
 
-    return [[ranking(3, 10 * i), ranking(2, 10 * i + 5)] for i in range(n)]
+    return [[comparison(3, 10 * i), comparison(2, 10 * i + 5)] for i in range(n)]
 
 
 @case
@@ -1235,22 +1252,22 @@ def reward_models() -> Values:
     loss = reward_model.ranking_loss(rewards, ranks)
     ids, mask = whole(3, 7, high=20), left_filled(3, 7)
     model, losses = reward_model.train_reward_model(
-        new_decoder(vocab_size=20), ranking_batches(5), warmup=2, learning_rate=3e-3
+        new_decoder(vocab_size=20), comparison_batches(5), warmup=2, learning_rate=3e-3
     )
     rewards_now = model(ids, mask=mask)
     other = drawn(reward_model.RewardModel(new_decoder(vocab_size=20))).eval()
-    on_rankings = reward_model.loss_on_rankings(other, ranking_batches(1)[0])
+    compared = reward_model.comparison_loss(other, comparison_batches(1)[0])
     values = {"left": other(ids, mask=mask), "right": other(ids, mask=mask.flip(1)), "all": other(ids)}
-    every = other.at_every_token(ids, mask=mask)
-    slope = gradients(on_rankings, other)
+    every = other.token_values(ids, mask=mask)
+    slope = gradients(compared, other)
     other.normalize(ids, mask=mask)
     return {
         "ranking loss": [loss, *slopes(loss, rewards)],
-        "ranks": reward_model.ranks_of(torch.tensor([[3.0, 1.0, torch.nan, 1.0]])),
+        "ranks": reward_model.ranks(torch.tensor([[3.0, 1.0, torch.nan, 1.0]])),
         "losses": losses,
         "weights": trained(model, "decoder.norm.bias", "head.bias"),  # rankings say nothing about what all texts get
         "differences of rewards": rewards_now - rewards_now.mean(),
-        "loss on rankings": on_rankings,
+        "loss on rankings": compared,
         "gradients": slope,
         "rewards": values,
         "at every token": every,
@@ -1267,17 +1284,17 @@ def rlhf_parts() -> Values:
     answers = rlhf.rollout(policy, prompts, generator=seeded(1), **how)
     judge = drawn(reward_model.RewardModel(new_decoder(vocab_size=20))).eval()
     best = rlhf.best_of_n(policy, judge, prompts, 3, generator=seeded(2), **how)
-    theirs = rlhf.answer_log_probs(other, answers, temperature=0.8)
-    shaped = rlhf.shape_rewards(normal(4), answers.log_prob, theirs, answers.answer, 0.3)
-    price = rlhf.AdaptiveKL(0.2, 1.0, 100.0)
+    theirs = rlhf.response_log_probs(other, answers, temperature=0.8)
+    shaped = rlhf.shape_rewards(normal(4), answers.log_prob, theirs, answers.response_mask, 0.3)
+    kl_controller = rlhf.AdaptiveKL(0.2, 1.0, 100.0)
     return {
-        "answers": [answers.ids, answers.mask, answers.answer, answers.log_prob, answers.finished],
-        "texts": [answers.texts(), answers.answers()],
+        "answers": [answers.ids, answers.mask, answers.response_mask, answers.log_prob, answers.has_eos],
+        "texts": [answers.texts(), answers.responses()],
         "log-probabilities": rlhf.log_probs(other, answers.ids, answers.mask, 3),
         "best of three": [best.ids, best.log_prob],
         "theirs": theirs,
         "shaped": shaped,
-        "prices": [price.update(kl, 16) for kl in (3.0, 1.1, 0.2)],
+        "prices": [kl_controller.update(kl, 16) for kl in (3.0, 1.1, 0.2)],
     }
 
 
@@ -1294,8 +1311,8 @@ def rlhf_training() -> Values:
 
     kinds: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         "model": (judge, {"kl_target": 0.5, "kl_horizon": 20.0, "temperature": 0.9}, {}),
-        "text": (judge, {"ptx": 0.5, "unfinished": None, "value_clip": None, "gamma": 0.95}, {}),
-        "function": (many_zeros, {"beta": 0.1, "max_grad_norm": None}, {"evaluate_every": 1}),
+        "text": (judge, {"ptx": 0.5, "missing_eos_penalty": None, "value_clip": None, "gamma": 0.95}, {}),
+        "function": (many_zeros, {"kl_coef": 0.1, "max_grad_norm": None}, {"evaluate_every": 1}),
     }
     found: Values = {}
     for name, (reward, changes, more) in kinds.items():
@@ -1307,8 +1324,15 @@ def rlhf_training() -> Values:
         settings = rlhf.RLHFConfig(**config, **changes)
         result = rlhf.train_rlhf(policy, reference, reward, prompts, settings, stop=0, mask=mask, **more)
         weights = {"policy": trained(result.policy), "critic": trained(result.critic)}
-        found[name] = {"history": result.history, **weights}
+        found[name] = {"history": [stored_row(row) for row in result.history], **weights}
     return found
+
+
+def stored_row(row: Mapping[str, float]) -> dict[str, float]:
+    """Return what is stored of a row of the history, under the names of then."""
+    names = {"kl_coef": "beta", "has_eos": "finished"}
+    later = ("policy_loss", "approx_kl", "entropy", "explained_variance")
+    return {names.get(name, name): value for name, value in row.items() if name not in later}
 
 
 # --- Checkpoints ------------------------------------------------------------------------------------------------------

@@ -13,9 +13,21 @@ from hypothesis import strategies as st
 from parity import as_a_reader_sees_it
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.utils import explained_variance as explained_variance_there
 
 from nextword import ppo
-from nextword.ppo import Policy, PPOConfig, approx_kl, gae, masked_mean, ppo_loss, train_ppo, whiten
+from nextword.ppo import (
+    Policy,
+    PPOConfig,
+    RolloutCollector,
+    approx_kl,
+    explained_variance,
+    gae,
+    masked_mean,
+    ppo_loss,
+    train_ppo,
+    whiten,
+)
 
 # --- Advantages -------------------------------------------------------------------------------------------------------
 
@@ -97,9 +109,9 @@ def test_nothing_after_the_end_of_an_episode_counts() -> None:
     [
         ({"values": torch.zeros(3, 2)}, r"values is \(3, 2\), rewards \(4, 2\)"),
         ({"dones": torch.zeros(4, 1)}, r"dones is \(4, 1\), rewards \(4, 2\)"),
-        ({"last_value": torch.zeros(3)}, r"last_value is \(3,\): one number a column fits"),
-        ({"gamma": 1.1}, r"gamma=1.1 is outside 0 … 1"),
-        ({"lam": -0.1}, r"lam=-0.1 is outside 0 … 1"),
+        ({"last_value": torch.zeros(3)}, r"last_value is \(3,\), rewards_of_a_step \(2,\)"),
+        ({"gamma": 1.1}, r"gamma=1.1, lam=0.95: give numbers from 0 to 1"),
+        ({"lam": math.nan}, r"gamma=0.99, lam=nan: give numbers from 0 to 1"),
     ],
 )
 def test_what_makes_no_advantage_is_refused(change: dict[str, Any], message: str) -> None:
@@ -111,11 +123,11 @@ def test_what_makes_no_advantage_is_refused(change: dict[str, Any], message: str
 # --- The loss ---------------------------------------------------------------------------------------------------------
 
 
-def loss_of(ratio: float, advantage: float, **how: Any) -> tuple[float, float]:
+def loss_of(ratio: float, advantage: float, **clips: Any) -> tuple[float, float]:
     """Return the policy's loss for one action, and its derivative by the log-probability."""
     log_prob = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
     zero = torch.zeros(1, dtype=torch.float64)
-    loss = ppo_loss(log_prob, zero, torch.full_like(zero, advantage), zero, zero, zero, **how)
+    loss = ppo_loss(log_prob, zero, torch.full_like(zero, advantage), zero, zero, zero, **clips)
     loss.policy.backward()
     assert log_prob.grad is not None
     return loss.policy.item(), log_prob.grad.item()
@@ -258,6 +270,17 @@ def test_whitened_numbers() -> None:
         whiten(torch.zeros(1))
 
 
+def test_the_explained_variance_is_that_of_stable_baselines() -> None:
+    value, returns = torch.randn(2, 5, 6, dtype=torch.float64)
+    mask = torch.rand(5, 6) < 0.5
+    for keep in (torch.ones_like(mask), mask):
+        expected = explained_variance_there(value[keep].numpy(), returns[keep].numpy())
+        assert explained_variance(value, returns, keep).item() == pytest.approx(expected)
+    assert explained_variance(returns, returns) == 1
+    assert explained_variance(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0])) == 0
+    assert explained_variance(torch.zeros(3), torch.ones(3)).isnan(), "a constant has nothing to explain"
+
+
 def test_means_under_a_mask() -> None:
     x = torch.tensor([[1.0, math.nan], [3.0, math.inf]])
     assert masked_mean(x, torch.tensor([[True, False], [True, False]])) == 2
@@ -308,17 +331,29 @@ class Steady(gymnasium.Env[Any, Any]):
         return np.full(1, self.time / 5, np.float32), 1.0, False, self.time == 5, {}
 
 
-for name, env in (("Echo-v0", Echo), ("Steady-v0", Steady)):
+class Spoiled(Steady):
+    """Gives NaN in place of one reward, or of one observation."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, *rest = super().step(action)
+        bad = self.time == 3
+        return obs * np.nan if bad and self.what == "obs" else obs, math.nan if bad else reward, *rest
+
+
+for name, env in (("Echo-v0", Echo), ("Steady-v0", Steady), ("Spoiled-v0", Spoiled)):
     gymnasium.register(name, entry_point=env)
 
 QUICK = PPOConfig(
-    4000,
+    total_steps=4000,
     n_envs=4,
     n_steps=50,
     n_epochs=8,
     n_minibatches=4,
     learning_rate=3e-3,
-    anneal=True,
+    anneal_lr=True,
     gamma=0.5,
     value_clip=0.2,
     max_grad_norm=0.5,
@@ -335,11 +370,18 @@ def test_every_objective_learns_to_repeat_a_sign(objective: Any) -> None:
     assert (result.kl > -1e-6).all()
     assert result.kl.max() > 1e-3
     assert result.clip_fraction.any() == (objective == "clip")
+    for column in (result.policy_loss, result.value_loss, result.approx_kl, result.entropy):
+        assert len(column) == 20 and np.isfinite(column).all()
+    assert 0 < result.entropy[-1] < result.entropy[0] < math.log(3) + 1e-6
+    assert (result.approx_kl > -1e-6).all() and result.approx_kl.max() > 1e-4
+    assert len(result.explained_variance) == 20  # in the end all returns are alike, and nothing is left to explain
+    assert np.nanmax(result.explained_variance) < 1
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_continuous_policy_finds_the_number(normalize: bool) -> None:
-    config = PPOConfig(**{**vars(QUICK), "total_steps": 12_000, "normalize": normalize, "anneal": True})
+    both = {"normalize_obs": normalize, "normalize_reward": normalize}
+    config = PPOConfig(**{**vars(QUICK), **both, "total_steps": 12_000})
     result = train_ppo("Echo-v0", config, continuous=True)
     assert result.returns[:8].mean() < -5
     assert result.score(20) > -3.5  # 0.35 a step away, most of it the noise that it still adds
@@ -356,36 +398,67 @@ def test_the_same_seed_gives_the_same_policy_and_another_another() -> None:
     assert not np.array_equal(one.returns, other.returns)
 
 
+def test_the_random_numbers_of_the_caller_go_on_as_if_there_had_been_no_training() -> None:
+    torch.manual_seed(3)
+    before, expected = torch.get_rng_state(), torch.rand(2)
+    torch.set_rng_state(before)
+    train_ppo("Echo-v0", PPOConfig(**{**vars(QUICK), "total_steps": 400}))
+    torch.testing.assert_close(torch.rand(2), expected, rtol=0, atol=0)
+
+
 def test_the_policy_that_acted_has_a_ratio_of_1() -> None:
-    play = ppo._Environments("CartPole-v1", PPOConfig(n_steps=64), {})
-    batch = play.rollout()
-    actions = play.policy.distribution(play.policy(batch.observations))
-    given = (batch.log_prob, batch.advantage, play.policy.value(batch.observations), batch.value, batch.returns)
-    loss = ppo_loss(actions.log_prob(batch.actions), *given)
+    policy, config = Policy(4, 2), PPOConfig(n_steps=64)
+    acted = RolloutCollector("CartPole-v1", config, {}).collect(policy)
+    advantage, returns = gae(acted.rewards, acted.values, acted.dones, acted.last_value)
+    log_prob = policy.distribution(policy(acted.observations)).log_prob(acted.actions)
+    value = policy.value(acted.observations)
+    loss = ppo_loss(log_prob, acted.log_prob, advantage, value, acted.values, returns)
     assert loss.approx_kl.item() == pytest.approx(0, abs=1e-9)
     assert loss.clip_fraction == 0
-    assert loss.policy.item() == pytest.approx(-batch.advantage.mean().item(), rel=1e-5)
+    assert loss.policy.item() == pytest.approx(-advantage.mean().item(), rel=1e-5)
+
+
+def test_before_the_first_step_the_estimated_kl_is_0() -> None:
+    config = PPOConfig(**{**vars(QUICK), "total_steps": 800, "n_epochs": 1, "n_minibatches": 1})
+    result = train_ppo("Echo-v0", config)
+    np.testing.assert_allclose(result.approx_kl, 0, atol=1e-9)
+    np.testing.assert_allclose(result.policy_loss, 0, atol=1e-6)  # of whitened advantages
+    assert (result.kl > 1e-7).all(), "the policy moves after it was measured"
 
 
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_a_time_limit_is_no_end(bootstrap: bool) -> None:
-    config = PPOConfig(n_envs=2, n_steps=10, n_minibatches=1, gamma=0.5, lam=1, bootstrap=bootstrap)
-    play = ppo._Environments("Steady-v0", config, {})
-    final = play.policy.value(torch.ones(1, 1)).item()  # after five steps
-    batch = play.rollout()
+    config = PPOConfig(n_envs=2, n_steps=10, n_minibatches=1, bootstrap_truncated=bootstrap, gamma=0.5)
+    policy, collector = Policy(1, 2), RolloutCollector("Steady-v0", config, {})
+    final = policy.value(torch.ones(1, 1)).item()  # after five steps
+    acted = collector.collect(policy)
+    _, returns = gae(acted.rewards, acted.values, acted.dones, acted.last_value, gamma=0.5, lam=1)
     expected = []
     for _ in range(2):
         to_come = final if bootstrap else 0.0
         expected += [sum(0.5**i for i in range(left)) + 0.5**left * to_come for left in (5, 4, 3, 2, 1)]
-    torch.testing.assert_close(batch.returns.view(10, 2), torch.tensor(expected)[:, None].expand(10, 2))
-    counted = batch.observations.view(10, 2)[:, 0].tolist()
+    torch.testing.assert_close(returns, torch.tensor(expected)[:, None].expand(10, 2))
+    counted = acted.observations[:, 0, 0].tolist()
     assert counted == pytest.approx([0, 0.2, 0.4, 0.6, 0.8] * 2)  # the first of an episode follows its end at once
-    assert play.returns == [5.0] * 4
-    assert play.ends == [10, 10, 20, 20]
+    assert collector.episode_returns == [5.0] * 4
+    assert collector.episode_ends == [10, 10, 20, 20]
+
+
+@pytest.mark.parametrize("what", ["reward", "obs"])
+def test_a_number_that_is_not_finite_is_not_learned_from(what: str) -> None:
+    config = PPOConfig(**{**vars(QUICK), "normalize_obs": True})
+    with pytest.raises(ValueError, match="Spoiled-v0 gave a reward or an observation that is no finite number"):
+        train_ppo("Spoiled-v0", config, what=what)
+
+
+def test_weights_that_run_away_are_noticed() -> None:
+    config = PPOConfig(**{**vars(QUICK), "learning_rate": 1e30})
+    with pytest.raises(FloatingPointError, match=r"_loss has become (nan|inf|-inf); lower learning_rate"):
+        train_ppo("Echo-v0", config)
 
 
 def test_running_statistics_are_those_of_stable_baselines() -> None:
-    running, theirs = ppo._Running((3,)), RunningMeanStd(epsilon=0, shape=(3,))
+    running, theirs = ppo.RunningMeanStd((3,)), RunningMeanStd(epsilon=0, shape=(3,))
     for rows in np.split(np.random.default_rng(0).normal(3, 5, (60, 3)), [1, 7, 30]):
         running.update(rows)
         theirs.update(rows)
@@ -419,13 +492,19 @@ def test_environments_it_cannot_read_are_named() -> None:
         ({"n_minibatches": 3}, "n_minibatches=3 does not divide the n_envs \\* n_steps = 1024 steps of an update"),
         ({"total_steps": 100}, "total_steps=100 is less than one update of n_envs \\* n_steps = 1024 steps"),
         ({"n_minibatches": 1024}, "n_minibatches=1024 leaves single steps, which cannot be whitened"),
-        ({"n_epochs": 0}, "n_epochs=0 is below 1"),
-        ({"clip": 0.0}, "clip=0.0 is not positive"),
-        ({"gamma": 2.0}, "gamma=2.0 is outside 0 … 1"),
+        ({"n_epochs": 0}, "n_epochs=0: give a whole number of at least 1"),
+        ({"n_envs": 2.5}, "n_envs=2.5: give a whole number of at least 1"),
+        ({"clip": 0.0}, "clip=0.0: give a positive number"),
+        ({"value_clip": -1}, "value_clip=-1: give a positive number, or None"),
+        ({"learning_rate": None}, "learning_rate=None: give a positive number$"),
+        ({"kl_target": math.inf}, "kl_target=inf: give a positive number"),
+        ({"entropy_coef": math.nan}, "entropy_coef=nan: give a number of at least 0"),
+        ({"vf_coef": "1"}, "vf_coef='1': give a number of at least 0"),
+        ({"gamma": 2.0}, "gamma=2.0: give a number from 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be_trained_with(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         PPOConfig(**change)
 
 
@@ -437,7 +516,7 @@ def test_an_unknown_objective_is_refused() -> None:
 def test_a_fresh_policy_hardly_prefers_an_action() -> None:
     policy = Policy(4, 2)
     assert (policy(torch.randn(50, 4)).softmax(-1) - 0.5).abs().max() < 0.02
-    plain = Policy(4, 2, orthogonal=False)
+    plain = Policy(4, 2, orthogonal_init=False)
     assert (plain(torch.randn(50, 4)).softmax(-1) - 0.5).abs().max() > 0.02
     normal = Policy(4, 2, continuous=True).distribution(Policy(4, 2, continuous=True)(torch.randn(5, 4)))
     action = torch.zeros(5, 2)

@@ -158,7 +158,7 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
 
 
 MODULES = {"Decoder": "decoder", "Encoder": "encoder", "MaskedLM": "encoder", "Transformer": "transformer"}
-MODULES |= {"Seq2SeqLSTM": "recurrent"}
+MODULES |= {"Seq2SeqLSTM": "recurrent", "RewardModel": "reward_model"}
 """Where the classes are that :func:`load` knows. They import this module, so it imports them when it needs one."""
 
 

@@ -1,9 +1,11 @@
 """Proximal policy optimisation (Schulman et al. 2017): learn from actions that an older policy took, in small steps.
 
-A policy acts for a while; the advantages say which actions turned out better than expected (``gae``); then it is trained
-on them for several epochs with a loss that stops to pull once the policy has moved away from the one that acted
-(``ppo_loss``). ``train_ppo`` does so in gymnasium's environments, ``nextword.rlhf`` with a language model. Tensors are
-(T, N): T steps in N environments side by side.
+A policy acts for a while; the advantages say which actions turned out better than expected (:func:`gae`); then it is
+trained on them for several epochs with a loss that stops to pull once the policy has moved away from the one that acted
+(:func:`ppo_loss`). :func:`train_ppo` does so in gymnasium's environments, ``nextword.rlhf`` with a language model.
+
+Shapes: T steps in each of N environments, B = T·N of them; S numbers in an observation; A that determine a distribution
+of actions.
 
 Used in: 2017_ppo, 2022_instructgpt.
 """
@@ -11,7 +13,9 @@ Used in: 2017_ppo, 2022_instructgpt.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -21,33 +25,26 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
 
 from nextword import runtime
-from nextword.layers import check_sizes
 
 __all__ = [
+    "Experience",
     "PPOConfig",
     "PPOLoss",
     "PPOResult",
     "Policy",
+    "RolloutCollector",
     "approx_kl",
+    "explained_variance",
     "gae",
     "masked_mean",
     "ppo_loss",
+    "ppo_update",
     "train_ppo",
     "whiten",
 ]
 
 Array: TypeAlias = np.ndarray
 Objective = Literal["clip", "kl", "adaptive_kl", "none"]
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _check_share(**values: float) -> None:
-    for name, value in values.items():
-        _check(0 <= value <= 1, f"{name}={value} is outside 0 … 1")
 
 
 # --- Advantages and losses --------------------------------------------------------------------------------------------
@@ -62,10 +59,7 @@ def gae(
     gamma: float = 0.99,
     lam: float = 0.95,
 ) -> tuple[Float[Tensor, "T N"], Float[Tensor, "T N"]]:
-    """Return generalised advantage estimates and the returns they imply (Schulman et al. 2016, equation 16).
-
-    With δ_t = r_t + γ V_{t+1} - V_t the estimate is A_t = δ_t + γλ A_{t+1}. ``lam=0`` trusts the values after one step,
-    ``lam=1`` only the rewards. The returns are A + V.
+    """Return generalised advantage estimates A, and the returns A + V (Schulman et al. 2016, equation 16).
 
     Args:
         rewards: r_t. Where an episode was cut off by a time limit, the caller adds γ·V(last observation) to it.
@@ -73,7 +67,7 @@ def gae(
         dones: whether the episode ended with step t, so that nothing after it counts.
         last_value: V_T, what it expected after the last step.
         gamma: how much a reward one step later is worth, from 0 to 1.
-        lam: from 0 to 1.
+        lam: 0 trusts the critic after one step, 1 only the rewards.
 
     Raises:
         ValueError: the shapes differ, or ``gamma`` or ``lam`` is outside 0 … 1.
@@ -84,17 +78,19 @@ def gae(
         >>> advantages.flatten().tolist(), returns.flatten().tolist()
         ([0.5, 0.5], [1.0, 1.0])
     """
-    for name, tensor in {"values": values, "dones": dones}.items():
-        _check(tensor.shape == rewards.shape, f"{name} is {tuple(tensor.shape)}, rewards {tuple(rewards.shape)}")
-    _check(last_value.shape == rewards.shape[1:], f"last_value is {tuple(last_value.shape)}: one number a column fits")
-    _check_share(gamma=gamma, lam=lam)
-    goes_on = 1 - dones.to(rewards.dtype)
-    delta = rewards + gamma * torch.cat([values[1:], last_value[None]]) * goes_on - values
-    later, backwards = torch.zeros_like(last_value), []
-    for surprise, keeps in zip(reversed(delta.unbind()), reversed((gamma * lam * goes_on).unbind()), strict=True):
-        later = surprise + keeps * later
-        backwards.append(later)
-    advantages = torch.stack(backwards[::-1])
+    check_same_shape(rewards=rewards, values=values, dones=dones)
+    check_same_shape(rewards_of_a_step=rewards[0], last_value=last_value)
+    if not (0 <= gamma <= 1 and 0 <= lam <= 1):
+        raise ValueError(f"gamma={gamma}, lam={lam}: give numbers from 0 to 1")
+    nonterminal = 1 - dones.to(rewards.dtype)  # (T, N), 0 where an episode ends: what follows belongs to another
+    next_values = torch.cat([values[1:], last_value[None]])  # (T, N), V_{t+1}
+    delta = rewards + gamma * next_values * nonterminal - values  # (T, N), δ_t, the surprise after one step
+    discount = gamma * lam * nonterminal  # (T, N), the weight of A_{t+1} in A_t
+    last_advantage, backwards = torch.zeros_like(last_value), []
+    for t in reversed(range(len(rewards))):  # from the end, where nothing comes later: A_t = δ_t + γλ A_{t+1}
+        last_advantage = delta[t] + discount[t] * last_advantage  # (N,)
+        backwards.append(last_advantage)
+    advantages = torch.stack(backwards[::-1])  # (T, N)
     return advantages, advantages + values
 
 
@@ -123,67 +119,57 @@ def ppo_loss(
     clip: float | None = 0.2,
     value_clip: float | None = 0.2,
 ) -> PPOLoss:
-    """Return the losses of policy and critic (Schulman et al. 2017, equations 7 and 9), each a mean over the actions.
-
-    With the ratio r = exp(log_prob - old_log_prob) the policy's is -mean(min(r·A, clip(r, 1 - ε, 1 + ε)·A)): an action is
-    pushed no further once its ratio has left the range on the side to which its advantage pushes it. The critic's is
-    ½·mean(max((V - R)², (V_clipped - R)²)), where V may move from the old value by at most ``value_clip``.
+    """Return -mean(min(ρ·A, clip(ρ, 1 - ε, 1 + ε)·A)) and the critic's loss (Schulman et al. 2017, equations 7 and 9).
 
     Args:
-        log_prob: log-probabilities of the actions under the policy in training. All arguments have one shape.
-        old_log_prob: the same under the policy that acted.
+        log_prob: log-probabilities of the actions under the policy in training. All tensors have one shape.
+        old_log_prob: the same under the policy that acted; ρ is their ratio.
         advantage: A; whiten it first.
         value: the critic's estimate now.
         old_value: its estimate when the action was taken.
         returns: what it should have been.
         mask: the actions that count; all, if None.
         clip: ε, or None for the surrogate without clipping (equation 6).
-        value_clip: the same for the critic; a habit of OpenAI's code that is not in the paper.
+        value_clip: how far the critic may move; a habit of OpenAI's code that is not in the paper.
 
     Raises:
         ValueError: the shapes differ, a clip is not positive, or the mask is empty.
 
     Example:
         >>> one, zero = torch.ones(1), torch.zeros(1)
-        >>> ppo_loss(torch.tensor([0.5]), zero, one, zero, zero, zero).policy.item()  # r = 1.65, but counts as 1.2
+        >>> ppo_loss(torch.tensor([0.5]), zero, one, zero, zero, zero).policy.item()  # ρ = 1.65, but counts as 1.2
         -1.2000000476837158
     """
-    names = ("old_log_prob", "advantage", "value", "old_value", "returns", "mask")
-    for name, tensor in zip(names, (old_log_prob, advantage, value, old_value, returns, mask), strict=True):
-        if tensor is not None:
-            _check(tensor.shape == log_prob.shape, f"{name} is {tuple(tensor.shape)}, log_prob {tuple(log_prob.shape)}")
+    old = {"old_log_prob": old_log_prob, "old_value": old_value}
+    check_same_shape(log_prob=log_prob, advantage=advantage, value=value, returns=returns, mask=mask, **old)
     for name, width in {"clip": clip, "value_clip": value_clip}.items():
-        _check(width is None or width > 0, f"{name}={width}: a positive number, or None for none")
+        if width is not None and not width > 0:
+            raise ValueError(f"{name}={width}: a positive number, or None for none")
     log_ratio = log_prob - old_log_prob
     if mask is not None:
-        log_ratio = log_ratio.masked_fill(~mask, 0)  # whatever stands there, exp must not overflow
-    ratio = log_ratio.exp()
+        log_ratio = log_ratio.masked_fill(~mask, 0)  # whatever stands at padding, exp must not overflow there
+    ratio = log_ratio.exp()  # ρ: how much likelier the action has become, 1 for all before the first step
     surrogate = ratio * advantage
     outside = torch.zeros_like(ratio)
     if clip is not None:
+        # The clipped term is flat outside 1 ± ε, and the smaller of both counts: an action that has moved far enough no
+        # longer pulls, while one that went the wrong way is still pulled back.
         surrogate = torch.minimum(surrogate, ratio.clamp(1 - clip, 1 + clip) * advantage)
         outside = ((ratio - 1).abs() > clip).to(ratio.dtype)
     error = (value - returns).square()
-    if value_clip is not None:
-        near = old_value + (value - old_value).clamp(-value_clip, value_clip)
-        error = torch.maximum(error, (near - returns).square())
-    with torch.no_grad():
-        kl, share = masked_mean(approx_kl(log_ratio, "k3"), mask), masked_mean(outside, mask)
-    return PPOLoss(-masked_mean(surrogate, mask), masked_mean(error, mask) / 2, kl, share)
+    if value_clip is not None:  # the larger error counts, so moving further than that cannot lower it
+        clipped_value = old_value + (value - old_value).clamp(-value_clip, value_clip)
+        error = torch.maximum(error, (clipped_value - returns).square())
+    with torch.no_grad():  # these two are only looked at
+        kl, clip_fraction = masked_mean(approx_kl(log_ratio, "k3"), mask), masked_mean(outside, mask)
+    return PPOLoss(-masked_mean(surrogate, mask), masked_mean(error, mask) / 2, kl, clip_fraction)
 
 
 def approx_kl(log_ratio: Float[Tensor, ...], kind: Literal["k1", "k2", "k3"] = "k3") -> Float[Tensor, ...]:
-    """Return an estimate of KL(sampler ‖ other) from each sample of the sampler (J. Schulman's note of 2020).
+    """Return an estimate of KL(sampler ‖ other) from each sample, given log ρ = log(other / sampler).
 
-    ``k1`` is -log r: unbiased, but negative for every sample that the other finds likelier. ``k2`` is ½(log r)²: never
-    negative, a little biased. ``k3`` is r - 1 - log r: unbiased and never negative.
-
-    Args:
-        log_ratio: log r = log(other / sampler) at what the sampler drew.
-        kind: which.
-
-    Raises:
-        ValueError: another kind.
+    ``k1`` is unbiased, but negative for every sample that the other finds likelier; ``k2`` is never negative and a little
+    biased; ``k3`` is unbiased and never negative (J. Schulman's note of 2020).
 
     Example:
         >>> sampler, other = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])
@@ -191,11 +177,21 @@ def approx_kl(log_ratio: Float[Tensor, ...], kind: Literal["k1", "k2", "k3"] = "
         [0.511, 0.734, 0.511]
     """
     if kind == "k1":
-        return -log_ratio
+        return -log_ratio  # -log ρ
     if kind == "k2":
-        return log_ratio.square() / 2
-    _check(kind == "k3", f"kind={kind!r}: choose k1, k2 or k3")
-    return log_ratio.expm1() - log_ratio
+        return log_ratio.square() / 2  # ½(log ρ)²
+    if kind != "k3":
+        raise ValueError(f"kind={kind!r}: choose k1, k2 or k3")
+    return log_ratio.expm1() - log_ratio  # ρ - 1 - log ρ
+
+
+def explained_variance(
+    value: Float[Tensor, ...], returns: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None
+) -> Float[Tensor, ""]:
+    """Return 1 - Var(R - V) / Var(R): 1 if V knew R, 0 if a constant would have done; not finite if R hardly varies."""
+    if mask is not None:
+        value, returns = value[mask], returns[mask]
+    return 1 - (returns - value).var(correction=0) / returns.var(correction=0)
 
 
 def masked_mean(x: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None) -> Float[Tensor, ""]:
@@ -206,10 +202,11 @@ def masked_mean(x: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None) ->
     """
     if mask is None:
         return x.mean()
-    _check(mask.shape == x.shape, f"mask is {tuple(mask.shape)}, x {tuple(x.shape)}")
+    check_same_shape(x=x, mask=mask)
     count = mask.sum()
-    _check(bool(count > 0), "mask is true nowhere: there is nothing to average")
-    return x.masked_fill(~mask, 0).sum() / count
+    if not count:
+        raise ValueError("mask is true nowhere: there is nothing to average")
+    return x.masked_fill(~mask, 0).sum() / count  # filled and not multiplied, for 0 times NaN is NaN
 
 
 def whiten(
@@ -217,10 +214,7 @@ def whiten(
 ) -> Float[Tensor, ...]:
     """Return the numbers with mean 0 and variance 1; what the mask leaves out is 0.
 
-    Args:
-        x: numbers of any shape, at least two that count.
-        mask: those that count.
-        shift_mean: False keeps the mean, as OpenAI's code does with rewards.
+    ``shift_mean=False`` keeps the mean, as OpenAI's code does with rewards.
 
     Raises:
         ValueError: fewer than two numbers count.
@@ -230,7 +224,8 @@ def whiten(
         [-1.0, 0.0, 1.0]
     """
     count = x.numel() if mask is None else int(mask.sum())
-    _check(count > 1, f"{count} numbers have no variance: whiten needs two or more")
+    if count < 2:
+        raise ValueError(f"{count} numbers have no variance: whiten needs two or more")
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean).square(), mask) * count / (count - 1)
     white = (x - mean) / (variance + 1e-8).sqrt()
@@ -238,10 +233,38 @@ def whiten(
     return white if mask is None else white.masked_fill(~mask, 0)
 
 
-# --- Control ----------------------------------------------------------------------------------------------------------
+def check_same_shape(**tensors: Tensor | None) -> None:
+    """Raise an error that names the first of these tensors whose shape is not that of the first of all."""
+    shapes = {name: tuple(x.shape) for name, x in tensors.items() if x is not None}
+    first, expected = next(iter(shapes.items()))
+    for name, shape in shapes.items():
+        if shape != expected:
+            raise ValueError(f"{name} is {shape}, {first} {expected}")
 
 
-@dataclass(frozen=True)
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def check_settings(config: Any, **fields: tuple[str, ...]) -> None:
+    """Raise an error that names the first field out of its range. NaN is in none; None where the field's type has it."""
+    tiny, huge = sys.float_info.min, sys.float_info.max
+    ranges = {
+        "whole": (1, huge, "a whole number of at least 1"),
+        "positive": (tiny, huge, "a positive number"),
+        "not_negative": (0, huge, "a number of at least 0"),
+        "fraction": (0, 1, "a number from 0 to 1"),
+        "finite": (-huge, huge, "a finite number"),
+    }
+    for kind, names in fields.items():
+        low, high, words = ranges[kind]
+        for name in names:
+            value, optional = getattr(config, name), "None" in config.__annotations__[name]
+            is_number = isinstance(value, Integral if kind == "whole" else Real)
+            if not ((is_number and low <= value <= high) or (optional and value is None)):
+                raise ValueError(f"{name}={value!r}: give {words}{', or None' if optional else ''}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """How a policy is trained. The defaults are those of the paper's section 6.1, with the sizes that suit CartPole.
 
@@ -252,86 +275,71 @@ class PPOConfig:
         ValueError: n_minibatches=4 does not divide the n_envs * n_steps = 15 steps of an update
     """
 
-    total_steps: int = 100_000
-    """Steps in all environments together; an update that would exceed them is left out."""
-    n_envs: int = 8
-    """N, environments side by side."""
-    n_steps: int = 128
-    """T, steps in each between two updates."""
-    n_epochs: int = 10
-    """How often an update goes over its N·T steps."""
-    n_minibatches: int = 16
-    """Parts into which each epoch cuts them at random."""
-    learning_rate: float = 1e-3
-    """Adam's, with ε = 1e-5."""
-    anneal: bool = False
-    """Whether the rate falls to 0 in a straight line."""
-    gamma: float = 0.99
-    lam: float = 0.95
-    clip: float = 0.2
-    """ε of the objective ``clip``."""
-    value_clip: float | None = None
-    """The critic's ε, or None as in the paper."""
-    value_coef: float = 0.5
-    """c₁, weight of the critic's loss. It has a network of its own."""
-    entropy_coef: float = 0.0
-    """c₂, weight of the entropy, which keeps the policy trying. Games need it."""
-    max_grad_norm: float | None = None
-    """Largest norm of the whole gradient, or None as in the paper. OpenAI's code has 0.5."""
-    target_kl: float | None = None
-    """An update ends after the epoch in which the estimated KL exceeded it. None: never."""
+    total_steps: int = 100_000  #: Steps in all environments together; an update that would exceed them is left out.
+    n_envs: int = 8  #: N, environments side by side.
+    n_steps: int = 128  #: T, steps in each between two updates.
+    n_epochs: int = 10  #: How often an update goes over its N·T steps.
+    n_minibatches: int = 16  #: Parts into which each epoch cuts them at random.
+    learning_rate: float = 1e-3  #: Adam's, with ε = 1e-5.
+    anneal_lr: bool = False  #: Whether the rate falls to 0 in a straight line.
+    gamma: float = 0.99  #: γ, how much a reward one step later is worth.
+    lam: float = 0.95  #: λ of :func:`gae`.
+    clip: float = 0.2  #: ε of the objective ``clip``.
+    value_clip: float | None = None  #: The critic's ε, or None as in the paper.
+    vf_coef: float = 0.5  #: c₁, weight of the critic's loss. It has a network of its own.
+    entropy_coef: float = 0.0  #: c₂, weight of the entropy, which keeps the policy trying. Games need it.
+    max_grad_norm: float | None = None  #: Largest norm of the gradient, or None as in the paper. OpenAI's code has 0.5.
+    target_kl: float | None = None  #: An update ends after the epoch whose estimated KL exceeded it. None: never.
     seed: int = 0
-    beta: float = 1.0
-    """β of the objective ``kl``, and the first β of ``adaptive_kl``."""
-    kl_goal: float = 0.01
-    """d_targ of the objective ``adaptive_kl``: nats an action and update."""
-    normalize_advantage: bool = True
-    """Whether the advantages of each minibatch are whitened."""
-    normalize: bool = False
-    """Whether observations are normalised and rewards scaled by running statistics, as continuous tasks need it."""
-    bootstrap: bool = True
-    """Whether an episode cut off by a time limit counts as one that would have gone on."""
-    orthogonal: bool = True
-    """Whether the weights start orthogonal, those of the policy's last layer near 0; else as torch has it."""
+    beta: float = 1.0  #: β of the objective ``kl``, and the first β of ``adaptive_kl``.
+    kl_target: float = 0.01  #: d_targ, the KL an update that ``adaptive_kl`` steers to by its β. It ends no update.
+    normalize_advantage: bool = True  #: Whether the advantages of each minibatch are whitened.
+    normalize_obs: bool = False  #: Whether observations get mean 0 and variance 1 by running statistics.
+    normalize_reward: bool = False  #: Whether rewards are divided by the running deviation of their discounted sum.
+    bootstrap_truncated: bool = True  #: Whether an episode that a time limit cut off would have gone on.
+    orthogonal_init: bool = True  #: Whether weights start orthogonal, the actor's last layer near 0; else as in torch.
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
-        check_sizes(self, "total_steps", "n_envs", "n_steps", "n_epochs", "n_minibatches")
-        for name in ("learning_rate", "clip", "value_clip", "max_grad_norm", "target_kl", "kl_goal", "beta"):
-            value = getattr(self, name)
-            _check(value is None or value > 0, f"{name}={value} is not positive")
-        _check_share(gamma=self.gamma, lam=self.lam)
+        check_settings(
+            self,
+            whole=("total_steps", "n_envs", "n_steps", "n_epochs", "n_minibatches"),
+            positive=("learning_rate", "clip", "kl_target", "beta", "value_clip", "max_grad_norm", "target_kl"),
+            not_negative=("vf_coef", "entropy_coef"),
+            fraction=("gamma", "lam"),
+        )
         batch = self.n_envs * self.n_steps
         words = f"n_envs * n_steps = {batch} steps"
-        _check(
-            batch % self.n_minibatches == 0,
-            f"n_minibatches={self.n_minibatches} does not divide the {words} of an update",
-        )
-        _check(self.total_steps >= batch, f"total_steps={self.total_steps} is less than one update of {words}")
-        _check(
-            batch // self.n_minibatches > 1 or not self.normalize_advantage,
-            f"n_minibatches={self.n_minibatches} leaves single steps, which cannot be whitened",
-        )
+        if batch % self.n_minibatches:
+            raise ValueError(f"n_minibatches={self.n_minibatches} does not divide the {words} of an update")
+        if self.total_steps < batch:
+            raise ValueError(f"total_steps={self.total_steps} is less than one update of {words}")
+        if batch == self.n_minibatches and self.normalize_advantage:
+            raise ValueError(f"n_minibatches={batch} leaves single steps, which cannot be whitened")
+
+
+# --- Acting -----------------------------------------------------------------------------------------------------------
 
 
 class Policy(nn.Module):
     """An actor and a critic, each with two hidden layers of tanh units that they do not share (section 6.1).
 
     Args:
-        n_inputs: numbers in an observation.
+        n_inputs: S, numbers in an observation.
         n_actions: how many actions there are, or how many numbers an action has.
         continuous: whether actions are numbers, drawn from a normal distribution whose width does not depend on the
             observation; otherwise one of ``n_actions`` is drawn.
         hidden: units in a layer.
-        orthogonal: the initial weights (:class:`PPOConfig`).
+        orthogonal_init: see :class:`PPOConfig`.
     """
 
     def __init__(
-        self, n_inputs: int, n_actions: int, *, continuous: bool = False, hidden: int = 64, orthogonal: bool = True
+        self, n_inputs: int, n_actions: int, *, continuous: bool = False, hidden: int = 64, orthogonal_init: bool = True
     ) -> None:
         super().__init__()
-        self.actor = _network(n_inputs, hidden, n_actions, last_gain=0.01 if orthogonal else None)
-        self.critic = _network(n_inputs, hidden, 1, last_gain=1.0 if orthogonal else None)
+        # With a last layer near 0 a fresh policy takes all actions about equally often.
+        self.actor = _network(n_inputs, hidden, n_actions, last_gain=0.01 if orthogonal_init else None)
+        self.critic = _network(n_inputs, hidden, 1, last_gain=1.0 if orthogonal_init else None)
         self.log_std = nn.Parameter(torch.zeros(n_actions)) if continuous else None
 
     def forward(self, observations: Float[Tensor, "*B S"]) -> Float[Tensor, "*B A"]:
@@ -362,18 +370,173 @@ def _network(n_inputs: int, hidden: int, n_outputs: int, last_gain: float | None
     return nn.Sequential(linears[0], nn.Tanh(), linears[1], nn.Tanh(), linears[2])
 
 
+class Experience(NamedTuple):
+    """What T steps in each of N environments left behind."""
+
+    observations: Float[Tensor, "T N S"]
+    actions: Tensor
+    """(T, N), or (T, N, numbers of an action)."""
+    outputs: Float[Tensor, "T N A"]
+    """What the policy that acted returned: the distributions that the actions were drawn from."""
+    log_prob: Float[Tensor, "T N"]
+    values: Float[Tensor, "T N"]
+    rewards: Float[Tensor, "T N"]
+    dones: Bool[Tensor, "T N"]
+    last_value: Float[Tensor, " N"]
+    """What the critic expects after the last step."""
+
+
+class RolloutCollector:
+    """N environments side by side in which a policy acts, and a record of the episodes that end.
+
+    Args:
+        env_id: the name of a registered environment.
+        config: of it, sizes, seed, and what is normalised.
+        settings: further arguments of the environment.
+
+    Raises:
+        ValueError: observations are no vector of numbers, or actions neither one of several nor a vector.
+        ImportError: gymnasium is not installed.
+    """
+
+    def __init__(self, env_id: str, config: PPOConfig, settings: dict[str, Any]) -> None:
+        import gymnasium
+        from gymnasium import spaces
+        from gymnasium.vector import AutoresetMode
+
+        self.env_id, self.config = env_id, config
+        # SAME_STEP: where an episode ends the next one begins at once; by default that takes a step without an action.
+        sync = {"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False}  # _scaled copies
+        sizes: dict[str, Any] = {"num_envs": config.n_envs, "vectorization_mode": "sync", "vector_kwargs": sync}
+        self.envs = gymnasium.make_vec(env_id, **sizes, **settings)
+        obs, action = self.envs.single_observation_space, self.envs.single_action_space
+        if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1):
+            raise ValueError(f"{env_id}: observations are {obs}, no vector")
+        self.continuous = isinstance(action, spaces.Box) and len(action.shape) == 1
+        if not (self.continuous or (isinstance(action, spaces.Discrete) and int(action.start) == 0)):
+            raise ValueError(f"{env_id}: actions are {action}; Discrete from 0, or a Box of one dimension, fits")
+        self.n_inputs, self.n_actions = spaces.flatdim(obs), spaces.flatdim(action)
+        self.obs_stats, self.return_stats = RunningMeanStd((self.n_inputs,)), RunningMeanStd(())
+        self.discounted, self.so_far = np.zeros((2, config.n_envs))  # sums of the rewards of episodes that are running
+        self.steps = 0
+        self.episode_ends: list[int] = []
+        self.episode_returns: list[float] = []
+        self.observation = self._scaled(self.envs.reset(seed=config.seed)[0], update=True)  # (N, S)
+
+    @torch.no_grad()
+    def collect(self, policy: Policy) -> Experience:
+        """Let the policy act for T steps in each environment, from where the last call ended.
+
+        Raises:
+            ValueError: an observation or a reward is not finite.
+        """
+        config, observations, actions, outputs = self.config, [], [], []
+        cut_off: dict[tuple[int, Any], Tensor] = {}  # by step and environment, what was seen last
+        rewards = np.zeros((config.n_steps, config.n_envs), np.float32)
+        dones = np.zeros(rewards.shape, bool)
+        for t in range(config.n_steps):
+            observations.append(self.observation)  # (N, S)
+            with torch.inference_mode():
+                outputs.append(policy(self.observation))  # (N, A)
+                actions.append(policy.distribution(outputs[-1]).sample())
+            obs, rewards[t], terminated, truncated, info = self._step(actions[-1].numpy())
+            dones[t] = terminated | truncated
+            if config.bootstrap_truncated:  # more rewards would have come, had there been no time limit
+                late = np.flatnonzero(truncated & ~terminated)
+                cut_off |= {(t, n): self._scaled(info["final_obs"][n]) for n in late}
+            self.observation = self._scaled(obs, update=True)
+        all_obs = torch.stack([*observations, self.observation])  # (T + 1, N, S)
+        values = policy.value(all_obs)  # (T + 1, N), in one pass
+        if cut_off:  # γ·V(last observation) stands for them
+            later = policy.value(torch.stack([*cut_off.values()])).numpy()
+            rewards[tuple(np.transpose([*cut_off]))] += config.gamma * later
+        action, output = torch.stack(actions), torch.stack(outputs)
+        log_prob = policy.distribution(output).log_prob(action)  # (T, N), as it is computed when learning
+        feedback = torch.from_numpy(rewards), torch.from_numpy(dones)
+        return Experience(all_obs[:-1], action, output, log_prob, values[:-1], *feedback, values[-1])
+
+    def _step(self, actions: Array) -> tuple[Any, ...]:
+        """Take one step in each environment, note the episodes that end, and scale the rewards that are learned from."""
+        if self.continuous:  # a normal distribution also draws numbers that the environment does not take
+            box: Any = self.envs.single_action_space
+            actions = np.clip(actions, box.low, box.high)
+        obs, rewards, terminated, truncated, info = self.envs.step(actions)
+        if not (np.isfinite(rewards).all() and np.isfinite(obs).all()):
+            raise ValueError(f"{self.env_id} gave a reward or an observation that is no finite number")
+        ended = terminated | truncated
+        self.steps += len(rewards)
+        self.so_far += rewards
+        self.episode_ends += [self.steps] * int(ended.sum())
+        self.episode_returns += self.so_far[ended].tolist()
+        self.so_far[ended] = 0
+        if self.config.normalize_reward:  # not shifted: another mean would change what a longer episode is worth
+            self.discounted = self.discounted * self.config.gamma + rewards
+            self.return_stats.update(self.discounted)
+            self.discounted[ended] = 0
+            rewards = np.clip(rewards / self.return_stats.std, -10, 10)
+        return obs, rewards, terminated, truncated, info
+
+    def _scaled(self, obs: Array, *, update: bool = False) -> Float[Tensor, ...]:
+        if self.config.normalize_obs:
+            if update:
+                self.obs_stats.update(obs)
+            obs = np.clip((obs - self.obs_stats.mean) / self.obs_stats.std, -10, 10)
+        return torch.from_numpy(obs.astype(np.float32))  # a copy: environments use their arrays again
+
+
+class RunningMeanStd:
+    """Mean and standard deviation of all rows so far (Chan et al. 1979)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(shape), np.zeros(shape)
+
+    def update(self, batch: Array) -> None:
+        """Take in the rows of a batch."""
+        mean, count = batch.mean(0), self.count + len(batch)
+        delta = mean - self.mean
+        self.squares = self.squares + ((batch - mean) ** 2).sum(0) + delta**2 * self.count * len(batch) / count
+        self.mean, self.count = self.mean + delta * len(batch) / count, count
+
+    @property
+    def std(self) -> Array:
+        """The standard deviation, never quite 0."""
+        return np.asarray(np.sqrt(self.squares / self.count + 1e-8))
+
+
+# --- Learning ---------------------------------------------------------------------------------------------------------
+
+
 class PPOResult(NamedTuple):
-    """A trained policy, and how it went: one number an episode, or one an update."""
+    """A trained policy, and how it went: one number an episode, or one an update.
+
+    ``policy_loss``, ``value_loss``, ``approx_kl`` and ``clip_fraction`` are means over an update's minibatches.
+    """
 
     policy: Policy
     steps: Array
     """Steps taken in all environments when each episode ended."""
     returns: Array
     """The sum of an episode's rewards, as the environment gave them."""
-    kl: Array
-    """KL(before ‖ after) of each update, exact for every observation and averaged over them, in nats."""
+    policy_loss: Array
+    """Healthy: near 0, mostly below. Far from it: the advantages are not whitened, or the ratios have run away."""
+    value_loss: Array
+    """Healthy: rises as rewards are found, then falls. Rising without end: the rewards are too large, or ``dones`` stand one
+    step too early or late, so that returns reach over the ends of episodes."""
+    approx_kl: Array
+    """KL from the policy that acted, as k3 estimates it from the actions. Healthy: a part of ``kl``, since it begins at 0.
+    With one epoch of one minibatch it must be 0; else acting and learning compute different probabilities."""
     clip_fraction: Array
-    """Share of ratios outside the clip range, mean over an update's minibatches; 0 for objectives that do not clip."""
+    """Share of ratios outside the clip range; 0 for objectives that do not clip. Healthy: 0.02 to 0.3. Exactly 0 over many
+    epochs: the old log-probabilities are computed anew by the policy in training."""
+    kl: Array
+    """KL(before ‖ after) of each update, exact for every observation, mean in nats. Healthy: 0.001 to 0.03. Above 0.1: too
+    many epochs or too high a rate, and the next experience is that of a bad policy. Near 0: nothing is learned."""
+    entropy: Array
+    """Of the policy after the update, mean over the observations, nats. Healthy: falls slowly. Low early: it has stopped
+    trying, for want of ``entropy_coef``. Never falling: the advantages are noise, or stand in the wrong rows."""
+    explained_variance: Array
+    """What the critic knew of the returns (:func:`explained_variance`). Healthy: climbs towards 1. At or below 0 for long: it
+    learns nothing, from observations that are not normalised or returns that are not those of its states."""
 
     def score(self, last: int = 100) -> float:
         """Return the mean return of the last episodes (section 6.1 of the paper)."""
@@ -383,7 +546,8 @@ class PPOResult(NamedTuple):
 def train_ppo(env_id: str, config: PPOConfig = PPOConfig(), *, objective: Objective = "clip", **env: Any) -> PPOResult:
     """Train a policy in environments of gymnasium (Schulman et al. 2017, algorithm 1).
 
-    Actions may be one of several or vectors of numbers; the latter are clipped on their way to the environment.
+    Actions may be one of several or vectors of numbers; the latter are clipped on their way to the environment. Random
+    numbers start at ``config.seed``; those of the caller go on afterwards as if there had been no training.
 
     Args:
         env_id: the name of a registered environment, such as ``CartPole-v1``.
@@ -393,186 +557,90 @@ def train_ppo(env_id: str, config: PPOConfig = PPOConfig(), *, objective: Object
         env: further arguments of the environment.
 
     Raises:
-        ValueError: an unknown objective, or an environment whose observations are not a vector of numbers or whose
-            actions are neither one of several nor a vector.
+        ValueError: an unknown objective, or an environment that :class:`RolloutCollector` refuses.
         ImportError: gymnasium is not installed.
+        FloatingPointError: a loss is not finite.
     """
-    _check(objective in get_args(Objective), f"objective={objective!r}: choose {', '.join(get_args(Objective))}")
-    torch.manual_seed(config.seed)
-    play = _Environments(env_id, config, env)
-    policy = play.policy
-    adam = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
-    updates, beta = config.total_steps // (config.n_envs * config.n_steps), config.beta
-    kls, fractions = [], []
-    for update in runtime.progress(range(updates), desc=env_id, unit="update"):
-        if config.anneal:
-            adam.param_groups[0]["lr"] = config.learning_rate * (1 - update / updates)
-        batch = play.rollout()
-        fractions.append(_improve(policy, adam, batch, config, objective, beta))
-        with torch.inference_mode():
-            before, after = (policy.distribution(x) for x in (batch.outputs, policy(batch.observations)))
-            kls.append(kl_divergence(before, after).mean().item())
-        if objective == "adaptive_kl":
-            beta *= 0.5 if kls[-1] < config.kl_goal / 1.5 else 2.0 if kls[-1] > config.kl_goal * 1.5 else 1.0
-    play.envs.close()
-    return PPOResult(policy, *(np.array(x) for x in (play.ends, play.returns, kls, fractions)))
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective={objective!r}: choose {', '.join(get_args(Objective))}")
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are put back
+        torch.default_generator.manual_seed(config.seed)
+        collector = RolloutCollector(env_id, config, env)
+        kind = {"continuous": collector.continuous, "orthogonal_init": config.orthogonal_init}
+        policy = Policy(collector.n_inputs, collector.n_actions, **kind)
+        adam = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        n_updates = config.total_steps // (config.n_envs * config.n_steps)
+        beta, history = config.beta, []
+        for update in runtime.progress(range(n_updates), desc=env_id, unit="update"):
+            if config.anneal_lr:
+                adam.param_groups[0]["lr"] = config.learning_rate * (1 - update / n_updates)
+            # Act: T steps in each of N environments, by the policy as it is now.
+            experience = collector.collect(policy)
+            # Judge: which actions turned out better than the critic had expected?
+            *_, values, rewards, dones, last_value = experience
+            advantage, returns = gae(rewards, values, dones, last_value, gamma=config.gamma, lam=config.lam)
+            # Learn: several epochs over the same steps. Then they are thrown away, since another policy took them.
+            history.append(ppo_update(policy, adam, experience, advantage, returns, config, objective, beta))
+            if objective == "adaptive_kl":  # halve or double β where the update went too near or too far (section 4)
+                kl = history[-1]["kl"]
+                beta *= 0.5 if kl < config.kl_target / 1.5 else 2.0 if kl > config.kl_target * 1.5 else 1.0
+        collector.envs.close()
+    columns = {name: np.array([row[name] for row in history]) for name in history[0]}
+    return PPOResult(policy, np.array(collector.episode_ends), np.array(collector.episode_returns), **columns)
 
 
-class _Batch(NamedTuple):
-    """What N·T steps left behind, one row a step."""
-
-    observations: Float[Tensor, "B S"]
-    actions: Tensor
-    outputs: Float[Tensor, "B A"]
-    log_prob: Float[Tensor, " B"]
-    value: Float[Tensor, " B"]
-    advantage: Float[Tensor, " B"]
-    returns: Float[Tensor, " B"]
-
-
-def _improve(
-    policy: Policy, adam: torch.optim.Optimizer, batch: _Batch, config: PPOConfig, objective: Objective, beta: float
-) -> float:
-    """Train on one batch for the epochs of an update; return the mean share of clipped ratios."""
-    size, fractions = len(batch.value) // config.n_minibatches, []
+def ppo_update(
+    policy: Policy,
+    adam: torch.optim.Optimizer,
+    experience: Experience,
+    advantage: Float[Tensor, "T N"],
+    returns: Float[Tensor, "T N"],
+    config: PPOConfig,
+    objective: Objective,
+    beta: float,
+) -> dict[str, float]:
+    """Train on an experience for several epochs; return what :class:`PPOResult` keeps of an update."""
+    columns = [x.flatten(0, 1) for x in (*experience[:5], advantage, returns)]  # (T, N, …) to (B, …)
+    losses: list[list[Tensor]] = []
     for _ in range(config.n_epochs):
-        kls = []
-        for rows in torch.randperm(len(batch.value)).view(-1, size):
-            part = _Batch(*(x[rows] for x in batch))
-            outputs = policy(part.observations)
-            actions = policy.distribution(outputs)
-            advantage = whiten(part.advantage) if config.normalize_advantage else part.advantage
-            loss = ppo_loss(
-                actions.log_prob(part.actions),
-                part.log_prob,
-                advantage,
-                policy.value(part.observations),
-                part.value,
-                part.returns,
-                clip=config.clip if objective == "clip" else None,
-                value_clip=config.value_clip,
-            )
-            total = loss.policy + config.value_coef * loss.value
+        for rows in torch.randperm(len(columns[0])).view(config.n_minibatches, -1):  # each step once, at random
+            obs, action, old_outputs, old_log_prob, old_value, A, R = (column[rows] for column in columns)
+            actions = policy.distribution(policy(obs))
+            A = whiten(A) if config.normalize_advantage else A
+            tensors = actions.log_prob(action), old_log_prob, A, policy.value(obs), old_value, R
+            clip = config.clip if objective == "clip" else None
+            loss = ppo_loss(*tensors, clip=clip, value_clip=config.value_clip)
+            total = loss.policy + config.vf_coef * loss.value  # equation 9 with its signs turned, to be minimised
             if config.entropy_coef:
                 total = total - config.entropy_coef * actions.entropy().mean()
-            if objective in ("kl", "adaptive_kl"):
-                total = total + beta * kl_divergence(policy.distribution(part.outputs), actions).mean()
+            if objective in ("kl", "adaptive_kl"):  # equation 8: no clip, but each nat of KL costs β
+                total = total + beta * kl_divergence(policy.distribution(old_outputs), actions).mean()
             adam.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             if config.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
             adam.step()
-            kls.append(loss.approx_kl)
-            fractions.append(loss.clip_fraction)
+            losses.append([x.detach() for x in loss])
+        kls = [kl for _, _, kl, _ in losses[-config.n_minibatches :]]  # of this epoch
         if config.target_kl is not None and torch.stack(kls).mean() > config.target_kl:
             break
-    return torch.stack(fractions).mean().item()
+    return _measured(policy, columns, losses)
 
 
-class _Environments:
-    """N environments side by side, the policy that acts in them, and a record of the episodes."""
-
-    def __init__(self, env_id: str, config: PPOConfig, settings: dict[str, Any]) -> None:
-        import gymnasium
-        from gymnasium import spaces
-        from gymnasium.vector import AutoresetMode
-
-        self.config = config
-        self.envs = gymnasium.make_vec(
-            env_id,
-            num_envs=config.n_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP, "copy": False},  # _scaled copies
-            **settings,
-        )
-        seen, acts = self.envs.single_observation_space, self.envs.single_action_space
-        _check(isinstance(seen, spaces.Box) and len(seen.shape) == 1, f"{env_id}: observations are {seen}, no vector")
-        one_of_several = isinstance(acts, spaces.Discrete) and int(acts.start) == 0
-        fits = one_of_several or (isinstance(acts, spaces.Box) and len(acts.shape) == 1)
-        _check(fits, f"{env_id}: actions are {acts}; Discrete from 0, or a Box of one dimension, fits")
-        self.low, self.high = getattr(acts, "low", None), getattr(acts, "high", None)
-        n_inputs, n_actions = spaces.flatdim(seen), spaces.flatdim(acts)
-        self.policy = Policy(n_inputs, n_actions, continuous=not one_of_several, orthogonal=config.orthogonal)
-        self.scale, self.reward_scale = _Running((n_inputs,)), _Running(())
-        self.discounted = np.zeros(config.n_envs)  # returns so far, as the reward's scale wants them
-        self.so_far = np.zeros(config.n_envs)
-        self.steps = 0
-        self.ends: list[int] = []
-        self.returns: list[float] = []
-        self.now = self._observed(self.envs.reset(seed=config.seed)[0])
-
-    @torch.no_grad()
-    def rollout(self) -> _Batch:
-        """Act for T steps in each environment, and judge what was done."""
-        config = self.config
-        shape = config.n_steps, config.n_envs
-        observations, actions, outputs = [], [], []
-        rewards, dones = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        cut_off: list[tuple[int, int, Tensor]] = []  # step, environment and last observation
-        for t in range(config.n_steps):
-            observations.append(self.now)
-            with torch.inference_mode():
-                outputs.append(self.policy(self.now))
-                actions.append(self.policy.distribution(outputs[-1]).sample())
-            seen, rewards[t], ended, truncated, info = self._act(actions[-1].numpy())
-            dones[t] = ended | truncated
-            if config.bootstrap and truncated.any():
-                last = {n: info["final_obs"][n] for n in np.flatnonzero(truncated & ~ended)}
-                cut_off += [(t, int(n), self._scaled(x)) for n, x in last.items()]
-            self.now = self._observed(seen)
-        every = torch.stack([*observations, self.now])  # (T + 1, N, S)
-        values = self.policy.value(every)
-        if cut_off:
-            worth = self.policy.value(torch.stack([x for *_, x in cut_off])).numpy()
-            for (t, n, _), v in zip(cut_off, worth, strict=True):
-                rewards[t, n] += config.gamma * v
-        how = {"gamma": config.gamma, "lam": config.lam}
-        found = gae(torch.from_numpy(rewards), values[:-1], torch.from_numpy(dones), values[-1], **how)
-        taken, heads = torch.stack(actions), torch.stack(outputs)
-        log_prob = self.policy.distribution(heads).log_prob(taken)
-        return _Batch(*(x.flatten(0, 1).clone() for x in (every[:-1], taken, heads, log_prob, values[:-1], *found)))
-
-    def _act(self, actions: Array) -> tuple[Any, ...]:
-        """Take one step in each environment, note the episodes that end, and return its reward as it is learned from."""
-        if self.low is not None:
-            actions = np.clip(actions, self.low, self.high)
-        seen, rewards, ended, truncated, info = self.envs.step(actions)
-        self.steps += len(rewards)
-        self.so_far += rewards
-        for n in np.flatnonzero(ended | truncated):
-            self.ends.append(self.steps)
-            self.returns.append(float(self.so_far[n]))
-            self.so_far[n] = 0
-        if self.config.normalize:
-            self.discounted = self.discounted * self.config.gamma + rewards
-            self.reward_scale.update(self.discounted)
-            self.discounted[ended | truncated] = 0
-            rewards = np.clip(rewards / self.reward_scale.std, -10, 10)
-        return seen, rewards, ended, truncated, info
-
-    def _observed(self, seen: Array) -> Float[Tensor, "N S"]:
-        if self.config.normalize:
-            self.scale.update(seen)
-        return self._scaled(seen)
-
-    def _scaled(self, seen: Array) -> Float[Tensor, ...]:
-        if self.config.normalize:
-            seen = np.clip((seen - self.scale.mean) / self.scale.std, -10, 10)
-        return torch.from_numpy(seen.astype(np.float32))  # a copy: environments use their arrays again
+def _measured(policy: Policy, columns: list[Tensor], losses: list[list[Tensor]]) -> dict[str, float]:
+    """Return the row of the history; nothing in it is learned from."""
+    obs, _, outputs, _, old_value, _, returns = columns
+    names = ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
+    row = {name: torch.stack(x).mean().item() for name, x in zip(names, zip(*losses, strict=True), strict=True)}
+    check_finite(row)
+    with torch.inference_mode():
+        before, after = (policy.distribution(x) for x in (outputs, policy(obs)))
+        row |= {"kl": kl_divergence(before, after).mean().item(), "entropy": after.entropy().mean().item()}
+    return row | {"explained_variance": explained_variance(old_value, returns).item()}
 
 
-class _Running:
-    """Mean and standard deviation of all rows so far (Chan et al. 1979)."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count, self.mean, self.squares = 0, np.zeros(shape), np.zeros(shape)
-
-    def update(self, rows: Array) -> None:
-        mean, count = rows.mean(0), self.count + len(rows)
-        gap = mean - self.mean
-        self.squares = self.squares + ((rows - mean) ** 2).sum(0) + gap**2 * self.count * len(rows) / count
-        self.mean, self.count = self.mean + gap * len(rows) / count, count
-
-    @property
-    def std(self) -> Array:
-        return np.asarray(np.sqrt(self.squares / self.count + 1e-8))
+def check_finite(row: dict[str, float]) -> None:
+    """Raise an error where a loss of an update is NaN or infinite, for then the weights are as well."""
+    for name in ("policy_loss", "value_loss"):
+        if not math.isfinite(row[name]):
+            raise FloatingPointError(f"{name} has become {row[name]}; lower learning_rate, or look at the rewards")

@@ -1,7 +1,8 @@
-"""A reward model: a decoder that reads a text and gives it a number, learned from rankings by people.
+"""A reward model: a decoder that reads a text and gives it a number, learned from what people liked better.
 
 InstructGPT's second step (Ouyang et al. 2022, section 3.5). The number has no unit and no zero; only differences between
-answers to one prompt are learned, so it is normalised afterwards.
+responses to one prompt are learned, so it is normalised afterwards. Shapes: B texts of T tokens; P prompts with K
+completions each.
 
 Used in: 2022_instructgpt.
 """
@@ -9,8 +10,10 @@ Used in: 2022_instructgpt.
 from __future__ import annotations
 
 import copy
+import math
+import os
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64, Real
@@ -18,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from nextword import runtime
+from nextword import checkpoints, runtime
 from nextword.attention import pad
-from nextword.decoder import Decoder
+from nextword.decoder import Decoder, DecoderConfig
 
-__all__ = ["Ranking", "RewardModel", "loss_on_rankings", "ranking_loss", "ranks_of", "train_reward_model"]
+__all__ = ["Comparison", "RewardModel", "comparison_loss", "ranking_loss", "ranks", "train_reward_model"]
 
-Ranking: TypeAlias = Sequence[tuple[Sequence[int], float]]
+Comparison: TypeAlias = Sequence[tuple[Sequence[int], float]]
 """Texts that were compared with each other: the ids of each, its prompt included, and a rating, higher for the better."""
 
 
@@ -55,47 +58,43 @@ class RewardModel(nn.Module):
         self.head = nn.Linear(C, 1, device=like.device, dtype=like.dtype)
         nn.init.normal_(self.head.weight, std=(C + 1) ** -0.5)
         nn.init.zeros_(self.head.bias)
+        # What `normalize` sets. Buffers, so that no optimiser moves them.
         self.register_buffer("gain", torch.ones((), device=like.device))
         self.register_buffer("bias", torch.zeros((), device=like.device))
 
     def forward(self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
-        """Return the reward of each text.
+        """Return the reward of each text, NaN for one without a token.
 
         Args:
             ids: texts, filled up on either side, or on both.
             mask: True at real tokens; all, if None.
-
-        Raises:
-            ValueError: a row of the mask is False everywhere.
         """
+        values = self.token_values(ids, mask=mask)  # (B, T)
         if mask is None:
-            return self.at_every_token(ids)[:, -1]
-        if not mask.any(1).all():
-            raise ValueError(
-                f"mask is False in all of row {int(mask.any(1).int().argmin())}: an empty text has no reward"
-            )
-        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # of equal ones argmax takes the first
-        return self.at_every_token(ids, mask=mask).gather(1, last[:, None]).squeeze(1)
+            return values[:, -1]  # (B,)
+        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # (B,), found backwards: argmax takes the first True
+        rewards = values.gather(1, last[:, None]).squeeze(1)  # (B,)
+        return rewards.masked_fill(~mask.any(1), math.nan)
 
-    def at_every_token(
+    def token_values(
         self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T"]:
         """Return the number at every token: the reward if the text ended there, or a critic's estimate."""
-        hidden = self.decoder.hidden(ids, mask=mask)
-        scores: Tensor = self.head(hidden).squeeze(-1)
-        return scores * self.gain + self.bias  # of bfloat16, float32
+        hidden = self.decoder.hidden(ids, mask=mask)  # (B, T, C)
+        values: Tensor = self.head(hidden).squeeze(-1)  # (B, T)
+        return values * self.gain + self.bias  # of bfloat16, float32
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, texts: Sequence[Sequence[int]], *, batch_size: int = 256) -> Float[Tensor, " N"]:
         """Return the rewards of N texts, each a row of ids, read ``batch_size`` at a time; they lie on the CPU.
 
         Raises:
-            ValueError: there is no text, or one is empty.
+            TypeError, ValueError: texts that nobody has encoded; no text, or an empty one.
         """
-        parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)] or [texts]
+        check_encoded("texts", texts)
         rewards = []
-        for part in parts:
-            ids, mask = pad(part, device=self.bias.device)
+        for i in range(0, len(texts), batch_size):
+            ids, mask = pad(texts[i : i + batch_size], device=self.bias.device)
             with runtime.autocast():
                 rewards.append(self(ids, mask=mask).float().cpu())
         return torch.cat(rewards)
@@ -112,29 +111,48 @@ class RewardModel(nn.Module):
             scale: whether to give them a standard deviation of 1, too (Ziegler et al. 2019).
 
         Raises:
-            ValueError: fewer than two texts, or all rewards equal.
+            ValueError: fewer than two texts, or rewards that are all equal or not finite.
         """
         if len(ids) < 2:
             raise ValueError(f"ids holds {len(ids)} texts; give two or more")
         rewards = self(ids, mask=mask)
+        if not rewards.isfinite().all():
+            raise ValueError("ids: a text has a reward that is no finite number, as one without a token has")
         std = rewards.std()
-        if scale and not std > 1e-8:
+        if scale and std <= 1e-8:
             raise ValueError("ids: all texts have the same reward, so it cannot be scaled")
         factor = 1 / std if scale else torch.ones_like(std)
-        self.gain *= factor
+        self.gain *= factor  # (reward - mean) · factor, folded into what stood there
         self.bias.copy_((self.bias - rewards.mean()) * factor)
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The sizes of the body."""
+        return self.decoder.config
+
+    def save(self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Write the model, what :meth:`normalize` set included, into a folder; see :func:`nextword.checkpoints.save`."""
+        checkpoints.save(self, path, card=card or {}, **settings)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> RewardModel:
+        """Return a model that :meth:`save` wrote, in evaluation mode.
+
+        Raises:
+            ValueError: there is no such model, it is of another kind, or its files cannot be read.
+        """
+        return checkpoints.from_folder(cls, DecoderConfig, path, build=lambda config: cls(Decoder(config)))
 
 
 def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> Float[Tensor, ""]:
-    """Return how badly rewards agree with people's rankings (Ouyang et al. 2022, equation 1).
+    """Return -log σ(r_better - r_worse), mean over the pairs of a prompt, then over prompts (Ouyang et al. 2022, eq. 1).
 
-    -mean over the pairs of a prompt of log σ(r_better - r_worse), then the mean over the prompts. All pairs of a prompt
-    are in it at once, so each completion is read once.
+    All pairs of a prompt are in it at once, so each completion is read once.
 
     Args:
         rewards: of K completions for each of P prompts.
-        ranks: 1 is best; equal ranks make no pair, and 0 marks a missing completion. A prompt without a pair does not
-            count.
+        ranks: 1 is best; equal ranks make no pair, and 0 marks a missing completion, whose reward may be anything. A
+            prompt without a pair does not count.
 
     Raises:
         ValueError: shapes differ, a rank is negative, or no prompt has a pair.
@@ -148,49 +166,47 @@ def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> 
     if (ranks < 0).any():
         raise ValueError(f"ranks holds {int(ranks.min())}; 1 is best, 0 marks what is missing")
     known = ranks > 0
-    pairs = (ranks[:, :, None] < ranks[:, None, :]) & known[:, :, None] & known[:, None, :]  # (P, K, K), better first
-    count = pairs.sum((1, 2))
-    if not count.any():
+    better = ranks[:, :, None] < ranks[:, None, :]  # (P, K, K): is the one of this row better than that of the column?
+    pairs = better & known[:, :, None] & known[:, None, :]
+    n_pairs = pairs.sum((1, 2))  # (P,)
+    if not n_pairs.any():
         raise ValueError("ranks: all are equal or missing, so there is no pair to learn from")
-    gaps = rewards[:, :, None] - rewards[:, None, :]
-    losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / count.clamp(min=1)
-    return losses[count > 0].mean()
+    gaps = rewards[:, :, None] - rewards[:, None, :]  # (P, K, K), r_better - r_worse
+    gaps = gaps.masked_fill(~pairs, 0)  # before the logarithm: a missing reward of -inf must not become 0 · inf
+    # A gap is the log-odds that the better one wins, so this is the cross-entropy of who did.
+    losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / n_pairs.clamp(min=1)  # (P,)
+    return losses[n_pairs > 0].mean()  # a prompt with many completions weighs no more than one with two
 
 
-def ranks_of(ratings: Real[Tensor, "P K"]) -> Int64[Tensor, "P K"]:
-    """Return the places that ratings give to K texts: 1 for the highest, equal ones share a place, and NaN becomes 0.
-
-    Used in: 2022_instructgpt.
+def ranks(ratings: Real[Tensor, "P K"]) -> Int64[Tensor, "P K"]:
+    """Return the ranks that ratings give to K texts: 1 for the highest, equal ones share a rank, and NaN becomes 0.
 
     Example:
-        >>> ranks_of(torch.tensor([[3, 1, -2, 1]]))
+        >>> ranks(torch.tensor([[3, 1, -2, 1]]))
         tensor([[1, 2, 4, 2]])
     """
-    ranks = 1 + (ratings[:, None] > ratings[:, :, None]).sum(-1)  # (P, K): how many are better
-    return ranks.masked_fill(ratings.isnan(), 0)
+    n_better = (ratings[:, None] > ratings[:, :, None]).sum(-1)  # (P, K)
+    return (1 + n_better).masked_fill(ratings.isnan(), 0)
 
 
-def loss_on_rankings(model: RewardModel, rankings: Sequence[Ranking]) -> Float[Tensor, ""]:
-    """Return :func:`ranking_loss` of a model on rankings, which may differ in size; each text is read once.
+def comparison_loss(model: RewardModel, comparisons: Sequence[Comparison]) -> Float[Tensor, ""]:
+    """Return :func:`ranking_loss` of a model on comparisons, which may differ in size; each text is read once.
 
     Raises:
-        ValueError: there is no ranking, or none with two ratings that differ.
-
-    Source: Ouyang et al. 2022, section 3.5. Used in: 2022_instructgpt.
+        TypeError, ValueError: no comparison, none with two ratings that differ, or something that is no comparison.
     """
-    if not rankings:
-        raise ValueError("rankings is empty; give one at least")
-    ids, mask = pad([ids for ranking in rankings for ids, _ in ranking], device=model.bias.device)
-    ratings = [torch.tensor([float(rating) for _, rating in ranking]) for ranking in rankings]
-    ranks = ranks_of(pad_sequence(ratings, batch_first=True, padding_value=torch.nan)).to(ids.device)
+    _check_comparisons(comparisons)
+    ids, mask = pad([ids for texts in comparisons for ids, _ in texts], device=model.bias.device)
+    ratings = [torch.tensor([float(rating) for _, rating in texts]) for texts in comparisons]
+    order = ranks(pad_sequence(ratings, batch_first=True, padding_value=math.nan)).to(ids.device)  # (P, K)
     with runtime.autocast():
-        rewards = model(ids, mask=mask).float()
-    return ranking_loss(rewards.new_zeros(ranks.shape).masked_scatter(ranks > 0, rewards), ranks)
+        rewards = model(ids, mask=mask).float()  # (number of texts,)
+    return ranking_loss(rewards.new_zeros(order.shape).masked_scatter(order > 0, rewards), order)
 
 
 def train_reward_model(
     decoder: Decoder,
-    batches: Sequence[Sequence[Ranking]],
+    batches: Sequence[Sequence[Comparison]],
     *,
     learning_rate: float = 8e-4,
     warmup: int = 10,
@@ -199,31 +215,53 @@ def train_reward_model(
 ) -> tuple[RewardModel, list[float]]:
     """Train a reward model that begins with a copy of a language model; return it and the loss of every update.
 
-    One update of AdamW a batch. The paper makes a single pass, since a second begins to overfit.
+    One update of AdamW a batch. The paper makes a single pass, since a second begins to overfit (section 3.5, C.2).
 
     Args:
         decoder: the language model. The head's first weights are drawn from torch's own random numbers.
-        batches: lists of rankings.
+        batches: lists of comparisons.
         learning_rate: the highest; it rises over ``warmup`` updates while it falls in a straight line towards 0.
         weight_decay: AdamW's.
         max_grad_norm: longer gradients are cut to it.
 
     Raises:
-        ValueError: ``batches`` is empty, or a batch has no pair to learn from.
-
-    Source: Ouyang et al. 2022, section 3.5 and appendix C.2. Used in: 2022_instructgpt.
+        TypeError, ValueError: ``batches`` is empty, holds no lists of comparisons, or a batch has no pair to learn from.
+        FloatingPointError: the loss is not finite.
     """
     if not batches:
-        raise ValueError("batches is empty; give lists of rankings")
+        raise ValueError("batches is empty; give lists of comparisons")
     model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
     adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
-    for i, rankings in enumerate(runtime.progress(batches, desc="reward model")):
-        rate = min(1, (i + 1) / warmup) * (1 - i / len(batches))
+    for i, comparisons in enumerate(runtime.progress(batches, desc="reward model")):
+        rate = min(1, (i + 1) / max(warmup, 1)) * (1 - i / len(batches))  # rises at first, and falls all the way
         adam.param_groups[0]["lr"] = learning_rate * rate
         adam.zero_grad()
-        loss = loss_on_rankings(model, rankings)
+        loss = comparison_loss(model, comparisons)
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the loss of batch {i} is {losses[-1]}; lower learning_rate, or look at it")
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         adam.step()
-        losses.append(loss.item())
     return model.eval(), losses
+
+
+def check_encoded(name: str, rows: Any) -> None:
+    """Raise an error that names the argument where ``rows`` are no rows of ids, such as text that nobody has encoded."""
+    if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
+        raise TypeError(f"{name} holds text; give rows of ids: [tokenizer.encode(text) for text in {name}]")
+    empty = [i for i, row in enumerate(rows) if not len(row)]
+    if empty or not len(rows):
+        raise ValueError(f"{name} holds no token at {empty[0]}" if empty else f"{name} is empty; give a row of ids")
+
+
+def _check_comparisons(comparisons: Any) -> None:
+    if not comparisons:
+        raise ValueError("comparisons is empty; give one at least")
+    for pair in (pair for texts in comparisons for pair in texts):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and hasattr(pair[0], "__len__")):
+            cut = "[comparisons[i : i + 16] for i in range(0, len(comparisons), 16)]"
+            raise TypeError(
+                f"a comparison is a list of (ids, rating), not of {pair!r}; batches are lists of them: {cut}"
+            )
+    check_encoded("comparisons", [ids for texts in comparisons for ids, _ in texts])

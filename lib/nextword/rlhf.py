@@ -1,8 +1,9 @@
 """Reinforcement learning from human feedback: PPO on a language model (Ziegler et al. 2019; Ouyang et al. 2022).
 
-An action is a token, an episode the answer to a prompt. The reward model scores the whole answer at its end; at every token
-the policy pays for what it has moved away from the reference. Prompts are filled up on the left, answers on the right, so
-that all answers begin at one place. Shapes: B texts of P + T tokens, P of the prompt and T of the answer.
+An action is a token, an episode the response to a prompt. The reward model scores the whole response at its end; at every
+token the policy pays for what it has moved away from the reference. Prompts are padded on the left, responses on the
+right, so that all responses begin at one position. Shapes: B texts of S = P + T tokens, P of the prompt and T of the
+response.
 
 Used in: 2022_instructgpt.
 """
@@ -10,34 +11,51 @@ Used in: 2022_instructgpt.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nextword import runtime
+from nextword.attention import pad
 from nextword.decoder import Decoder
-from nextword.layers import check_sizes, eval_mode
-from nextword.ppo import approx_kl, gae, ppo_loss, whiten
-from nextword.reward_model import RewardModel
+from nextword.layers import check_ids, eval_mode
+from nextword.ppo import (
+    approx_kl,
+    check_finite,
+    check_same_shape,
+    check_settings,
+    explained_variance,
+    gae,
+    masked_mean,
+    ppo_loss,
+    whiten,
+)
+from nextword.reward_model import RewardModel, check_encoded
 from nextword.training import linear
 
 __all__ = [
     "AdaptiveKL",
+    "Prompts",
     "RLHFConfig",
     "RLHFResult",
     "Reward",
     "Rollout",
-    "answer_log_probs",
     "best_of_n",
     "log_probs",
+    "ppo_update",
+    "response_log_probs",
     "rollout",
+    "score_rollout",
     "shape_rewards",
     "train_rlhf",
 ]
+
+Prompts: TypeAlias = Int64[Tensor, "B P"] | Sequence[Sequence[int]]
+"""Rows of ids, which are then padded; or a tensor padded on the left, with a mask that is True at the prompts' tokens."""
 
 
 @runtime_checkable
@@ -45,41 +63,41 @@ class Reward(Protocol):
     """Whatever gives a text a number: a :class:`~nextword.reward_model.RewardModel`, or a function."""
 
     def __call__(self, ids: Int64[Tensor, "B S"], *, mask: Bool[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        """Return a number for each text; ``mask`` is True at its tokens."""
+        """Return a finite number for each text; ``mask`` is True at its tokens."""
         ...
 
 
-# --- Writing answers --------------------------------------------------------------------------------------------------
+# --- Responses --------------------------------------------------------------------------------------------------------
 
 
 class Rollout(NamedTuple):
-    """Answers to prompts."""
+    """Responses to prompts, with what learning from them needs."""
 
     ids: Int64[Tensor, "B S"]
-    """Prompt and answer, S = P + T."""
+    """Prompt and response."""
     mask: Bool[Tensor, "B S"]
-    """True at their tokens; False at filling on the left, and after the answer's end."""
-    answer: Bool[Tensor, "B T"]
-    """True at the answer's tokens, its stop token included."""
+    """True at their tokens; False at padding on the left, and after the response's end."""
+    response_mask: Bool[Tensor, "B T"]
+    """True at the response's tokens, its stop token included."""
     log_prob: Float[Tensor, "B T"]
-    """Their log-probabilities under the policy that wrote them."""
-    finished: Bool[Tensor, " B"]
+    """Their log-probabilities under the policy that wrote them; 0 after the end."""
+    has_eos: Bool[Tensor, " B"]
     """Whether a stop token was written in time."""
 
     def texts(self) -> list[list[int]]:
-        """Return prompts with their answers as rows of ids, without filling."""
+        """Return prompts with their responses as rows of ids, without padding."""
         return [ids[mask].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
 
-    def answers(self) -> list[list[int]]:
-        """Return the answers alone as rows of ids, without filling."""
-        ids = self.ids[:, -self.answer.shape[1] :]
-        return [row[mask].tolist() for row, mask in zip(ids, self.answer, strict=True)]
+    def responses(self) -> list[list[int]]:
+        """Return the responses alone as rows of ids, without padding."""
+        ids = self.ids[:, -self.response_mask.shape[1] :]
+        return [row[mask].tolist() for row, mask in zip(ids, self.response_mask, strict=True)]
 
 
 @torch.no_grad()
 def rollout(
     policy: Decoder,
-    prompts: Int64[Tensor, "B P"],
+    prompts: Prompts,
     *,
     mask: Bool[Tensor, "B P"] | None = None,
     max_new_tokens: int,
@@ -87,102 +105,117 @@ def rollout(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Rollout:
-    """Let the policy answer, and keep what learning from the answers needs.
-
-    The log-probabilities are computed again in one pass over the whole text. Those from writing token by token differ in
-    their last digits, and then no ratio would begin at 1.
+    """Let the policy, without dropout, write a response to each prompt.
 
     Args:
-        policy: used without dropout.
-        prompts: filled up on the left.
-        mask: True at the prompts' tokens; all, if None.
-        max_new_tokens: T, the length at which an unfinished answer is cut off.
-        stop: the token that ends an answer.
+        policy: writes.
+        prompts: see :data:`Prompts`.
+        mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
+        max_new_tokens: T, the length at which a response without an end is cut off.
+        stop: the token that ends a response.
         temperature: of sampling, above 0; the log-probabilities are those at this temperature.
-        generator: random numbers of the answers.
+        generator: random numbers of the responses.
 
     Raises:
-        ValueError: prompt and answer do not fit the context, or ``temperature`` is not positive.
+        TypeError, ValueError: no such prompts, a number that is not positive, or more tokens than the context holds.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature={temperature} is not positive: an answer must be drawn to have a probability")
+    if not (temperature > 0 and max_new_tokens >= 1):
+        fits = "both must be positive, for a response must be drawn to have a probability"
+        raise ValueError(f"temperature={temperature}, max_new_tokens={max_new_tokens}: {fits}")
+    prompts, mask = _left_padded(prompts, mask, policy)
     P, limit = prompts.shape[1], policy.config.context_length
     if P + max_new_tokens > limit:
         raise ValueError(f"prompts of {P} tokens and max_new_tokens={max_new_tokens} exceed context_length={limit}")
-    mask = torch.ones_like(prompts, dtype=torch.bool) if mask is None else mask
-    how: dict[str, Any] = {"temperature": temperature, "stop": stop, "generator": generator}
-    ids = policy.generate(prompts, max_new_tokens, mask=mask, **how).clone()  # (B, P + T), less if all have stopped
-    written = ids[:, P:]
-    ended = (written == stop).cumsum(1)
-    answer = (ended == 0) | ((ended == 1) & (written == stop))
-    mask = torch.cat([mask, answer], 1)
+    sampling: dict[str, Any] = {"temperature": temperature, "stop": stop, "generator": generator}
+    ids = policy.generate(prompts, max_new_tokens, mask=mask, **sampling)  # (B, P + T), T less if all have stopped
+    response = ids[:, P:]
+    n_stops = (response == stop).cumsum(1)  # (B, T)
+    response_mask = (n_stops == 0) | ((n_stops == 1) & (response == stop))  # up to the first stop token and with it
+    mask = torch.cat([mask, response_mask], 1)
+    # Computed again, in one pass as when learning. The log-probabilities from writing token by token differ in their last
+    # digits, and then no ratio would begin at 1.
     with eval_mode(policy):
-        log_prob = log_probs(policy, ids, mask, written.shape[1], temperature=temperature)
-    return Rollout(ids, mask, answer, log_prob.masked_fill(~answer, 0), ended[:, -1] > 0)
+        log_prob = log_probs(policy, ids, mask, response.shape[1], temperature=temperature)
+    return Rollout(ids, mask, response_mask, log_prob.masked_fill(~response_mask, 0), n_stops[:, -1] > 0)
 
 
 def log_probs(
     model: Decoder, ids: Int64[Tensor, "B S"], mask: Bool[Tensor, "B S"], n: int, *, temperature: float = 1.0
 ) -> Float[Tensor, "B n"]:
-    """Return the log-probability of each of the last ``n`` tokens after those before it.
+    """Return the log-probability of each of the last ``n`` tokens after those before it, of which there is one at least.
 
-    Args:
-        model: a decoder.
-        ids: texts.
-        mask: True at their tokens.
-        n: at least one token must stand before the last ``n``.
-        temperature: divides the logits.
+    ``mask`` is True at the texts' tokens; ``temperature`` divides the logits.
     """
     with runtime.autocast():
-        hidden = model.hidden(ids[:, :-1], mask=mask[:, :-1])[:, -n:]
+        hidden = model.hidden(ids[:, :-1], mask=mask[:, :-1])[:, -n:]  # (B, n, C), each one before what it predicts
         logits = model.output(hidden)  # (B, n, V)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature  # of bfloat16, float32
-    found: Tensor = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])
-    return found.squeeze(-1)
+    chosen: Tensor = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])  # (B, n, 1)
+    return chosen.squeeze(-1)
 
 
 @torch.no_grad()
-def answer_log_probs(model: Decoder, answers: Rollout, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
-    """Return the log-probabilities that a model gives to the tokens of answers; 0 after an answer's end.
+def response_log_probs(model: Decoder, rollouts: Rollout, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+    """Return the log-probabilities that a model, such as the reference, gives to responses; 0 after their ends.
 
-    ``answers.log_prob`` minus them, summed over T, is k1's estimate of the writer's KL from the model (see
+    ``rollouts.log_prob`` minus them, summed over T, is k1's estimate of the writer's KL from the model (see
     :func:`~nextword.ppo.approx_kl`).
-
-    Args:
-        model: a decoder, such as the reference.
-        answers: what :func:`rollout` returned.
-        temperature: divides the logits.
     """
-    found = log_probs(model, answers.ids, answers.mask, answers.answer.shape[1], temperature=temperature)
-    return found.masked_fill(~answers.answer, 0)
+    log_prob = log_probs(model, rollouts.ids, rollouts.mask, rollouts.response_mask.shape[1], temperature=temperature)
+    return log_prob.masked_fill(~rollouts.response_mask, 0)
 
 
 def best_of_n(
-    policy: Decoder, reward: Reward, prompts: Int64[Tensor, "B P"], n: int, *, mask: Bool[Tensor, "B P"], **how: Any
+    policy: Decoder,
+    reward_model: Reward,
+    prompts: Prompts,
+    n: int,
+    *,
+    mask: Bool[Tensor, "B P"] | None = None,
+    **settings: Any,
 ) -> Rollout:
-    """Let the policy answer each prompt ``n`` times, and keep the answer with the highest reward.
+    """Let the policy write ``n`` responses to each prompt, and keep the one with the highest reward; no training.
 
-    No training: the plain alternative to PPO. Its KL from the policy is at most log n - (n - 1) / n (Stiennon et al.
-    2020, section 4.3).
-
-    Args:
-        policy: writes.
-        reward: judges.
-        prompts: filled up on the left.
-        n: answers a prompt.
-        mask: True at the prompts' tokens.
-        how: further arguments of :func:`rollout`.
+    The KL from the policy is at most log n - (n - 1) / n (Stiennon et al. 2020, section 4.3). ``prompts``, ``mask`` and
+    ``settings`` are arguments of :func:`rollout`.
 
     Raises:
-        ValueError: ``n`` is below 1.
+        TypeError, ValueError: ``n`` is below 1, a reward is not finite, or what :func:`rollout` refuses.
     """
     if n < 1:
         raise ValueError(f"n={n} is below 1")
-    tried = rollout(policy, prompts.repeat_interleave(n, 0), mask=mask.repeat_interleave(n, 0), **how)
+    prompts, mask = _left_padded(prompts, mask, policy)
+    tries = rollout(policy, prompts.repeat_interleave(n, 0), mask=mask.repeat_interleave(n, 0), **settings)
     with torch.no_grad():
-        scores = reward(tried.ids, mask=tried.mask).view(-1, n)  # (B, n)
-    best = scores.argmax(1) + n * torch.arange(len(prompts), device=scores.device)
-    return Rollout(*(x[best] for x in tried))
+        scores = _checked(reward_model(tries.ids, mask=tries.mask), len(tries.ids)).view(-1, n)  # (B, n)
+    best = scores.argmax(1) + n * torch.arange(len(prompts), device=scores.device)  # (B,), rows of `tries`
+    return Rollout(*(x[best] for x in tries))
+
+
+def _left_padded(prompts: Any, mask: Tensor | None, policy: Decoder) -> tuple[Tensor, Tensor]:
+    """Return prompts as a tensor and its mask. A tensor does not show what is padding, so one of unlike rows needs a mask."""
+    if not isinstance(prompts, Tensor):
+        check_encoded("prompts", prompts)
+        return pad(prompts, side="left", device=policy.embedding.weight.device)
+    check_ids("prompts", prompts)
+    if mask is not None:
+        check_same_shape(prompts=prompts, mask=mask)
+        return prompts, mask
+    if prompts.shape[1] > 1 and (prompts != prompts[:1]).any():
+        fits = "give mask, True at the prompts' tokens and False at padding on their left, or give lists of ids"
+        raise ValueError(f"prompts is a tensor of unlike rows without a mask; {fits}")
+    return prompts, torch.ones_like(prompts, dtype=torch.bool)
+
+
+def _checked(score: Any, n: int) -> Tensor:
+    """Return what a reward model gave to ``n`` texts if it can be learned from; a single NaN would spoil every weight."""
+    if not (isinstance(score, Tensor) and score.is_floating_point() and score.shape == (n,)):
+        came = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+        raise ValueError(f"reward_model gave {came}; a tensor of {n} floats fits, one for each text")
+    if not score.isfinite().all():
+        i = int((~score.isfinite()).int().argmax())
+        raise ValueError(f"reward_model gave {score[i].item()} to text {i}; a reward is a finite number")
+    return score
 
 
 # --- Rewards ----------------------------------------------------------------------------------------------------------
@@ -193,57 +226,59 @@ def shape_rewards(
     log_prob: Float[Tensor, "B T"],
     ref_log_prob: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
-    beta: float,
+    kl_coef: float,
 ) -> Float[Tensor, "B T"]:
-    """Return the reward of each token: -β·log(policy / reference), and at the last one the score of the whole answer.
+    """Return the reward of each token: -β·log(policy / reference), and at the last one the score of the whole response.
 
-    Their sum over an answer is score - β·KL, its KL estimated by k1 (Ouyang et al. 2022, equation 2).
+    Their sum over a response is score - β·KL, its KL estimated by k1 (Ouyang et al. 2022, equation 2).
 
     Args:
-        score: of each answer.
+        score: of each response.
         log_prob: of its tokens under the policy that wrote it.
         ref_log_prob: the same under the reference.
-        mask: True at the answer's tokens, without a gap.
-        beta: the price of a nat.
+        mask: True at the response's tokens, without a gap.
+        kl_coef: β, the price of a nat.
 
     Raises:
-        ValueError: an answer has no token.
+        ValueError: the shapes differ, or a response has no token.
     """
+    check_same_shape(mask=mask, log_prob=log_prob, ref_log_prob=ref_log_prob)
+    check_same_shape(responses=mask[:, 0], score=score)  # (1,) or (B, 1) would silently score other responses
     if not mask.any(1).all():
-        raise ValueError(
-            f"mask is False in all of row {int(mask.any(1).int().argmin())}: an answer has a token at least"
-        )
-    rewards = (beta * (ref_log_prob - log_prob)).masked_fill(~mask, 0)
-    return rewards + _last(mask) * score[:, None]
+        empty = int(mask.any(1).int().argmin())
+        raise ValueError(f"mask is False in all of row {empty}: a response has a token at least")
+    minus_kl = ref_log_prob - log_prob  # (B, T), of the tokens that were drawn: single ones may have either sign
+    rewards = (kl_coef * minus_kl).masked_fill(~mask, 0)  # the price is paid at each token, where it falls due
+    return rewards + last_token(mask) * score[:, None]  # the score at the end, for only whole responses were compared
 
 
-def _last(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+def last_token(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     """Return True at the last token of each row."""
     return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
 
 
 class AdaptiveKL:
-    """A price β of a nat that follows the measured KL (Ziegler et al. 2019, section 2.2).
+    """A controller of β, the price of a nat, that follows the measured KL (Ziegler et al. 2019, section 2.2).
 
     Args:
         initial: the first β.
-        target: the KL that is wanted, in nats an answer.
-        horizon: answers after which β has changed by a factor e, if the KL is far off all the time.
+        target: the KL that is wanted, in nats a response.
+        horizon: responses after which β has changed by a factor e, if the KL is far off all the time.
 
     Example:
-        >>> beta = AdaptiveKL(0.2, target=6, horizon=10_000)
-        >>> round(beta.update(kl=12, n=1000), 4)  # twice the target: the error is cut off at 0.2
+        >>> kl_controller = AdaptiveKL(0.2, target=6, horizon=10_000)
+        >>> round(kl_controller.update(kl=12, n=1000), 4)  # twice the target: the error is cut off at 0.2
         0.204
     """
 
     def __init__(self, initial: float, target: float, horizon: float) -> None:
         for name, value in {"initial": initial, "target": target, "horizon": horizon}.items():
-            if value <= 0:
+            if not value > 0:
                 raise ValueError(f"{name}={value} is not positive")
         self.value, self.target, self.horizon = initial, target, horizon
 
     def update(self, kl: float, n: int) -> float:
-        """Return the new β after ``n`` answers with a mean KL of ``kl``."""
+        """Return the new β after ``n`` responses with a mean KL of ``kl``."""
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.value *= 1 + error * n / self.horizon
         return self.value
@@ -252,52 +287,45 @@ class AdaptiveKL:
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RLHFConfig:
     """How a language model is trained on a reward. The clip, λ, γ and temperature are InstructGPT's (appendix C.4)."""
 
-    iterations: int = 100
-    """Times that answers are written and learned from."""
-    batch_size: int = 128
-    """B, answers an iteration."""
-    max_new_tokens: int = 48
-    """T, tokens of an answer at most."""
-    n_epochs: int = 1
-    """How often an iteration goes over its answers."""
-    n_minibatches: int = 2
-    """Parts into which each epoch cuts them."""
-    learning_rate: float = 1e-3
-    """Adam's highest rate; it rises over ``warmup`` iterations and falls in a straight line to a tenth."""
-    warmup: int = 5
-    beta: float = 0.02
-    """β, the price of a nat of KL from the reference."""
-    kl_target: float | None = None
-    """If given, β follows the measured KL towards it (:class:`AdaptiveKL`)."""
-    kl_horizon: float = 10_000
-    ptx: float = 0.0
-    """γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens."""
-    clip: float = 0.2
-    value_clip: float | None = 0.2
-    value_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
+    iterations: int = 100  #: Times that responses are written and learned from.
+    batch_size: int = 128  #: B, responses an iteration.
+    max_new_tokens: int = 48  #: T, tokens of a response at most.
+    n_epochs: int = 1  #: How often an iteration goes over its responses.
+    n_minibatches: int = 2  #: Parts into which each epoch cuts them.
+    learning_rate: float = 1e-3  #: Adam's highest rate; it falls in a straight line to a tenth.
+    warmup: int = 5  #: Iterations in which it rises.
+    kl_coef: float = 0.02  #: β, the price of a nat of KL from the reference.
+    kl_target: float | None = None  #: If given, β follows the measured KL towards it (:class:`AdaptiveKL`).
+    kl_horizon: float = 10_000  #: Responses after which that has changed β by a factor e.
+    ptx: float = 0.0  #: γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens.
+    clip: float = 0.2  #: ε.
+    value_clip: float | None = 0.2  #: The critic's ε, or None.
+    vf_coef: float = 0.1  #: Weight of the critic's loss, which has a network of its own.
+    gamma: float = 1.0  #: Discount of a token: 1, since a response is worth no less for being long.
+    lam: float = 0.95  #: λ of :func:`~nextword.ppo.gae`.
     temperature: float = 1.0
-    max_grad_norm: float | None = 1.0
-    """Largest norm of the gradient of the policy, and of that of the critic."""
-    unfinished: float | None = -1.0
-    """The score of an answer without a stop token, whatever the reward model says. None: what it says."""
+    max_grad_norm: float | None = 1.0  #: Largest norm of the gradient of the policy, and of that of the critic.
+    missing_eos_penalty: float | None = -1.0  #: The score of a response without a stop token. None: the reward model's.
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
-        check_sizes(self, "iterations", "batch_size", "max_new_tokens", "n_epochs", "n_minibatches")
+        check_settings(
+            self,
+            whole=("iterations", "batch_size", "max_new_tokens", "n_epochs", "n_minibatches"),
+            positive=("learning_rate", "kl_target", "kl_horizon", "clip", "value_clip", "temperature", "max_grad_norm"),
+            not_negative=("warmup", "kl_coef", "ptx", "vf_coef"),
+            fraction=("gamma", "lam"),
+            finite=("missing_eos_penalty",),
+        )
         if self.batch_size % self.n_minibatches:
             raise ValueError(f"n_minibatches={self.n_minibatches} does not divide batch_size={self.batch_size}")
-        for name in ("beta", "ptx"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is negative")
-        if self.kl_target is not None and not self.beta:
-            raise ValueError(f"beta=0 cannot follow kl_target={self.kl_target}: it grows by factors, so begin above 0")
+        if self.kl_target is not None and not self.kl_coef:
+            raise ValueError(f"kl_coef=0 cannot follow kl_target={self.kl_target}: it grows by factors")
 
 
 @dataclass
@@ -307,27 +335,50 @@ class RLHFResult:
     policy: Decoder
     critic: RewardModel
     history: list[dict[str, float]] = field(default_factory=list)
-    """For each iteration: ``score``, ``kl`` (k1, nats an answer), ``kl_k3``, ``beta``, ``length``, ``finished``, and of
-    its updates ``clip_fraction``, ``first_ratio`` (largest distance of the first minibatch's ratios from 1), ``value_loss``
-    and ``ptx_loss``; and what ``evaluate`` returned."""
+    """A row an iteration. Of the responses written in it, means over them: ``score``, what the reward model said; ``kl``, k1's
+    estimate of the KL from the reference in nats a response, and ``kl_k3``, which is never negative; ``kl_coef``, β;
+    ``length`` in tokens; ``has_eos``, the share that ended in time. Where ``evaluate`` was called, ``iteration`` and what it
+    returned. And what tells a sound training from a sick one:
+
+    - ``first_ratio``: largest distance of a ratio from 1 before the first step. Healthy: rounding. Above: writing and learning
+      compute different probabilities, by dropout, a mask or a temperature. A ``kl`` that stays below 0 says the same.
+    - ``policy_loss``. Healthy: near 0. Large: the advantages are not whitened.
+    - ``value_loss``. Healthy: falls. Far above the variance of the scores: the critic does not know the reward's scale.
+    - ``entropy``, nats a token, estimated by -log π of those drawn. Healthy: falls slowly. Near 0: all responses are alike;
+      raise ``kl_coef``. Rising: the policy becomes random, mostly by too high a rate.
+    - ``approx_kl``: k3's estimate of the KL from the policy that wrote, nats a token. Healthy: below 0.02. Above: too many
+      epochs, or too high a rate.
+    - ``clip_fraction``. Healthy: up to 0.2. Exactly 0 over several epochs: the old log-probabilities are computed anew.
+    - ``explained_variance`` of the returns by the critic. Healthy: climbs towards 1. Below 0 for long: it is one token off,
+      or reads padding.
+    - ``ptx_loss``, with ``ptx``. Healthy: level. Rising: what the policy could do before is being forgotten.
+    """
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return one quantity over the iterations."""
-        return [row[name] for row in self.history if name in row]
+        """Return one quantity over the iterations that have it.
+
+        Raises:
+            KeyError: none has it.
+        """
+        values = [row[name] for row in self.history if name in row]
+        if not values:
+            known = dict.fromkeys(key for row in self.history for key in row)
+            raise KeyError(f"{name!r}: the history holds {', '.join(known)}")
+        return values
 
 
 def train_rlhf(
     policy: Decoder,
     reference: Decoder,
     reward_model: Reward,
-    prompts: Int64[Tensor, "N P"],
+    prompts: Prompts,
     config: RLHFConfig,
     *,
     stop: int,
     mask: Bool[Tensor, "N P"] | None = None,
     critic: RewardModel | None = None,
     pretrain_batches: Iterable[tuple[Tensor, Tensor]] | None = None,
-    evaluate: Any = None,
+    evaluate: Callable[[Decoder], Mapping[str, float]] | None = None,
     evaluate_every: int = 0,
 ) -> RLHFResult:
     """Train a copy of the policy to earn more reward: PPO, and with ``config.ptx`` PPO-ptx (Ouyang et al. 2022, 3.5).
@@ -337,147 +388,154 @@ def train_rlhf(
     Args:
         policy: the model to begin with, usually the supervised one. It is left as it is.
         reference: the model from which the KL is measured; may be the same.
-        reward_model: gives prompt and answer a number.
-        prompts: filled up on the left; each iteration draws ``config.batch_size`` of them.
-        stop: the token that ends an answer.
-        mask: True at the prompts' tokens; all, if None.
+        reward_model: gives prompt and response a number.
+        prompts: see :data:`Prompts`; each iteration draws ``config.batch_size`` of them.
+        stop: the token that ends a response.
+        mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
         critic: the first critic, left as it is. None: the reward model, or if that is a mere function, the policy with a
             head that says 0.
-        pretrain_batches: inputs and targets, as many as there are minibatches; needed for ``config.ptx``.
-        evaluate: called with the policy every ``evaluate_every`` iterations; returns numbers for the history.
+        pretrain_batches: inputs and targets, one for each minibatch; needed for ``config.ptx``. Where they end, they are
+            started again.
+        evaluate: called with the policy every ``evaluate_every`` iterations and at the end; its numbers go into the history.
 
     Raises:
-        ValueError: ``config.ptx`` without batches, or fewer prompts than ``config.batch_size``.
+        TypeError, ValueError: ``config.ptx`` without batches or with too few, fewer prompts than ``config.batch_size``, no
+            such prompts, or a reward that is not finite.
+        FloatingPointError: a loss is not finite.
     """
-    if config.ptx and pretrain_batches is None:
-        raise ValueError(f"ptx={config.ptx} needs pretrain_batches, the text that is not to be forgotten")
+    prompts, mask = _left_padded(prompts, mask, policy)
     if len(prompts) < config.batch_size:
         raise ValueError(f"prompts holds {len(prompts)}; batch_size={config.batch_size} needs as many at least")
-    policy = copy.deepcopy(policy).eval()
-    if critic is None and isinstance(reward_model, RewardModel):
-        critic = reward_model
-    if critic is None:
-        critic = RewardModel(policy)
-        nn.init.zeros_(critic.head.weight)
-    critic = copy.deepcopy(critic).eval()
-    mask = torch.ones_like(prompts, dtype=torch.bool) if mask is None else mask
-    parameters = [*policy.parameters(), *critic.parameters()]
-    adam = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5)
-    draw = torch.Generator().manual_seed(config.seed)
-    writing = torch.Generator(prompts.device).manual_seed(config.seed)
-    price = AdaptiveKL(config.beta, config.kl_target, config.kl_horizon) if config.kl_target else None
-    beta, more_text = config.beta, iter(pretrain_batches or ())
-    judges = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
-    result = RLHFResult(policy, critic)
+    if config.ptx and pretrain_batches is None:
+        raise ValueError(f"ptx={config.ptx} needs pretrain_batches, the text that is not to be forgotten")
+    policy, critic = copy.deepcopy(policy).eval(), _first_critic(critic, reward_model, policy)
+    adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=config.learning_rate, eps=1e-5)
+    batch_generator = torch.Generator().manual_seed(config.seed)  # which prompts, and in which minibatches
+    sampling_generator = torch.Generator(prompts.device).manual_seed(config.seed)  # what is written
+    kl_controller = AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon) if config.kl_target else None
+    kl_coef, pretrain_iterator = config.kl_coef, _endless(pretrain_batches or ())
+    sampling: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
+    frozen = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
+    warmup, result = min(config.warmup, config.iterations), RLHFResult(policy, critic)
     for i in runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration"):
-        how = {"learning_rate": config.learning_rate, "warmup": min(config.warmup, config.iterations)}
-        adam.param_groups[0]["lr"] = linear(i, steps=config.iterations, min_lr_ratio=0.1, **how)  # type: ignore[arg-type]
-        rows = torch.randperm(len(prompts), generator=draw)[: config.batch_size].to(prompts.device)
-        answers = rollout(
-            policy,
-            prompts[rows],
-            mask=mask[rows],
-            max_new_tokens=config.max_new_tokens,
-            stop=stop,
-            temperature=config.temperature,
-            generator=writing,
+        rate = linear(
+            i, learning_rate=config.learning_rate, warmup=warmup, steps=config.iterations, min_lr_ratio=0.1
         )
-        with eval_mode(judges):
-            batch, row = _judge(answers, reference, reward_model, critic, config, beta)
-        row |= _improve(policy, critic, adam, batch, config, more_text, draw)
-        if price is not None:
-            beta = price.update(row["kl"], config.batch_size)
+        adam.param_groups[0]["lr"] = rate
+        # Act: the policy as it is now responds to some of the prompts.
+        rows = torch.randperm(len(prompts), generator=batch_generator)[: config.batch_size].to(prompts.device)
+        rollouts = rollout(policy, prompts[rows], mask=mask[rows], stop=stop, generator=sampling_generator, **sampling)
+        # Judge: the score, the price of KL, and which tokens did better than the critic had expected.
+        with eval_mode(frozen):
+            columns, row = score_rollout(rollouts, reference, reward_model, critic, config, kl_coef)
+        # Learn: a few epochs over these responses. Then they are thrown away, since another policy wrote them.
+        row |= ppo_update(policy, critic, adam, columns, config, pretrain_iterator, batch_generator)
+        if kl_controller is not None:
+            kl_coef = kl_controller.update(row["kl"], config.batch_size)
         if evaluate is not None and evaluate_every and (i % evaluate_every == 0 or i == config.iterations):
             row |= {"iteration": i, **evaluate(policy)}
         result.history.append(row)
     return result
 
 
-class _Batch(NamedTuple):
-    """Answers with what is learned from them; advantages and returns are (B, T)."""
-
-    ids: Tensor
-    mask: Tensor
-    answer: Tensor
-    log_prob: Tensor
-    value: Tensor
-    advantage: Tensor
-    returns: Tensor
-
-
 @torch.no_grad()
-def _judge(
-    answers: Rollout, reference: Decoder, reward: Reward, critic: RewardModel, config: RLHFConfig, beta: float
-) -> tuple[_Batch, dict[str, float]]:
-    """Return advantages and returns of all tokens, and what to note of the answers."""
-    ids, mask, answer, log_prob, finished = answers
-    T = answer.shape[1]
-    ref_log_prob = answer_log_probs(reference, answers, temperature=config.temperature)
-    value = _values(critic, ids, mask, T).masked_fill(~answer, 0)
+def score_rollout(
+    rollouts: Rollout, reference: Decoder, reward_model: Reward, critic: RewardModel, config: RLHFConfig, kl_coef: float
+) -> tuple[list[Tensor], dict[str, float]]:
+    """Return the columns that :func:`ppo_update` takes, with advantages and returns, and what the history keeps of them."""
+    ids, mask, response_mask, log_prob, has_eos = rollouts
+    ref_log_prob = response_log_probs(reference, rollouts, temperature=config.temperature)  # (B, T)
+    value = token_values(critic, ids, mask, response_mask.shape[1]).masked_fill(~response_mask, 0)  # (B, T)
     with runtime.autocast():
-        score = reward(ids, mask=mask)
-    if config.unfinished is not None:
-        score = torch.where(finished, score, config.unfinished)
-    rewards = shape_rewards(score, log_prob, ref_log_prob, answer, beta)
-    nothing = torch.zeros_like(score)
-    how = {"gamma": config.gamma, "lam": config.lam}
-    found = gae(rewards.T, value.T, _last(answer).T, nothing, **how)  # it wants time first
-    advantage, returns = (x.T for x in found)
+        score = _checked(reward_model(ids, mask=mask), len(ids))  # (B,)
+    if config.missing_eos_penalty is not None:  # the reward model has only read texts that end
+        score = torch.where(has_eos, score, config.missing_eos_penalty)
+    rewards = shape_rewards(score, log_prob, ref_log_prob, response_mask, kl_coef)  # (B, T)
+    done = last_token(response_mask)  # (B, T): nothing after it is worth anything
+    discounts = {"gamma": config.gamma, "lam": config.lam}
+    estimates = gae(rewards.T, value.T, done.T, torch.zeros_like(score), **discounts)  # it wants time first
+    advantage, returns = (x.T for x in estimates)  # (B, T)
     log_ratio = ref_log_prob - log_prob
-    noted = {
+    row = {
         "score": score.mean(),
         "kl": approx_kl(log_ratio, "k1").sum(1).mean(),
         "kl_k3": approx_kl(log_ratio, "k3").sum(1).mean(),
-        "length": answer.float().sum(1).mean(),
-        "finished": finished.float().mean(),
+        "length": response_mask.float().sum(1).mean(),
+        "has_eos": has_eos.float().mean(),
+        "entropy": -masked_mean(log_prob, response_mask),
+        "explained_variance": explained_variance(value, returns, response_mask),
     }
-    batch = _Batch(ids, mask, answer, log_prob, value, whiten(advantage, answer), returns)
-    return batch, {"beta": beta, **{name: x.item() for name, x in noted.items()}}
+    columns = [ids, mask, response_mask, log_prob, value, whiten(advantage, response_mask), returns]
+    return columns, {"kl_coef": kl_coef, **{name: x.item() for name, x in row.items()}}
 
 
-def _values(critic: RewardModel, ids: Tensor, mask: Tensor, n: int) -> Tensor:
-    """Return the critic's estimate before each of the last n tokens."""
+def token_values(critic: RewardModel, ids: Tensor, mask: Tensor, n: int) -> Float[Tensor, "B n"]:
+    """Return the critic's estimate before each of the last ``n`` tokens: what it says where the token is not yet seen."""
     with runtime.autocast():
-        return critic.at_every_token(ids[:, :-1], mask=mask[:, :-1])[:, -n:]
+        return critic.token_values(ids[:, :-1], mask=mask[:, :-1])[:, -n:]
 
 
-def _improve(
+def ppo_update(
     policy: Decoder,
     critic: RewardModel,
     adam: torch.optim.Optimizer,
-    batch: _Batch,
+    columns: list[Tensor],
     config: RLHFConfig,
-    more_text: Iterator[tuple[Tensor, Tensor]],
-    draw: torch.Generator,
+    pretrain_iterator: Iterator[tuple[Tensor, Tensor]],
+    generator: torch.Generator,
 ) -> dict[str, float]:
-    """Train on one batch; return what to note of the updates."""
-    noted: dict[str, list[float]] = {"clip_fraction": [], "value_loss": [], "ptx_loss": []}
-    first_ratio = 0.0
-    for epoch in range(config.n_epochs):
-        order = torch.randperm(len(batch.ids), generator=draw).to(batch.ids.device)
-        for k, rows in enumerate(order.view(config.n_minibatches, -1)):
-            part = _Batch(*(x[rows] for x in batch))
-            n = part.answer.shape[1]
-            log_prob = log_probs(policy, part.ids, part.mask, n, temperature=config.temperature)
-            log_prob = log_prob.masked_fill(~part.answer, 0)
-            value = _values(critic, part.ids, part.mask, n)
-            given = part.log_prob, part.advantage, value, part.value, part.returns
-            loss = ppo_loss(log_prob, *given, mask=part.answer, clip=config.clip, value_clip=config.value_clip)
-            total = loss.policy + config.value_coef * loss.value
-            if epoch == k == 0:
-                first_ratio = (log_prob - part.log_prob).expm1().abs().max().item()
-            if config.ptx:
-                ids, targets = next(more_text)
+    """Train on responses for several epochs; return what the history keeps of the updates."""
+    measured: list[dict[str, Tensor]] = []
+    for _ in range(config.n_epochs):
+        order = torch.randperm(len(columns[0]), generator=generator).to(columns[0].device)
+        for rows in order.view(config.n_minibatches, -1):  # each response once, at random
+            ids, mask, response_mask, old_log_prob, old_value, A, R = (column[rows] for column in columns)
+            log_prob = log_probs(policy, ids, mask, response_mask.shape[1], temperature=config.temperature)  # (b, T)
+            log_prob = log_prob.masked_fill(~response_mask, 0)
+            value = token_values(critic, ids, mask, response_mask.shape[1])  # (b, T)
+            tensors = log_prob, old_log_prob, A, value, old_value, R
+            loss = ppo_loss(*tensors, mask=response_mask, clip=config.clip, value_clip=config.value_clip)
+            total = loss.policy + config.vf_coef * loss.value
+            row = dict(zip(("policy_loss", "value_loss", "approx_kl", "clip_fraction"), loss, strict=True))
+            if not measured:  # before any step writing and learning must agree
+                row["first_ratio"] = (log_prob - old_log_prob).expm1().abs().max()
+            if config.ptx:  # the third term of equation 2: what it knew of other text shall not be forgotten
+                text, targets = next(pretrain_iterator)
                 with runtime.autocast():
-                    text_loss = policy.training_loss(ids, targets)
-                total = total + config.ptx * text_loss
-                noted["ptx_loss"].append(text_loss.item())
+                    row["ptx_loss"] = policy(text, targets).loss
+                total = total + config.ptx * row["ptx_loss"]
             adam.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
-            if config.max_grad_norm is not None:
+            if config.max_grad_norm is not None:  # each network by itself, for their gradients differ in size
                 for network in (policy, critic):
                     nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
             adam.step()
-            noted["clip_fraction"].append(loss.clip_fraction.item())
-            noted["value_loss"].append(loss.value.item())
-    return {"first_ratio": first_ratio, **{name: sum(x) / len(x) for name, x in noted.items() if x}}
+            measured.append({name: x.detach() for name, x in row.items()})
+    means = {}
+    for name in measured[0]:
+        values = [row[name].item() for row in measured if name in row]
+        means[name] = sum(values) / len(values)
+    check_finite(means)
+    return means
+
+
+def _first_critic(critic: RewardModel | None, reward_model: Reward, policy: Decoder) -> RewardModel:
+    """Return a copy of the critic; without one, of the reward model, or of the policy with a head that says 0."""
+    if critic is None and isinstance(reward_model, RewardModel):
+        critic = reward_model
+    if critic is None:
+        with torch.random.fork_rng(devices=[]):  # the head is drawn, and then set to 0
+            critic = RewardModel(policy)
+        nn.init.zeros_(critic.head.weight)
+    return copy.deepcopy(critic).eval()
+
+
+def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches, and start again where they end, as :func:`~nextword.training.fit` does."""
+    any_left = True
+    while any_left:
+        any_left = False
+        for batch in batches:
+            any_left = True
+            yield batch
+    raise ValueError("pretrain_batches ran out; give a list or a DataLoader, which can start again")
