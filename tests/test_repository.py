@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -189,6 +190,33 @@ def test_the_readmes_examples_run(capsys):
     assert "The capital of France is Paris" in generated
 
 
-def test_every_chapter_stands_in_the_table_of_contents():
+def about():
+    return tomllib.loads((ROOT / "chapters" / "chapters.toml").read_text(encoding="utf8"))
+
+
+def test_every_chapter_is_registered_once_and_everything_else_follows():
+    chapters = about()
+    assert sorted(chapters) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
     listed = re.findall(r"file: chapters/(\d{4}_\w+)", (ROOT / "_toc.yml").read_text(encoding="utf8"))
-    assert sorted(listed) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
+    assert listed == list(chapters), "_toc.yml lists the chapters in the order of chapters.toml"
+    readme, index = ((ROOT / name).read_text(encoding="utf8") for name in ("README.md", "chapters/index.md"))
+    rows = re.findall(r"^\| \[(.+?)\]\(chapters/(\w+)\.ipynb\) \| (.+?) \|", readme, re.M)
+    assert rows == [(row["title"], name, row["papers"]) for name, row in chapters.items()]
+    cards = re.findall(r"\{grid-item-card\} (\d{4}) · (.+)\n:link: (\w+)\n", index)
+    assert cards == [(str(row["year"]), row["short"], name) for name, row in chapters.items()]
+    minutes = round(sum(row["budget_seconds"] for row in chapters.values()) / 60)
+    assert f"budgeted at {minutes} minutes of one core" in index, minutes
+
+
+@pytest.mark.parametrize("name", about())
+def test_a_chapter_is_what_it_is_registered_as(name):
+    row = about()[name]
+    notebook = nbformat.read(ROOT / "chapters" / f"{name}.ipynb", as_version=4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert notebook.cells[0].source.startswith(f"# {row['title']}\n")
+    known = project()["optional-dependencies"]
+    assert set(row["extras"]) <= set(known)
+    for model in row["models"]:
+        assert (LIBRARY / "bundled" / "models" / model).is_dir(), model
+    for run, plan in row.get("runs", {}).items():
+        assert f"def {plan['function']}(" in code, f"{run} calls {plan['function']}, which the chapter does not define"

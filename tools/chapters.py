@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,24 +25,8 @@ LIBRARY = ROOT / "lib" / "nextword"
 EXECUTED = ROOT / "build" / "executed" / "chapters"
 CELL_TIMEOUT = 1200  # seconds
 
-BUDGET_SECONDS = {
-    "2003_next_word": 60,
-    "2016_gnmt": 300,
-    "2017_transformer": 300,
-    "2018_gpt1": 240,
-    "2018_bert": 240,
-    "2019_gpt2": 240,
-    "2019_sparse_transformer": 150,
-    "2020_scaling_laws": 300,
-    "2020_gpt3": 300,
-    "2017_ppo": 200,
-    "2022_instructgpt": 330,
-    "2023_dolly": 120,
-    "2021_clip": 120,
-    "2023_palm_e": 90,
-    "epilogue": 5,
-}
-"""Seconds of one core that a chapter may take under the ``cpu`` preset with bfloat16."""
+ABOUT: dict[str, dict[str, Any]] = tomllib.loads((CHAPTERS / "chapters.toml").read_text(encoding="utf8"))
+"""What chapters/chapters.toml says of each chapter: title, papers, budget, needs and recorded runs, in reading order."""
 
 
 def planned_seconds(run: dict[str, Any]) -> float:
@@ -52,10 +37,10 @@ def planned_seconds(run: dict[str, Any]) -> float:
 def names(folder: Path = CHAPTERS) -> list[str]:
     """Return the names of all chapters that exist, longest budget first."""
     found = [path.stem for path in folder.glob("*.ipynb")]
-    unknown = sorted(set(found) - set(BUDGET_SECONDS))
+    unknown = sorted(set(found) - set(ABOUT))
     if unknown:
-        raise SystemExit(f"{', '.join(unknown)}: give each new chapter its budget in tools/chapters.py, BUDGET_SECONDS")
-    return sorted(found, key=lambda name: (-BUDGET_SECONDS[name], name))
+        raise SystemExit(f"{', '.join(unknown)}: register each new chapter in chapters/chapters.toml")
+    return sorted(found, key=lambda name: (-ABOUT[name]["budget_seconds"], name))
 
 
 def read(name: str, folder: Path = CHAPTERS) -> nbformat.NotebookNode:
@@ -64,8 +49,8 @@ def read(name: str, folder: Path = CHAPTERS) -> nbformat.NotebookNode:
 
 
 def is_exclusive(name: str) -> bool:
-    """Return whether the chapter times things and must run alone (notebook metadata ``exclusive: true``)."""
-    return bool(read(name).metadata.get("exclusive", False))
+    """Return whether the chapter times things and must run alone."""
+    return bool(ABOUT[name].get("exclusive", False))
 
 
 def code_of(notebook: nbformat.NotebookNode) -> str:

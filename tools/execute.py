@@ -65,7 +65,7 @@ def _write_run(name: str, folder: Path, key: str) -> None:
         "outputs": chapters.outputs_hash(chapters.read(name, folder)),
         "date": datetime.date.today().isoformat(),
         "seconds": round(seconds(name, folder), 1),
-        "budget_seconds": chapters.BUDGET_SECONDS[name],
+        "budget_seconds": chapters.ABOUT[name]["budget_seconds"],
         "load": round(os.getloadavg()[1] / (os.cpu_count() or 1), 2) if hasattr(os, "getloadavg") else 1.0,
         **chapters.environment(),
     }

@@ -418,9 +418,7 @@ def train_rlhf(
     frozen = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
     warmup, result = min(config.warmup, config.iterations), RLHFResult(policy, critic)
     for i in runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration"):
-        rate = linear(
-            i, learning_rate=config.learning_rate, warmup=warmup, steps=config.iterations, min_lr_ratio=0.1
-        )
+        rate = linear(i, learning_rate=config.learning_rate, warmup=warmup, steps=config.iterations, min_lr_ratio=0.1)
         adam.param_groups[0]["lr"] = rate
         # Act: the policy as it is now responds to some of the prompts.
         rows = torch.randperm(len(prompts), generator=batch_generator)[: config.batch_size].to(prompts.device)
