@@ -56,6 +56,7 @@ from nextword import (
     wordpiece,
 )
 from nextword import sparse_attention as sparse
+from nextword.book import translators
 from nextword.data import Pair, split_of
 from nextword.decoder import PRESETS, Decoder, DecoderConfig
 from nextword.transformer import Transformer, TransformerConfig
@@ -823,13 +824,13 @@ def learning_to_translate() -> Values:
     tokenizer = translation.TranslationTokenizer
     words, subwords = tokenizer.words(texts, 40), tokenizer.subwords(texts, 270)
     batches = translation.BucketedBatches(words.encode_pairs(pairs), words, max_tokens=20, seed=1)
-    corpus = translation.Corpus(words, words.encode_pairs(pairs), pairs, pairs, pairs)
+    corpus = translators.Corpus(words, words.encode_pairs(pairs), pairs, pairs, pairs)
     torch.manual_seed(0)
     V = words.vocab_size
     sizes = {"source_vocab": V, "target_vocab": V, "d_model": 16, "n_heads": 2, "n_layers": 1}
     model = Transformer(TransformerConfig(**sizes, d_ff=24))
     settings: dict[str, Any] = {"steps": 6, "seed": 0, "learning_rate": 1e-2, "warmup": 3, "max_tokens": 20}
-    history = translation.train_translator(model, corpus, evaluate_every=3, **settings)
+    history = translators.train_translator(model, corpus, evaluate_every=3, **settings)
     sources = [source for source, _ in corpus.train]
     written = translation.translate(model, sources, words, beam=2, alpha=0.6, beta=0.1, extra=3)
     return {

@@ -28,7 +28,8 @@ import yaml
 from nbformat import NotebookNode
 
 import chapters
-from nextword import claims, fetching
+from nextword import fetching
+from nextword.book import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"

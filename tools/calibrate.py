@@ -21,7 +21,8 @@ import torch
 
 import chapters
 import collect
-from nextword import claims, runtime
+from nextword import runtime
+from nextword.book import claims
 
 SETTINGS = [
     {"NEXTWORD_SEED": "0", "NEXTWORD_THREADS": "1", "NEXTWORD_BF16": "1"},
@@ -75,7 +76,7 @@ def main() -> None:
     """Calibrate the named chapters and write calibration.json."""
     if runtime.preset() == "smoke":
         raise SystemExit("the smoke preset is not judged, so it is not calibrated; use NEXTWORD_PRESET=cpu or gpu")
-    path = chapters.LIBRARY / "calibration.json"
+    path = chapters.LIBRARY / "book" / "calibration.json"
     for name in sys.argv[1:] or chapters.names():
         print(f"{name}: {len(SETTINGS)} runs", flush=True)
         table = calibrate(name)

@@ -20,13 +20,13 @@ from typing import Any
 import nbformat
 
 import chapters
-from nextword import claims
+from nextword.book import claims
 
-RECORDERS = {"nextword.claims.record", "nextword.claims.record_seeds", "nextword.claims.repeat"}
+RECORDERS = {"nextword.book.claims.record", "nextword.book.claims.record_seeds", "nextword.book.claims.repeat"}
 """The functions that take measurements, all but their first argument."""
 CHECKED = ("measured", "values", "interval", "std", "live", "recorded")
 FOR_CHAPTERS = {"record", "record_seeds", "repeat", "get", "number", "range_text", "two_digits"}
-"""What a chapter may use of ``nextword.claims``; all else writes or replaces verdicts."""
+"""What a chapter may use of ``nextword.book.claims``; all else writes or replaces verdicts."""
 MAGICS = {"pip", "matplotlib", "config"}
 FORBIDDEN = {
     **dict.fromkeys(("os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"), "environment"),
@@ -45,7 +45,7 @@ REMEDIES = {
     "magic": "write plain Python, which these rules can read",
 }
 _PURE = {"math", "cmath", "numpy", "statistics", "fractions", "decimal", "operator", "functools", "itertools", "torch"}
-_PURE |= {"scipy", "types", "collections", "json", "copy", "nextword.claims", "nextword.runtime.by_preset"}
+_PURE |= {"scipy", "types", "collections", "json", "copy", "nextword.book.claims", "nextword.runtime.by_preset"}
 _IMPURE = re.compile(r"rand|load|rvs|^get_|^nn$|^cuda$|Generator|fromfile|genfromtxt|^normal$|multinomial")
 _IMPURE_BUILTINS = {"open", "input", "hash", "id", "object", "type", "super"}
 _FIXED, _UNKNOWN = ast.Constant(0), ast.Attribute(ast.Constant(0), "load")
@@ -283,9 +283,13 @@ class _Chapter:
                 self.tree.body += ast.increment_lineno(part, i * _PER_CELL).body
         self.top = _Scope(self.tree.body)
         imported = self._imports()
-        self.ours = {name for name, origin, _ in imported if origin.startswith("nextword.claims")}
-        self.imports = {name: o for name, o, _ in imported if name not in self.ours or o.startswith("nextword.claims")}
-        self.foreign = {id(n) for name, o, n in imported if name in self.ours and not o.startswith("nextword.claims")}
+        self.ours = {name for name, origin, _ in imported if origin.startswith("nextword.book.claims")}
+        self.imports = {
+            name: o for name, o, _ in imported if name not in self.ours or o.startswith("nextword.book.claims")
+        }
+        self.foreign = {
+            id(n) for name, o, n in imported if name in self.ours and not o.startswith("nextword.book.claims")
+        }
         self.home = {n: f for f in ast.walk(self.tree) if isinstance(f, Function) for n in ast.walk(f) if n is not f}
         self.shadowed = set(self._shadowed())
         self.used: set[tuple[int, int]] = set()  # lines, first to last, of all that a record was made of
@@ -312,7 +316,7 @@ class _Chapter:
             yield from (id(n) for n in names if n.id in own)
 
     def origin(self, node: ast.AST) -> str:
-        """Return the full name of something imported, such as ``nextword.claims.record``, else an empty string."""
+        """Return the full name of something imported, such as ``nextword.book.claims.record``, else an empty string."""
         if id(node) in self.shadowed:
             return ""
         if isinstance(node, ast.Name) and node.id not in self.imports:
@@ -521,7 +525,7 @@ class _Chapter:
                 for hit in sorted(_names(name) & set(FORBIDDEN)):
                     yield node, f"{hit} is used", FORBIDDEN[hit]
                 module, _, what = name.rpartition(".")
-                if module == "nextword.claims" and what not in FOR_CHAPTERS:
+                if module == "nextword.book.claims" and what not in FOR_CHAPTERS:
                     yield node, f"claims.{what} is used", "by hand"
                 if module.startswith("nextword") and what == "*":
                     yield node, f"all names of {module} are imported", "replace"

@@ -10,18 +10,20 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from nextword import claims, runtime
+from nextword import runtime
+from nextword.book import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"
 LIBRARY = ROOT / "lib" / "nextword"
+RUNS = LIBRARY / "book" / "recorded"
 EXECUTED = ROOT / "build" / "executed" / "chapters"
 CELL_TIMEOUT = 1200  # seconds
 
@@ -59,28 +61,43 @@ def code_of(notebook: nbformat.NotebookNode) -> str:
     return "\n".join(transform(cell.source) for cell in notebook.cells if cell.cell_type == "code")
 
 
-def modules_of(code: str) -> set[str]:
-    """Return the names of the ``nextword`` modules that a source imports, with all that those import in turn."""
-    found: set[str] = set()
-    waiting = _imports(code)
-    while waiting:
-        module = waiting.pop()
-        if module not in found and (LIBRARY / f"{module}.py").exists():
-            found.add(module)
-            waiting |= _imports((LIBRARY / f"{module}.py").read_text(encoding="utf8"))
+def library(folder: Path = LIBRARY) -> dict[str, Path]:
+    """Return the library's modules by their names below ``nextword``, such as ``book.claims``, and their files."""
+    paths = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(folder).with_suffix("").parts): path for path in sorted(paths)}
+
+
+def imports_of(node: ast.Import | ast.ImportFrom, known: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return what an import brings in from the modules ``known``: its name here, the module, its name there or ``""``."""
+    found = {}
+    for alias in node.names:
+        parent = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        full = f"{parent}.{alias.name}".strip(".").removeprefix("nextword.")
+        if not f"{parent}.{alias.name}".strip(".").startswith("nextword."):
+            continue
+        if full in known:
+            found[alias.asname or alias.name] = full, ""
+        elif full.rpartition(".")[0] in known:
+            found[alias.asname or alias.name] = full.rpartition(".")[0], alias.name
     return found
 
 
-def _imports(code: str) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module == "nextword":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nextword."):
-            names.add((node.module or "").split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("nextword.")}
-    return names
+def modules_of(code: str) -> set[str]:
+    """Return the names of the ``nextword`` modules that a source imports, with all that those import in turn."""
+    known = library()
+    found: set[str] = set()
+    waiting = _imports(code, known)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting |= _imports(known[module].read_text(encoding="utf8"), known)
+    return found
+
+
+def _imports(code: str, known: Collection[str]) -> set[str]:
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return {module for node in nodes for module, _ in imports_of(node, known).values()}
 
 
 def nbmake(
@@ -127,7 +144,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def runs_in(code: str) -> list[str]:
     """Return the recorded runs that a source names."""
-    found = (path.name.removesuffix(".json.gz") for path in (LIBRARY / "bundled" / "runs").glob("*.json.gz"))
+    found = (path.name.removesuffix(".json.gz") for path in RUNS.glob("*.json.gz"))
     return sorted(run for run in found if re.search(rf"\b{run}\b", code))
 
 
@@ -140,13 +157,14 @@ def key(name: str) -> str:
     notebook = read(name)
     digest = hashlib.sha256(json.dumps([[c.cell_type, c.source, c.metadata] for c in notebook.cells]).encode())
     code = code_of(notebook)
+    files = library()
     for module in sorted(modules_of(code)):
-        digest.update((LIBRARY / f"{module}.py").read_bytes())
+        digest.update(files[module].read_bytes())
     for claim in claims.ledger().values():
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
     for run in runs_in(code):
-        digest.update((LIBRARY / "bundled" / "runs" / f"{run}.json.gz").read_bytes())
+        digest.update((RUNS / f"{run}.json.gz").read_bytes())
     digest.update(json.dumps(environment(), sort_keys=True).encode())
     return digest.hexdigest()

@@ -19,7 +19,8 @@ import torch
 
 import chapters
 import record
-from nextword import checkpoints, fetching, translation
+from nextword import checkpoints, fetching
+from nextword.book import translators
 from nextword.decoder import Decoder
 from nextword.tokenizers import ByteBPE
 from nextword.training import History
@@ -88,7 +89,7 @@ def train(name: str, recipe: Model) -> None:
 
 def translated(history: History, corpus: Any) -> dict[str, Any]:
     """Return what a translator's training measured last, and on what."""
-    sentences = len(translation.evaluation_subset(corpus.valid, 400))
+    sentences = len(translators.evaluation_subset(corpus.valid, 400))
     return {
         "perplexity": round(history.evaluations[-1]["perplexity"], 3),
         "bleu": round(history.evaluations[-1]["bleu"], 2),

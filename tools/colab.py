@@ -19,7 +19,7 @@ import chapters
 
 FOLDER = chapters.ROOT / "build" / "colab"
 PYTHON = FOLDER / "venv" / "bin" / "python"
-INSTALL = re.compile(r'"nextword\[chapters\] @ [^"]*"')
+ADDRESS = re.compile(r'(?<=book = ")git\+[^"]*(?=")')
 FAKE = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\n'
 PACKAGE_FILES = ("pyproject.toml", "README.md", "LICENSE", "lib")
 
@@ -53,7 +53,7 @@ def prepare(name: str) -> None:
     """Put the chapter alone into an empty folder, its install cell pointed at the checkout's copy."""
     notebook = chapters.read(name)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    first.source, changed = INSTALL.subn(f'"nextword[chapters] @ file://{FOLDER / "checkout"}"', first.source)
+    first.source, changed = ADDRESS.subn(f"file://{FOLDER / 'checkout'}", first.source)
     if changed != 1:
         raise SystemExit(f"{name}: the first code cell installs nothing; copy it from another chapter")
     (FOLDER / "run" / name).mkdir(parents=True)

@@ -28,8 +28,8 @@ import chapters
 import evidence
 import provenance
 import registration
-from nextword import claims
-from nextword.claims import Claim, Repeat, Verdict
+from nextword.book import claims
+from nextword.book.claims import Claim, Repeat, Verdict
 
 FORMAT = 2
 """Version of build/claims.json; chapters/_static/claims.schema.json describes it."""

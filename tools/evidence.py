@@ -23,7 +23,7 @@ from typing import Any
 import chapters
 import provenance
 import registration
-from nextword import claims
+from nextword.book import claims
 
 PINS = Path(__file__).with_name("pins.json")
 OTHER_STATISTICS = {

@@ -24,7 +24,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import registration
-from nextword import claims
+from nextword.book import claims
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]

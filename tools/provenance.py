@@ -42,10 +42,10 @@ import chapters
 import registration
 from nextword import fetching, runtime
 
-RUNS_FOLDER = chapters.LIBRARY / "bundled" / "runs"
+RUNS_FOLDER = chapters.RUNS
 LEDGER = Path(__file__).with_name("provenance.json")
 STALE, UNVERIFIED = "stale", "unverified"
-NO_RESULTS = ("plots", "claims")
+NO_RESULTS = ("book.claims", "book.plots", "book.runs")
 """Modules that are made of results and make none."""
 TIMES = ("seconds",)
 """Results that no repetition can equal."""
@@ -112,14 +112,8 @@ class _Module:
                     self.names.setdefault(alias.asname or alias.name.split(".")[0], []).append(
                         ast.Expr(ast.Constant(origin))
                     )
-            if isinstance(node, ast.ImportFrom) and node.module == "nextword":
-                self.imports |= {a.asname or a.name: (a.name, "") for a in node.names if a.name in known}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nextword."):
-                module = (node.module or "").removeprefix("nextword.")
-                self.imports |= {a.asname or a.name: (module, a.name) for a in node.names if module in known}
-            elif isinstance(node, ast.Import):
-                ours = [a for a in node.names if a.name.startswith("nextword.")]
-                self.imports |= {a.asname or a.name: (a.name.removeprefix("nextword."), "") for a in ours}
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports |= chapters.imports_of(node, known)
 
 
 def _is_main(statement: ast.stmt) -> bool:
@@ -140,8 +134,8 @@ def _defined(statement: ast.stmt) -> list[str]:
 @functools.cache
 def _library(folder: Path) -> dict[str, _Module]:
     """Return the modules of the library that make results, read once: many functions reach into the same ones."""
-    known = {path.stem for path in folder.glob("*.py")} - {*NO_RESULTS}
-    return {name: _Module((folder / f"{name}.py").read_text(encoding="utf8"), known) for name in known}
+    paths = {name: path for name, path in chapters.library(folder).items() if name not in NO_RESULTS}
+    return {name: _Module(path.read_text(encoding="utf8"), {*paths}) for name, path in paths.items()}
 
 
 class _Reach:
@@ -363,8 +357,8 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
     for name, row in read_ledger().items():
         path = f"{RUNS_FOLDER.relative_to(chapters.ROOT).as_posix()}/{name}.json.gz"
         commits = registration.commits_of(root, path, since, order)
-        found = [subprocess.run(["git", "show", f"{c}:{path}"], cwd=root, capture_output=True) for c in commits]
-        versions = [json.loads(gzip.decompress(done.stdout)) for done in found if not done.returncode]
+        found = [registration.content(root, commit, path) for commit in commits]
+        versions = [json.loads(gzip.decompress(content)) for content in found if content is not None]
         versions.append(json.loads(gzip.decompress((root / path).read_bytes())))
         for old, new in itertools.pairwise(versions):
             points = {json.dumps(p["settings"], sort_keys=True): p["result"] for p in new["points"]}

@@ -24,12 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import chapters
-from nextword import claims
-from nextword.claims import Claim
+from nextword.book import claims
+from nextword.book.claims import Claim
 
-LEDGER = "lib/nextword/claims.toml"
-CALIBRATION = "lib/nextword/calibration.json"
-RUNS = "lib/nextword/bundled/runs"
+LEDGER = "lib/nextword/book/claims.toml"
+CALIBRATION = "lib/nextword/book/calibration.json"
+RUNS = "lib/nextword/book/recorded"
+MOVED = {  # where the history holds the older versions of these
+    LEDGER: "lib/nextword/claims.toml",
+    CALIBRATION: "lib/nextword/calibration.json",
+    RUNS: "lib/nextword/bundled/runs",
+}
 SINCE = "8514c34a58501360fd6cf3ee7f4517fdfc6ca59c"
 """The commit from which on ``LATE`` is frozen, too: the badges and two of the paper's numbers were corrected before it."""
 LATE = ("chapter", "test", "paper_value")
@@ -85,20 +90,36 @@ def frozen(row: dict[str, Any]) -> dict[str, Any]:
     return {key: list(row[key]) if isinstance(row[key], list) else row[key] for key in claims.FROZEN if key in row}
 
 
+def places(path: str) -> list[str]:
+    """Return where a file or folder of this repository is, and where it was before it moved."""
+    return [
+        path,
+        *(path.replace(new, old, 1) for new, old in MOVED.items() if path == new or path.startswith(f"{new}/")),
+    ]
+
+
+def content(root: Path, commit: str, path: str) -> bytes | None:
+    """Return a file as a commit holds it, at its place of that time; None where there was none."""
+    for place in places(path):
+        shown = subprocess.run(["git", "show", f"{commit}:{place}"], cwd=root, capture_output=True)
+        if shown.returncode == 0:
+            return shown.stdout
+    return None
+
+
 def versions(root: Path, path: str) -> list[tuple[str, str, str]]:
     """Return all versions of a file on the main line, oldest first: commit, date, content."""
-    lines = _git(root, "log", "--first-parent", "--reverse", "--format=%H %cI", "--", path).splitlines()
+    lines = _git(root, "log", "--first-parent", "--reverse", "--format=%H %cI", "--", *places(path)).splitlines()
     found = []
     for line in lines:
         commit, date = line.split(" ")
-        shown = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=root, capture_output=True, text=True)
-        found.append((commit, date, shown.stdout if shown.returncode == 0 else ""))
+        found.append((commit, date, (content(root, commit, path) or b"").decode()))
     return found
 
 
 def commits_of(root: Path, path: str, since: str, order: dict[str, int]) -> list[str]:
     """Return the commits of the main line that touch a file, oldest first, from ``since`` on if the history holds it."""
-    touching = _git(root, "log", "--first-parent", "--reverse", "--format=%H", "--", path).split()
+    touching = _git(root, "log", "--first-parent", "--reverse", "--format=%H", "--", *places(path)).split()
     return [since] * (since in order) + [c for c in touching if order[c] > order.get(since, -1)]
 
 
@@ -124,7 +145,7 @@ def _first_recorded(root: Path) -> dict[str, tuple[str, str]]:
     listing = _git(
         root,
         *("log", "--first-parent", "--reverse", "--no-renames", "--diff-filter=A", "--name-only", "--format=> %H %cI"),
-        *("--", RUNS),
+        *("--", *places(RUNS)),
     )
     for line in listing.splitlines():
         if line.startswith("> "):

@@ -21,7 +21,7 @@ def main() -> None:
         sys.exit(f"URL={new!r} is no address of a repository; it should look like https://github.com/owner/name")
     old = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
     pages = [*(ROOT / "chapters").glob("*.ipynb"), *(ROOT / "chapters").glob("*.md")]
-    names = ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/plots.py")
+    names = ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/book/plots.py")
     files = [*(ROOT / name for name in names), *sorted(pages)]
     for path in files:
         text = path.read_text(encoding="utf8")

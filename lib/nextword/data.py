@@ -380,35 +380,6 @@ def load_winograd(language: str = "english") -> list[WinogradSchema]:
     return schemas
 
 
-def load_run(name: str) -> dict[str, Any]:
-    """Return a recorded run: settings, seeds, versions, seconds and results of an experiment too long for a chapter.
-
-    Recorded runs are made by ``make runs`` with the very function that the chapter shows.
-    """
-    folder = _BUNDLED / "runs"
-    path = folder / f"{name}.json.gz"
-    if not path.is_file():
-        known = ", ".join(sorted(p.name.removesuffix(".json.gz") for p in folder.glob("*.json.gz"))) or "none"
-        raise ValueError(f"name={name!r} is no recorded run; known: {known}. `make runs` makes them")
-    run: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
-    return run
-
-
-def load_results(name: str, /, **settings: Any) -> list[Any]:
-    """Return the results of a recorded run's points that have these settings, in the order they were made.
-
-    A setting of None stands for points that were made without it.
-
-    Raises:
-        ValueError: no recorded run of that name, or no point with these settings.
-    """
-    points = load_run(name)["points"]
-    results = [p["result"] for p in points if all(p["settings"].get(k) == v for k, v in settings.items())]
-    if not results:
-        raise ValueError(f"settings={settings} are those of no point of {name}; such are: {points[0]['settings']}")
-    return results
-
-
 def main() -> None:
     """Fetch every data set of the book (``make data``)."""
     for name in SOURCES:

@@ -15,7 +15,7 @@ from browsing import BOOK, ROOT, SCHEMES, Visit, Visits, settle, watch
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from nextword.claims import measured_text, number
+from nextword.book.claims import measured_text, number
 
 HASH = re.compile(r"[0-9a-f]{16,}")
 RAW_ROLE = re.compile(r"\{[a-z][a-z:-]*\}`[^`]*`")

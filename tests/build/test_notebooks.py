@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 HEADINGS = ("## Claims", "## Break it", "## Exercises", "## What was still open")
 DRAWS = re.compile(r"\bplt\.(subplots|figure|plot)\(|\bplots\.(lines|training_curve)\(")
@@ -135,7 +135,7 @@ def test_equations_and_directives_survive_in_colab(chapter):
 
 
 def test_claims_recorded_are_in_the_ledger(chapter):
-    from nextword import claims
+    from nextword.book import claims
 
     ids = [i for cell in code(chapter) for i in re.findall(r'claims\.record\(\s*"([^"]+)"', cell.source)]
     assert ids and not set(ids) - set(claims.ledger())

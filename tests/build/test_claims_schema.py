@@ -9,9 +9,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from test_sphinx import content, everything, row, withdrawn
 
-from nextword.claims import Claim, Verdict
+from nextword.book.claims import Claim, Verdict
 
-PATH = Path(__file__).resolve().parents[1] / "chapters" / "_static" / "claims.schema.json"
+PATH = Path(__file__).resolve().parents[2] / "chapters" / "_static" / "claims.schema.json"
 SCHEMA = json.loads(PATH.read_text(encoding="utf8"))
 RUN = {"key": "0f", "date": "2026-11-27", "seconds": 1.5, "budget_seconds": 60, "device": "cpu"}
 

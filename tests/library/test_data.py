@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
@@ -30,10 +29,6 @@ def test_unknown_names_list_what_there_is():
     for load in (data.load_ratings, data.load_snippets):
         with pytest.raises(ValueError, match="domain='songs': choose 'movies', 'products', 'tweets', 'editorials'"):
             load("songs")
-    with pytest.raises(ValueError, match="recorded run"):
-        data.load_run("nothing")
-    with pytest.raises(ValueError, match="recorded run"):
-        data.load_results("nothing", seed=0)
 
 
 def test_make_data_prints_the_attribution_of_each_source(monkeypatch, capsys):
@@ -298,22 +293,3 @@ def test_cmudict_drops_stress_twins_and_spellings_with_other_signs(tmp_path, mon
     monkeypatch.setattr(data, "fetch", lambda name: tmp_path)
     ways = (("R", "AH", "K", "AO", "R", "D"), ("R", "EH", "K", "ER", "D"))
     assert data.load_cmudict(data.split_of("record")) == [data.Pronunciation("record", ways)]
-
-
-def test_recorded_runs_say_how_they_were_made():
-    for path in (Path(data.__file__).parent / "bundled" / "runs").glob("*.json.gz"):
-        run = data.load_run(path.name.removesuffix(".json.gz"))
-        assert {"name", "function", "date", "versions", "points"} <= set(run), path.name
-        assert all({"settings", "seconds", "result"} <= set(point) for point in run["points"]), path.name
-
-
-def test_results_are_chosen_by_their_settings(monkeypatch):
-    settings = [{"name": "a", "seed": 0}, {"name": "a", "seed": 1, "ptx": 0.5}, {"name": "b", "seed": 0}]
-    points = [{"settings": s, "result": i} for i, s in enumerate(settings)]
-    monkeypatch.setattr(data, "load_run", lambda name: {"points": points})
-    assert data.load_results("toy") == [0, 1, 2]
-    assert data.load_results("toy", name="a") == [0, 1], "a setting may be called name"
-    assert data.load_results("toy", name="a", ptx=None) == [0], "None: made without it"
-    assert data.load_results("toy", ptx=0.5) == [1]
-    with pytest.raises(ValueError, match="settings={'seed': 2} are those of no point of toy; such are: {'name': 'a'"):
-        data.load_results("toy", seed=2)

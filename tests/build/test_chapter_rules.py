@@ -8,13 +8,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nextword import claims
+from nextword.book import claims
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import chapter_rules
 import chapters
 
-START = "import numpy as np\nfrom nextword import claims, data, runtime\nruns = data.load_run('a')"
+START = "import numpy as np\nfrom nextword import data, runtime\nfrom nextword.book import claims\nruns = data.load_run('a')"
 KINDS = {"m.a": "measurement", "m.b": "measurement", "e.a": "exact", "r.a": "report"}
 
 
@@ -108,8 +108,8 @@ TYPED = {
         "def over(id, found, **rest):\n    claims.record(id, found, **rest)",
         "over('m.a', runs['x'], std=0.1)",
     ),
-    "another name of the module": "import nextword.claims as c\nc.record('m.a', 3.2)",
-    "the function imported": "from nextword.claims import record\nrecord('m.a', 3.2)",
+    "another name of the module": "import nextword.book.claims as c\nc.record('m.a', 3.2)",
+    "the function imported": "from nextword.book.claims import record\nrecord('m.a', 3.2)",
     "a bare number of an exact claim": "claims.record('e.a', 3.2)",
     "a bare name of an exact claim": "x = 3.2\nclaims.record('e.a', float(x))",
     "a bare number of a report": "claims.record('r.a', -3)",
@@ -162,17 +162,17 @@ REPLACED = {
     "deleted": "del runtime.by_preset",
     "patch": "from unittest.mock import patch\nwith patch('nextword.runtime.preset'):\n    pass",
     "pytest": "import pytest",
-    "modules": "import sys\nsys.modules['nextword.claims'] = sys",
+    "modules": "import sys\nsys.modules['nextword.book.claims'] = sys",
     "modules, popped": "import sys\nsys.modules.pop('nextword.runtime')",
     "code in text": "exec('claims.record(1)')",
     "the module's names": "globals()['claims'] = None",
     "reload": "import importlib",
-    "all names": "from nextword.claims import *",
+    "all names": "from nextword.book.claims import *",
     "record": "claims.record = print",
     "the module": "claims = runs",
     "a class of that name": "class claims:\n    record = print",
     "another import": "from json import tool as claims",
-    "the imported function": "from nextword.claims import record\ndef record(id, x):\n    pass",
+    "the imported function": "from nextword.book.claims import record\ndef record(id, x):\n    pass",
 }
 
 BY_HAND = {
@@ -180,7 +180,7 @@ BY_HAND = {
     "handed on": "list(map(claims.record_seeds, ['m.a'], [runs]))",
     "partial": "from functools import partial\nnote = partial(claims.record, 'm.a')",
     "the type": "from IPython.display import display\ndisplay({claims.MIME: {}}, raw=True)",
-    "the type imported": "from nextword.claims import MIME",
+    "the type imported": "from nextword.book.claims import MIME",
     "the type in words": "kind = 'application/vnd.nextword.claim+json'",
     "raw": "from IPython.display import display\ndisplay(runs, raw=True)",
     "published": "from IPython.display import publish_display_data\npublish_display_data(runs)",

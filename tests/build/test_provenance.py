@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import provenance
 import record
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 MADE = ("device", "precision", "threads", "python", "torch", "numpy")
 CELLS = '''
 import math
-from nextword import small, plots
+from nextword import small
+from nextword.book import plots
 from nextword.small import Model, unused
 
 width = 3

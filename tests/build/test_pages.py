@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = ROOT / "chapters"
 TALK = (CHAPTERS / "talk.md").read_text(encoding="utf8")
 N_SLIDES = 40
@@ -62,7 +62,7 @@ def pages():
 
 
 def ledger():
-    return tomllib.loads((ROOT / "lib/nextword/claims.toml").read_text(encoding="utf8"))["claim"]
+    return tomllib.loads((ROOT / "lib/nextword/book/claims.toml").read_text(encoding="utf8"))["claim"]
 
 
 def bib_keys():

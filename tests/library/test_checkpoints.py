@@ -266,7 +266,7 @@ def test_a_crash_leaves_the_old_folder_whole_and_nothing_else(
 @functools.cache
 def lineage() -> dict[str, Any]:
     """Return the functions that the GPT-2 chapter shows: the bundled decoders are made by them."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
     import record
 
     return record.namespace("2019_gpt2")

@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nextword import claims
+from nextword.book import claims
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import assemble
 
 PICTURE = b"\x89PNG of a curve"

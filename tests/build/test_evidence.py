@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import evidence
 
 PIN = {"runs": {"toy": "1"}, "measured": 10.0, "interval": [9.0, 11.0]}

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,15 +12,19 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import chapters
+
 LIBRARY = ROOT / "lib" / "nextword"
 
 LAYERS = [
-    {"runtime", "files", "fetching", "data", "claims", "plots"},
+    {"runtime", "files", "fetching", "data"},
     {"attention", "sparse_attention", "layers", "tokenizers", "wordpiece", "generation", "pretrained", "checkpoints"},
     {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "check"},
+    {"book.claims", "book.plots", "book.runs", "book.translators"},
 ]
 
 
@@ -32,19 +37,13 @@ def config():
 
 
 def imports_of(module):
-    tree = ast.parse((LIBRARY / f"{module}.py").read_text())
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "nextword":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nextword."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("nextword.")}
-    return found
+    tree = ast.parse(FILES[module].read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {found for node in nodes for found, _ in chapters.imports_of(node, FILES).values()}
 
 
-MODULES = sorted(p.stem for p in LIBRARY.glob("*.py") if p.stem != "__init__")
+FILES = chapters.library()
+MODULES = sorted(FILES)
 
 
 def layer(module):
@@ -97,23 +96,21 @@ def test_environment_yml_names_the_seven_packages_with_pyprojects_ranges():
     assert set(named) <= set(project()["optional-dependencies"])
 
 
-def test_the_librarys_own_dependencies_are_not_pinned():
-    pinned = {
-        split_requirement(line)[0]
-        for line in (ROOT / "constraints.txt").read_text().split("\n")
-        if "==" in line and line[0] != "#"
-    }
-    own = {split_requirement(r)[0] for r in project()["dependencies"]}
-    assert not pinned & own, f"constraints.txt pins {pinned & own}; readers must keep Colab's own versions"
-    assert all("==" not in r for r in project()["dependencies"])
+def test_the_build_is_pinned_and_readers_are_not():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    pinned = {split_requirement(line)[0] for line in lines if "==" in line}
+    wanted = [*project()["dependencies"], *(r for rows in project()["optional-dependencies"].values() for r in rows)]
+    names = {split_requirement(r)[0] for r in wanted} - {"nextword"}
+    assert names <= pinned, f"constraints.txt lacks {names - pinned}: two builds of the book would have other versions"
+    assert all("==" not in r for r in wanted), "readers keep Colab's own versions"
 
 
 def test_the_public_address_is_the_same_everywhere():
     url = config()["repository"]["url"]
-    install = f'"nextword[chapters] @ git+{url}@{config()["repository"]["branch"]}"'
+    install = f'book = "git+{url}@{config()["repository"]["branch"]}"'
     for path in (ROOT / "chapters").glob("*.ipynb"):
         assert install.replace('"', '\\"') in path.read_text(), f"{path.name} installs from another address than {url}"
-    assert f'"{url}/blob/{config()["repository"]["branch"]}/"' in (LIBRARY / "plots.py").read_text()
+    assert f'"{url}/blob/{config()["repository"]["branch"]}/"' in (LIBRARY / "book" / "plots.py").read_text()
     for name in ("README.md", "CITATION.cff", "chapters/api.md"):
         addresses = set(re.findall(r"https://github\.com/[\w.-]+/[\w-]+", (ROOT / name).read_text()))
         assert addresses <= {url}, f"{name} names {addresses - {url}}; run make set-repository URL={url}"
@@ -122,16 +119,19 @@ def test_the_public_address_is_the_same_everywhere():
 def test_set_repository_rewrites_every_address(tmp_path):
     import shutil
     import subprocess
-    import sys
 
-    (tmp_path / "lib/nextword").mkdir(parents=True)
-    for name in ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/plots.py", "chapters", "tools"):
+    (tmp_path / "lib/nextword/book").mkdir(parents=True)
+    for name in ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/book/plots.py", "chapters", "tools"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     new = "https://github.com/somebody/elsewhere"
     subprocess.run([sys.executable, tmp_path / "tools/set_repository.py", new], check=True, capture_output=True)
     old = config()["repository"]["url"]
-    for path in [*tmp_path.glob("chapters/*.ipynb"), *tmp_path.glob("[_R]*.*"), tmp_path / "lib/nextword/plots.py"]:
+    for path in [
+        *tmp_path.glob("chapters/*.ipynb"),
+        *tmp_path.glob("[_R]*.*"),
+        tmp_path / "lib/nextword/book/plots.py",
+    ]:
         assert old not in path.read_text() and new in path.read_text(), path.name
     refused = subprocess.run(
         [sys.executable, tmp_path / "tools/set_repository.py", "example"], capture_output=True, text=True
@@ -195,16 +195,16 @@ def about():
 
 
 def test_every_chapter_is_registered_once_and_everything_else_follows():
-    chapters = about()
-    assert sorted(chapters) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
+    registered = about()
+    assert sorted(registered) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
     listed = re.findall(r"file: chapters/(\d{4}_\w+)", (ROOT / "_toc.yml").read_text(encoding="utf8"))
-    assert listed == list(chapters), "_toc.yml lists the chapters in the order of chapters.toml"
+    assert listed == list(registered), "_toc.yml lists the chapters in the order of chapters.toml"
     readme, index = ((ROOT / name).read_text(encoding="utf8") for name in ("README.md", "chapters/index.md"))
     rows = re.findall(r"^\| \[(.+?)\]\(chapters/(\w+)\.ipynb\) \| (.+?) \|", readme, re.M)
-    assert rows == [(row["title"], name, row["papers"]) for name, row in chapters.items()]
+    assert rows == [(row["title"], name, row["papers"]) for name, row in registered.items()]
     cards = re.findall(r"\{grid-item-card\} (\d{4}) · (.+)\n:link: (\w+)\n", index)
-    assert cards == [(str(row["year"]), row["short"], name) for name, row in chapters.items()]
-    minutes = round(sum(row["budget_seconds"] for row in chapters.values()) / 60)
+    assert cards == [(str(row["year"]), row["short"], name) for name, row in registered.items()]
+    minutes = round(sum(row["budget_seconds"] for row in registered.values()) / 60)
     assert f"budgeted at {minutes} minutes of one core" in index, minutes
 
 
@@ -214,8 +214,10 @@ def test_a_chapter_is_what_it_is_registered_as(name):
     notebook = nbformat.read(ROOT / "chapters" / f"{name}.ipynb", as_version=4)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert notebook.cells[0].source.startswith(f"# {row['title']}\n")
-    known = project()["optional-dependencies"]
-    assert set(row["extras"]) <= set(known)
+    extras = row["extras"]
+    assert set(extras) <= set(project()["optional-dependencies"])
+    install = f"nextword[{','.join(extras)}]" if extras else "nextword"
+    assert f'%pip install -q "{install} @ {{book}}" "nextword-book @ {{book}}#subdirectory=lib/nextword/book"' in code
     for model in row["models"]:
         assert (LIBRARY / "bundled" / "models" / model).is_dir(), model
     for run, plan in row.get("runs", {}).items():

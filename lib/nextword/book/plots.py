@@ -211,4 +211,4 @@ def _source(function: Any) -> tuple[str, str, str, str]:
             hidden |= set(range(node.lineno, end + 1 + (lines[end : end + 1] == [""])))
     code = "".join(f"{line}\n" for number, line in enumerate(lines, 1) if number not in hidden)
     path = module.replace(".", "/") + ".py"
-    return code, f"lib/{path}", f"#L{first}-L{first + len(original) - 1}", f"tests/test_{Path(path).name}"
+    return code, f"lib/{path}", f"#L{first}-L{first + len(original) - 1}", f"tests/library/test_{Path(path).name}"

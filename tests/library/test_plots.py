@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from nextword import attention, encoder, generation, plots, runtime, sparse_attention
-from nextword.plots import attention_map
+from nextword import attention, encoder, generation, runtime, sparse_attention
+from nextword.book import plots
+from nextword.book.plots import attention_map
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 READ, WRITTEN = ["the", " black", " cat", "."], ["el", " gato", "."]
 WEIGHTS = np.array([[0.7, 0.1, 0.1, 0.1], [0.0, 0.2, 0.8, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -96,8 +97,8 @@ def test_the_lines_shown_are_those_of_the_file_without_docstrings_and_decorators
 
 
 def test_every_module_has_the_test_that_its_lines_are_shown_with() -> None:
-    modules = [path.name for path in (ROOT / "lib/nextword").glob("*.py") if path.name != "__init__.py"]
-    assert not [name for name in modules if not (ROOT / "tests" / f"test_{name}").exists()]
+    modules = [path.name for path in (ROOT / "lib/nextword").rglob("*.py") if path.name != "__init__.py"]
+    assert not [name for name in modules if not (ROOT / "tests/library" / f"test_{name}").exists()]
 
 
 def test_in_a_notebook_the_lines_are_highlighted_with_links(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,20 +125,20 @@ def test_in_a_notebook_the_lines_are_highlighted_with_links(monkeypatch: pytest.
 def test_the_lines_are_printed_where_there_is_no_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     plots.show(runtime.seed)
     printed = capsys.readouterr().out
-    assert printed.startswith("# lib/nextword/runtime.py, tested in tests/test_runtime.py\ndef seed(")
+    assert printed.startswith("# lib/nextword/runtime.py, tested in tests/library/test_runtime.py\ndef seed(")
 
 
 def test_an_installed_copy_shows_its_lines_too(tmp_path: Path) -> None:
-    (tmp_path / "nextword").mkdir()
-    for name in ("__init__.py", "plots.py"):
-        shutil.copy(ROOT / "lib/nextword" / name, tmp_path / "nextword")
-    code = "from nextword import plots; plots.show(plots.use_style)"
+    (tmp_path / "nextword/book").mkdir(parents=True)
+    for name in ("__init__.py", "book/__init__.py", "book/plots.py"):
+        shutil.copy(ROOT / "lib/nextword" / name, tmp_path / "nextword" / name)
+    code = "from nextword.book import plots; plots.show(plots.use_style)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
     )
-    assert done.stdout.startswith("# lib/nextword/plots.py, tested in tests/test_plots.py\ndef use_style()"), (
-        done.stderr
-    )
+    assert done.stdout.startswith(
+        "# lib/nextword/book/plots.py, tested in tests/library/test_plots.py\ndef use_style()"
+    ), done.stderr
 
 
 @pytest.mark.parametrize("other", [test_an_installed_copy_shows_its_lines_too, plt.subplots, 3])

@@ -716,10 +716,10 @@ SETTINGS = {"steps": 8, "learning_rate": 0.05, "max_grad_norm": 0.8}
 
 def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
     """The recipe of the library's page, with half of each batch for each process, against the whole batch in one."""
-    page = (Path(__file__).parents[1] / "chapters" / "api.md").read_text()
+    page = (Path(__file__).parents[2] / "chapters" / "api.md").read_text()
     [recipe] = re.findall(r"```python\n(import torch\n.*?)```", page, re.DOTALL)
     (tmp_path / "train.py").write_text(BEFORE + recipe + AFTER)
-    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     quiet = {"NEXTWORD_BF16": "0", "NEXTWORD_PRESET": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from toy_ledger import ledger
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "2003_next_word"
 
 LEDGER = ledger(NAME) + 'expected = "holds"\n'
@@ -35,7 +35,7 @@ class Book:
         shutil.copytree(ROOT / "tools", root / "tools")
         shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
         (root / "chapters").mkdir()
-        (root / "lib/nextword/calibration.json").write_text(json.dumps(CALIBRATION))
+        (root / "lib/nextword/book/calibration.json").write_text(json.dumps(CALIBRATION))
 
     def git(self, *arguments):
         identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
@@ -56,11 +56,11 @@ class Book:
         cells = [nbformat.v4.new_markdown_cell(f"# Toy\n\n{prose}")]
         if recorded:
             cells.append(nbformat.v4.new_code_cell(recorded, metadata={"tags": ["recorded"]}))
-        cells.append(nbformat.v4.new_code_cell(f"from nextword import claims\n{code}"))
+        cells.append(nbformat.v4.new_code_cell(f"from nextword.book import claims\n{code}"))
         notebook = nbformat.v4.new_notebook(cells=cells)
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.root / "chapters" / f"{NAME}.ipynb")
-        (self.root / "lib/nextword/claims.toml").write_text(ledger)
+        (self.root / "lib/nextword/book/claims.toml").write_text(ledger)
 
     def __call__(
         self,
@@ -81,14 +81,14 @@ class Book:
         self.write(prose, code, before or ledger, recorded)
         if not (self.root / ".git").exists():
             self.git("init", "-q", "-b", "main")
-        self.git("add", "lib/nextword/claims.toml")
+        self.git("add", "lib/nextword/book/claims.toml")
         self.git("commit", "-q", "-m", "Register")
-        self.git("add", "lib/nextword/calibration.json")
+        self.git("add", "lib/nextword/book/calibration.json")
         self.git("commit", "-q", "-m", "Calibrate")
         if recorded:
             adopted = self.run("-c", f"import sys; sys.path.insert(0, 'tools'); {ADOPT}")
             assert adopted.returncode == 0, adopted.stderr
-        (self.root / "lib/nextword/claims.toml").write_text(ledger)
+        (self.root / "lib/nextword/book/claims.toml").write_text(ledger)
         if then:
             then(self)
         executed = self.run("tools/execute.py", ci=ci)
@@ -324,7 +324,7 @@ FAULTS = {
 
 def edit_a_number(root):
     """Make the first result of a recorded run a little better."""
-    path = root / "lib/nextword/bundled/runs/next_word_neural.json.gz"
+    path = root / "lib/nextword/book/recorded/next_word_neural.json.gz"
     run = json.loads(gzip.decompress(path.read_bytes()))
     run["points"][0]["result"]["network"] -= 1.0
     path.write_bytes(gzip.compress(json.dumps(run).encode()))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nextword import claims
+from nextword.book import claims
 
 GOOD = """
 [papers]
@@ -398,7 +398,7 @@ def test_the_books_own_ledger_is_sound():
 
 
 def test_every_run_of_the_ledger_exists_and_every_tolerance_belongs_to_one():
-    folder = claims._PACKAGE / "bundled" / "runs"
+    folder = claims._PACKAGE / "recorded"
     known = {path.name.removesuffix(".json.gz") for path in folder.glob("*.json.gz")}
     assert {run for claim in claims.ledger().values() for run in claim.runs} <= known
     assert {quantity.split(".")[0] for quantity in claims.tolerances()} <= known
@@ -411,7 +411,7 @@ def test_withdrawn_claims_give_their_reason_and_replications_their_place():
 
 
 def test_interval_claims_registered_since_the_rule_say_the_half_width_they_need():
-    path = str(Path(__file__).parents[1] / "tools")
+    path = str(Path(__file__).parents[2] / "tools")
     sys.path.insert(0, path)
     import registration
 

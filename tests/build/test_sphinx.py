@@ -11,10 +11,10 @@ from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from nextword import claims
-from nextword.claims import Amendment, Claim, Repeat, Verdict
+from nextword.book import claims
+from nextword.book.claims import Amendment, Claim, Repeat, Verdict
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import nextword_sphinx
 
 REGISTERED = {"when": "before", "commit": "0123456789abcdef", "date": "2026-11-24T10:00:00+00:00"}

@@ -1,0 +1,1 @@
+"""What only the book itself needs: its claims, its recorded runs, its figures, and how its translators were trained."""
