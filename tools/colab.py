@@ -1,13 +1,15 @@
 """Run every chapter as Colab would: a bare environment, an empty folder, and the chapter's own first cell to install.
 
-The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). A module ``google.colab`` is there
-from the start, so the first cell installs; its address is pointed at a copy of this checkout. Each chapter then runs to
-its end under the ``smoke`` preset, and torch must still be the version that was there before.
+The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). First the library alone is installed
+into it, and the programs of the API page run. A module ``google.colab`` is there from the start, so a chapter's first cell
+installs what it needs; its address is pointed at a copy of this checkout. Each chapter then runs to its end under the
+``smoke`` preset, and torch must still be the version that was there before.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -60,6 +62,17 @@ def prepare(name: str) -> None:
     nbformat.write(notebook, FOLDER / "run" / name / f"{name}.ipynb")
 
 
+def run_programs() -> None:
+    """Install the library without any extra, and run the programs of the API page as they stand."""
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", str(FOLDER / "checkout")], check=True)
+    folder = FOLDER / "programs"
+    folder.mkdir()
+    (folder / "book.txt").write_text("And he said to them, The sea is wide. " * 2000, encoding="utf8")
+    page = (chapters.CHAPTERS / "api.md").read_text(encoding="utf8")
+    for code in re.findall(r"```python\n(.*?)```", page, re.S)[:3]:
+        subprocess.run([PYTHON, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=True)
+
+
 def torch_version() -> str:
     """Return the version of torch in the bare environment."""
     command = [PYTHON, "-c", "import torch; print(torch.__version__)"]
@@ -71,6 +84,7 @@ def main() -> int:
     bare_environment()
     checkout()
     before = torch_version()
+    run_programs()
     names = sys.argv[1:] or chapters.names()
     for name in names:
         prepare(name)

@@ -314,10 +314,10 @@ def test_points_change_or_go_only_where_the_run_was_recorded_again(monkeypatch, 
 
 
 def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_shows():
-    from nextword import data
+    from nextword.book import runs
 
     for name, plan in record.RUNS.items():
-        stored = data.load_run(name)
+        stored = runs.load_run(name)
         assert stored["versions"]["preset"] == "cpu"
         assert [p["settings"] for p in stored["points"]] == plan.settings, f"{name} is incomplete: make runs"
         assert provenance.parts_of(plan.chapter, plan.function)

@@ -1,7 +1,10 @@
 """Rules of the repository: one list of dependencies, one public address, layers without circles, clean notebooks' tools."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -11,6 +14,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from nextword.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -117,8 +122,6 @@ def test_the_public_address_is_the_same_everywhere():
 
 
 def test_set_repository_rewrites_every_address(tmp_path):
-    import shutil
-    import subprocess
 
     (tmp_path / "lib/nextword/book").mkdir(parents=True)
     for name in ("_config.yml", "README.md", "CITATION.cff", "lib/nextword/book/plots.py", "chapters", "tools"):
@@ -140,8 +143,6 @@ def test_set_repository_rewrites_every_address(tmp_path):
 
 
 def test_every_top_level_entry_has_its_reason():
-    import subprocess
-
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     known = set(
         [
@@ -170,24 +171,42 @@ def test_every_top_level_entry_has_its_reason():
 
 
 def test_nothing_names_a_machine_or_an_index():
-    import subprocess
-
     words = ["/work" + "/", "/tmp" + "/", "pypi" + ".org", "files.python" + "hosted"]
     for word in words:
         found = subprocess.run(["git", "grep", "-lIF", word], cwd=ROOT, capture_output=True, text=True).stdout.split()
         assert not found, f"{word} stands in {', '.join(found)}"
 
 
-def test_the_readmes_examples_run(capsys):
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def programs(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf8"), re.S)
+
+
+def test_the_readmes_programs_and_those_of_the_api_page_run(capsys, monkeypatch, tmp_path):
+    readme, api = programs("README.md"), programs("chapters/api.md")
+    assert readme[1:] == api[:2], "the same programs on both pages"
+    assert all(len([line for line in code.splitlines() if line]) <= 13 for code in readme)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("And he said to them, The sea is wide. " * 2000, encoding="utf8")
     written = []
-    for code in examples:
-        exec(compile(code, "README.md", "exec"), {})
+    for code in [readme[0], *api[:3]]:
+        exec(compile(code, "program", "exec"), {})
         written.append(capsys.readouterr().out)
-    counted, generated = written
+    counted, trained, asked, preferred = written
     assert "[" in counted
-    assert len([line for line in examples[1].splitlines() if line]) == 5
-    assert "The capital of France is Paris" in generated
+    assert "loss " in trained and "And he said to them, The sea is wide." in trained
+    assert Decoder.from_pretrained(str(tmp_path / "my-gpt")).config.d_model == 64
+    assert "The capital of France is Paris" in asked
+    before, after = map(float, re.search(r"reward (\S+) → (\S+)", preferred).groups())
+    assert after > before + 1, "the policy learns what was preferred"
+
+
+def test_the_models_need_neither_matplotlib_nor_scipy():
+    rest = {"scaling_laws", *(name for name in MODULES if name.startswith("book."))}
+    wanted = ", ".join(f"nextword.{name}" for name in MODULES if name not in rest)
+    code = f"import sys, {wanted}; print(*{{'matplotlib', 'scipy', 'IPython'}} & {{*sys.modules}})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "lib")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def about():
