@@ -1,6 +1,6 @@
-"""Race the decoder against transformers' GPT-2: training steps, and writing with a cache.
+"""Race the decoder against transformers' GPT-2 and against a plainly written GPT: training steps, and writing with a cache.
 
-Run ``python benchmarks/decoder.py``. Both sides have the same weights and get the same batches, on one thread,
+Run ``python benchmarks/decoder.py``. All sides have the same weights and get the same batches, on one thread,
 interleaved: in float32, and in training also under bfloat16 autocast where the processor has it. Losses and written
 words must agree before the time counts.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from plain import PlainGPT
 from racing import Row, begin, ceilings, interleaved, rows, table
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, logging
@@ -23,7 +24,7 @@ from nextword.training import make_optimizer
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
-V, PROMPT, NEW = 4096, 8, 100
+V, PROMPT = 4096, 8
 
 
 class Size(NamedTuple):
@@ -40,8 +41,8 @@ class Size(NamedTuple):
 SMALL, LARGE = Size(4, 128, 4, length=128, batch=16), Size(6, 384, 6, length=256, batch=4)
 
 
-def models(size: Size) -> tuple[Decoder, GPT2LMHeadModel]:
-    """Return ours and theirs with the same weights: ours reads their files."""
+def models(size: Size) -> tuple[Decoder, GPT2LMHeadModel, PlainGPT]:
+    """Return ours, theirs and the plain one with the same weights: ours reads their files."""
     sizes = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads, "n_positions": size.length}
     dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     config = GPT2Config(vocab_size=V, **sizes, **dropouts, bos_token_id=None, eos_token_id=None)
@@ -51,8 +52,10 @@ def models(size: Size) -> tuple[Decoder, GPT2LMHeadModel]:
         ours = Decoder.from_pretrained(folder)
     ids = torch.randint(V, (2, size.length))
     with torch.no_grad():
+        plain = PlainGPT.like(ours)
         torch.testing.assert_close(ours(ids).logits, theirs(ids).logits)
-    return ours, theirs
+        torch.testing.assert_close(ours(ids).logits, plain(ids)[0])
+    return ours, theirs, plain
 
 
 def trainer(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
@@ -68,53 +71,64 @@ def trainer(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def training(
-    size: Size, rounds: int, *, bf16: bool = False, bar: float | None = None, gemm: float | None = None
+    size: Size, rounds: int, bars: dict[str, float], *, bf16: bool = False, gemm: float | None = None
 ) -> list[Row]:
     """Race updates of the weights; with ``gemm``, GFLOP/s of plain matrix products, add our share of it."""
-    ours, theirs = (model.train() for model in models(size))
+    ours, theirs, plain = (model.train() for model in models(size))
     ids = torch.randint(V, (size.batch, size.length))
     targets = torch.cat([ids[:, 1:], torch.full((size.batch, 1), -100)], 1)  # theirs shifts the ids itself
+    losses = {
+        "ours": lambda: ours(ids, targets).loss,
+        "transformers": lambda: theirs(input_ids=ids, labels=ids, use_cache=False).loss,
+        "plain block": lambda: plain(ids, targets)[1],
+    }
 
-    def our_loss() -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return ours(ids, targets).loss
+    def under_autocast(loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                return loss()
 
-    def their_loss() -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return theirs(input_ids=ids, labels=ids, use_cache=False).loss
+        return run
 
-    torch.testing.assert_close(our_loss(), their_loss(), rtol=1e-2 if bf16 else 1e-5, atol=0.0)
-    sides = {"ours": trainer(ours, our_loss), "transformers": trainer(theirs, their_loss)}
-    seconds = interleaved(sides, rounds)
-    result = rows(f"{size}, training{', bf16' if bf16 else ''}", "steps/s", 1, seconds, bar)
+    losses = {side: under_autocast(loss) for side, loss in losses.items()}
+    for loss in losses.values():
+        torch.testing.assert_close(losses["ours"](), loss(), rtol=1e-2 if bf16 else 1e-5, atol=0.0)
+    networks = {"ours": ours, "transformers": theirs, "plain block": plain}
+    seconds = interleaved({side: trainer(networks[side], loss) for side, loss in losses.items()}, rounds)
+    result = rows(f"{size}, training{', bf16' if bf16 else ''}", "steps/s", 1, seconds, bars)
     if gemm is not None:
         gflop = 3 * ours.flops_per_token(size.length) * size.batch * size.length / 1e9
         against = {"ours": seconds["ours"], "GEMM": gflop / gemm}
-        result += rows(f"{size}, training, share of GEMM ceiling", "GFLOP/s", gflop, against, bar=0.8)
+        result += rows(f"{size}, training, share of GEMM ceiling", "GFLOP/s", gflop, against, {"GEMM": 0.8})
     return result
 
 
-def writing(size: Size, batch: int, rounds: int, bar: float | None = None) -> list[Row]:
+def writing(size: Size, batch: int, new: int, rounds: int, bars: dict[str, float]) -> list[Row]:
     """Race greedy writing with a cache; one step adds a token to every row."""
-    ours, theirs = models(size)
+    ours, theirs, plain = models(size)
     prompt = torch.randint(1, V, (batch, PROMPT))
-    fixed = {"do_sample": False, "max_new_tokens": NEW, "eos_token_id": None, "pad_token_id": 0}
+    fixed = {"do_sample": False, "max_new_tokens": new, "eos_token_id": None, "pad_token_id": 0}
     sides = {
-        "ours": lambda: ours.generate(prompt, NEW, temperature=0),
+        "ours": lambda: ours.generate(prompt, new, temperature=0),
         "transformers": lambda: theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **fixed),
+        "plain block": lambda: plain.generate(prompt, new),
     }
-    if not torch.equal(*(write() for write in sides.values())):
-        raise RuntimeError("the two sides write different words")
-    return rows(f"{size}, writing, batch {batch}", "steps/s", NEW, interleaved(sides, rounds), bar)
+    first, *others = (write() for write in sides.values())
+    if not all(torch.equal(first, other) for other in others):
+        raise RuntimeError("the sides write different words")
+    return rows(f"{size}, writing, batch {batch}", "steps/s", new, interleaved(sides, rounds), bars)
 
 
 def races(gemm: float, rounds: int = 20) -> list[Row]:
     """Return all rows of this file; ``gemm`` is the ceiling of matrix products in float32, in GFLOP/s."""
     torch.manual_seed(0)
-    result = training(SMALL, rounds, bar=1.15) + training(LARGE, rounds, gemm=gemm)
+    small, large = {"transformers": 1.4, "plain block": 1.0}, {"plain block": 1.0}
+    result = training(SMALL, rounds, small) + training(LARGE, rounds, large, gemm=gemm)
     if runtime.bf16():
-        result += training(SMALL, rounds, bf16=True, bar=1.15) + training(LARGE, rounds, bf16=True)
-    return result + writing(SMALL, 1, rounds, bar=1.3) + writing(SMALL, 16, rounds)
+        result += training(SMALL, rounds, small, bf16=True) + training(LARGE, rounds, large, bf16=True)
+    faster = {"transformers": 1.3, "plain block": 1.0}
+    result += writing(SMALL, 1, 100, rounds, faster) + writing(SMALL, 16, 100, rounds, {"plain block": 1.0})
+    return result + writing(LARGE, 1, 200, rounds // 2, faster) + writing(LARGE, 8, 200, rounds // 2, faster)
 
 
 if __name__ == "__main__":

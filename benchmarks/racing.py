@@ -60,13 +60,19 @@ def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return interleave(runs, rounds)
 
 
-def rows(name: str, unit: str, amount: float, seconds: dict[str, float], bar: float | None = None) -> list[Row]:
-    """Return one row for each peer; values are amounts a second, so a ratio above 1 says that we are faster."""
+def rows(
+    name: str, unit: str, amount: float, seconds: dict[str, float], bars: dict[str, float] | None = None
+) -> list[Row]:
+    """Return one row for each peer; values are amounts a second, so a ratio above 1 says that we are faster.
+
+    ``bars`` says which ratio is wanted against which peer.
+    """
     speed = {side: amount / s for side, s in seconds.items()}
     mine = speed.pop("ours")
-    facts = {"name": name, "ours": round(mine, 2), "unit": unit, "bar": bar}
+    facts = {"name": name, "ours": round(mine, 2), "unit": unit}
     return [
-        {**facts, "peer": side, "peer_value": round(s, 2), "ratio": round(mine / s, 3)} for side, s in speed.items()
+        {**facts, "peer": side, "peer_value": round(s, 2), "ratio": round(mine / s, 3), "bar": (bars or {}).get(side)}
+        for side, s in speed.items()
     ]
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Race, print, write."""
     begin()
+    print("All races take about ten minutes of one core.", flush=True)
     machine: dict[str, Any] = {**runtime.describe(), "cores": os.cpu_count(), "processor": platform.machine()}
     limits = ceilings()
     rows = bpe.races() + translation.races() + decoder.races(limits["gemm_float32_gflops"])
