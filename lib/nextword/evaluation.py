@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from nextword import runtime
 from nextword.attention import pad
-from nextword.decoder import Decoder
+from nextword.decoder import Cache, Decoder
 from nextword.layers import eval_mode
 from nextword.tokenizers import ByteBPE
 
@@ -61,7 +61,9 @@ def perplexity(model: nn.Module, ids: Integer[Tensor, " T"], *, context_length: 
     Source: Bengio et al. 2003, section 2. Used in: 2003_next_word, 2019_gpt2, and wherever a model is measured.
     """
     ids = _checked(model, ids)
-    mean = _negative_log_likelihood(model, ids, context_length) / (len(ids) - 1)
+    mean = _negative_log_likelihood(model, ids, context_length) / (len(ids) - 1)  # nats a token, the first left out
+    # exp of the mean is the geometric mean of 1/p: a model that hesitates between k equally likely tokens at every
+    # place has a perplexity of k. Past the largest float64 the answer is inf, and NaN where the mean is NaN.
     return math.exp(mean) if mean < 709 else mean * math.inf  # exp(710) has no float64
 
 
@@ -94,6 +96,8 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     nats = math.log(tokenizer.vocab_size) if bos_id is None else 0.0
     if len(ids) > 1:  # a single token without a start token has nothing before it
         nats += _negative_log_likelihood(model, _checked(model, torch.tensor(ids)), length)
+    # A nat is 1/log(2) bits. The sum over all tokens is divided by the bytes, not by the tokens, whose number depends
+    # on the tokenizer. The start token is given to the model: it has no bytes and is not scored.
     return nats / math.log(2) / len(text.encode("utf-8"))
 
 
@@ -102,25 +106,27 @@ def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int)
     limit = _limit(model, "context_length")
     if context_length < 1 or (limit is not None and context_length > limit):
         raise ValueError(f"context_length={context_length} is outside 1 … {limit or 'the length of the text'}")
-    ids = ids.to(next(model.parameters(), ids).device)
+    ids = ids.to(next(model.parameters(), ids).device)  # a model without parameters works where the text lies
     # Each window begins with the last target of the one before, so that every token but the first is scored once.
     n = (len(ids) - 1) // context_length * context_length  # targets in windows of full length
+    # Inputs and targets are the same text, the targets shifted by one: position t is scored on the token at t + 1.
     windows, targets = (x.view(-1, context_length) for x in (ids[:n], ids[1 : n + 1]))  # (windows, T)
-    at_once = max(1, _TOKENS_AT_ONCE // context_length)
+    at_once = max(1, _TOKENS_AT_ONCE // context_length)  # windows in a batch; a long window is read alone
     batches = list(zip(torch.split(windows, at_once), torch.split(targets, at_once), strict=True)) if n else []
     if n < len(ids) - 1:  # the shorter window at the end
         batches.append((ids[None, n:-1], ids[None, n + 1 :]))
     nats = 0.0
+    # Without dropout, which would make the number random, and without the memory that gradients need.
     with torch.inference_mode(), eval_mode(model):
         for inputs, labels in batches:
-            logits = getattr(model(inputs), "logits", None)
+            logits = getattr(model(inputs), "logits", None)  # (B, T, V)
             if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape:
                 came = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else "no logits"
                 raise TypeError(
                     f"model(ids) gave {came}; for ids of shape {tuple(inputs.shape)} it must give (B, T, V)"
                 )
-            losses = F.cross_entropy(_in_full(logits).flatten(0, 1), labels.flatten(), reduction="none")
-            nats += losses.double().sum().item()
+            losses = F.cross_entropy(_in_full(logits).flatten(0, 1), labels.flatten(), reduction="none")  # (B·T,)
+            nats += losses.double().sum().item()  # a long sum in float32 would lose the small digits
     return nats
 
 
@@ -189,7 +195,9 @@ def loglikelihood(
     """
     _check_no_text(pairs=pairs)
     limit = _limit(model, "context_length")
-    texts = [_tokenised(tokenizer, *pair, bos_id=bos_id, limit=limit) for pair in pairs]
+    texts = [_tokenised(tokenizer, *pair, bos_id=bos_id, limit=limit) for pair in pairs]  # (ids, n) each
+    # Questions of one task often begin with the same solved examples. In a decoder nothing that follows can change the
+    # keys and values of what stands before, so that these are computed for all rows together.
     prefix = _shared_prefix([ids[:-n] for ids, n in texts]) if share_prefix and isinstance(model, Decoder) else []
     # The last token of a text is scored but never read, so continuations of one token after one context share a reading.
     pairs_by_reading: dict[tuple[int, ...], list[int]] = {}
@@ -198,6 +206,8 @@ def loglikelihood(
     results: dict[int, Likelihood] = {}
     device = next(model.parameters()).device
     with torch.inference_mode(), eval_mode(model):
+        prefix_cache = model.prefill(torch.tensor(prefix, device=device)) if prefix else None  # type: ignore[operator]
+        # Texts of like lengths are read together: all rows of a batch are filled up to its longest.
         for batch in _length_batches(list(pairs_by_reading), len(prefix)):
             inputs, mask = pad([ids[len(prefix) :] for ids in batch], device=device)  # (B, T)
             positions, targets, lengths, order = [], [], [], []
@@ -206,17 +216,19 @@ def loglikelihood(
                 for i in pairs_by_reading[reading]:
                     ids, n = texts[i]
                     positions += [(row, t) for t in range(end - n, end)]  # position t scores the token at t + 1
-                    targets += ids[-n:]
+                    targets += ids[-n:]  # the tokens that these positions should predict
                     lengths.append(n)
                     order.append(i)
-            logits = _logits_at(model, inputs, mask, positions, prefix)  # (P, V): P tokens in all continuations
-            words = torch.tensor(targets, device=logits.device)
+            logits = _logits_at(model, inputs, mask, positions, prefix_cache)  # (P, V): P tokens in all continuations
+            words = torch.tensor(targets, device=logits.device)  # (P,)
+            # log p of each token given the context and the continuation's tokens before it
             log_probs = logits.log_softmax(-1).gather(-1, words[:, None])[:, 0].double()  # (P,)
-            first_choice = logits.argmax(-1) == words
-            by_pair = torch.split(log_probs, lengths), torch.split(first_choice, lengths)
+            first_choice = logits.argmax(-1) == words  # (P,): would greedy writing have chosen this token
+            by_pair = torch.split(log_probs, lengths), torch.split(first_choice, lengths)  # P tokens, by continuation
             for i, log_prob, first in zip(order, *by_pair, strict=True):
+                # The chain rule: the log-probability of a continuation is the sum over its tokens.
                 results[i] = Likelihood(log_prob.sum().item(), bool(first.all()))
-    return [results[i] for i in range(len(pairs))]
+    return [results[i] for i in range(len(pairs))]  # in the caller's order; the batches came by length
 
 
 def _check_no_text(**lists: Sequence[object]) -> None:
@@ -231,10 +243,14 @@ def _tokenised(
     tokenizer: Tokenizer, context: str, continuation: str, *, bos_id: int | None, limit: int | None
 ) -> tuple[list[int], int]:
     """Return the ids of both together, and how many of them are the continuation's."""
+    # In a byte-level vocabulary the token of a word begins with its space, as in " cat". If the context kept its last
+    # space, the model would have to go on with "cat" after a lone space, which it has hardly ever seen.
     moved = context[len(context.rstrip(" ")) :]
     context, continuation = context[: len(context) - len(moved)], moved + continuation
     before = [] if bos_id is None else [bos_id]
     ids = before + list(tokenizer.encode(context + continuation))
+    # Context and continuation share a token where a merge crosses their border. So counts decide: as many tokens as the
+    # context has alone belong to it, and the rest to the continuation.
     n = len(ids) - len(before) - len(tokenizer.encode(context))
     if n < 1:
         raise ValueError(f"pairs holds the continuation {continuation!r}, which adds no token to {context[-40:]!r}")
@@ -242,21 +258,25 @@ def _tokenised(
         raise ValueError(f"pairs holds a continuation of {n} tokens, and the model sees context_length={limit} at once")
     if n == len(ids):
         raise ValueError("pairs holds an empty context; give bos_id=, the id that texts begin with")
-    return (ids if limit is None else ids[-(limit + 1) :]), n
+    return (ids if limit is None else ids[-(limit + 1) :]), n  # the last token is only scored: limit + 1 fit
 
 
 def _shared_prefix(contexts: list[list[int]]) -> list[int]:
     """Return what all contexts begin with, their last tokens apart; nothing where that saves too little to be worth it."""
+    # What the first and the last in order have in common at their beginning, all between them have too.
     first, last = min(contexts, default=[]), max(contexts, default=[])  # in the order of a dictionary
     n = next((t for t, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    # The last token of each text must be read by its own row: its logits score the first token of what comes next.
     n = min(n, min(map(len, contexts), default=0) - 1)
-    return first[:n] if n * (len(contexts) - 1) > _WORTH_SHARING else []
+    return first[:n] if n * (len(contexts) - 1) > _WORTH_SHARING else []  # saved: n tokens in all texts but one
 
 
 def _length_batches(texts: list[tuple[int, ...]], n_shared: int) -> Iterator[list[tuple[int, ...]]]:
     """Cut texts into batches of like lengths and of a bounded number of tokens; a shared prefix counts an eighth."""
     batch: list[tuple[int, ...]] = []
     for text in sorted(texts, key=len):
+        # In order of length the text to be added is the longest, to which the others are filled up. A shared prefix is
+        # not read again, but each row stores its keys and values.
         if batch and (len(batch) + 1) * max(len(text) - n_shared, n_shared / 8) > _TOKENS_AT_ONCE:
             yield batch
             batch = []
@@ -266,16 +286,18 @@ def _length_batches(texts: list[tuple[int, ...]], n_shared: int) -> Iterator[lis
 
 
 def _logits_at(
-    model: nn.Module, ids: Tensor, mask: Tensor, positions: list[tuple[int, int]], prefix: list[int]
+    model: nn.Module, ids: Tensor, mask: Tensor, positions: list[tuple[int, int]], prefix: Cache | None
 ) -> Tensor:
     """Return the logits (P, V) at P positions (row, t), in float32 at least; a decoder computes no others."""
-    rows, times = (torch.tensor(x, device=ids.device) for x in zip(*positions, strict=True))
+    rows, times = (torch.tensor(x, device=ids.device) for x in zip(*positions, strict=True))  # (P,) each
     if not isinstance(model, Decoder):
         return _in_full(model(ids, mask=mask).logits[rows, times])
     cache = None
-    if prefix:
-        cache = [layer.expand(len(ids)) for layer in model.prefill(torch.tensor(prefix, device=ids.device))]
-        mask = F.pad(mask, (len(prefix), 0), value=True)
+    if prefix is not None:
+        # Keys and values of the prefix were computed for one row and are seen by all B. The mask covers them, too.
+        cache = [layer.expand(len(ids)) for layer in prefix]
+        mask = F.pad(mask, (prefix[0].length, 0), value=True)  # (B, prefix + T)
+    # A vocabulary is large: its matrix is applied to the P vectors that are scored, not to all B·T.
     return _in_full(model.output(model.hidden(ids, mask=mask, cache=cache)[rows, times]))
 
 
@@ -317,10 +339,13 @@ def few_shot_prompt(
     _check_no_text(examples=examples)
     if "{query}" not in template or not template.endswith("{answer}"):
         raise ValueError(f"template={template!r}: it needs {{query}}, and {{answer}} at its end")
+    # The order of all examples is drawn, whatever k is: with one seed, few shots are the first ones of many.
     drawn = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
     others = [example for example in drawn if example[0] != query]  # else the answer would stand in the prompt
     if not 0 <= k <= len(others):
         raise ValueError(f"k={k} is outside 0 … {len(others)}, the examples other than the query")
+    # The examples are only read: no gradient is taken and no weight changes (section 2.4). The parts come in the order
+    # of figure 2.1: description of the task, examples, prompt.
     solved = [template.format(query=q, answer=a) for q, a in others[:k]]
     asked = template.format(query=query, answer="").rstrip(" ")  # the space belongs to the answer's first token
     return separator.join([instruction] * bool(instruction) + solved + [asked])
@@ -388,11 +413,13 @@ def multiple_choice(
     def is_right(scores: Sequence[Sequence[float]]) -> list[bool]:
         return [row.index(max(row)) == item.answer for row, item in zip(scores, items, strict=True)]
 
-    plain = score([item.context for item in items])
+    plain = score([item.context for item in items])  # log P(answer | question), nats
     # A sum of logarithms is the lower the longer the answer: count it by the character.
     lengths = [[len(choice.lstrip(" ")) for choice in item.choices] for item in items]
     per_char = [[s / n for s, n in zip(*rows, strict=True)] for rows in zip(plain, lengths, strict=True)]
     relative = None
+    # A common phrase is likely after every question. Its probability is divided by the one that it has without any:
+    # what remains is what the question says for it (Brown et al. 2020, section 2.4).
     if answer_context is not None:  # log of P(answer | question) / P(answer | answer_context)
         alone = score([answer_context] * len(items))
         relative = [[s - a for s, a in zip(*rows, strict=True)] for rows in zip(plain, alone, strict=True)]
@@ -401,6 +428,7 @@ def multiple_choice(
         acc=float(np.mean(right)),
         acc_per_char=float(np.mean(is_right(per_char))),
         acc_answer_context=None if relative is None else float(np.mean(is_right(relative))),
+        # Each question gives 0 or 1: the standard error of their mean is their standard deviation over √n.
         stderr=float(np.std(right, ddof=1) / math.sqrt(len(right))),
         right=tuple(right),
     )
@@ -431,6 +459,7 @@ def generate_until(
     Used in: 2020_gpt3.
     """
     _check_no_text(prompts=prompts)
+    # A space at the end would part the first word of the answer from the space that its token begins with.
     texts = [([] if bos_id is None else [bos_id]) + tokenizer.encode(prompt.rstrip(" ")) for prompt in prompts]
     if not all(texts):
         raise ValueError("prompts holds an empty text; give bos_id=, the id that texts begin with")
@@ -438,16 +467,22 @@ def generate_until(
     if longest + max_new_tokens > limit:
         room = f"max_new_tokens={max_new_tokens}, context_length={limit}"
         raise ValueError(f"prompts holds {longest} tokens; with {room}")
+    # The stop may hide inside a token, as a newline does in a token of two newlines. Where it lies across two tokens no
+    # single id shows it: such a row is written to its full length, and cut below.
     special, stop_ids = set(tokenizer.special_tokens.values()), _ids_with(tokenizer, stop)
     prefix, device = _shared_prefix(texts), next(model.parameters()).device
     prompt_cache = model.prefill(torch.tensor(prefix, device=device)) if prefix else None  # read once for all prompts
     answers: dict[tuple[int, ...], str] = {}
+    # Greedy writing gives the same answer to the same prompt, so that each different prompt is asked once.
     for batch in _length_batches(list(dict.fromkeys(map(tuple, texts))), len(prefix)):
+        # Filled up on the left: the last column holds the newest token of every row, where writing goes on.
         ids, mask = pad([text[len(prefix) :] for text in batch], side="left", device=device)  # (B, T)
         written = model.generate(
             ids, max_new_tokens, mask=mask, prompt_cache=prompt_cache, temperature=0, stop=stop_ids
         )
         for text, new in zip(batch, written[:, ids.shape[1] :].tolist(), strict=True):
+            # A row that ended early repeats its last token until the longest is done: all from the first special token
+            # on, and from the stop on, is cut off.
             ordinary = itertools.takewhile(lambda i: i not in special, new)
             answers[text] = tokenizer.decode(ordinary).split(stop)[0].strip(" ")
     return [answers[tuple(text)] for text in texts]
@@ -482,6 +517,7 @@ def accuracy(
     """
     if not examples:
         raise ValueError("examples is empty")
+    # A batch is as wide as its longest text: in order of length, little is filled up.
     examples, n_right = sorted(examples, key=lambda example: len(example[0])), 0
     device = next(model.parameters()).device
     with torch.inference_mode(), eval_mode(model), runtime.autocast():

@@ -53,10 +53,14 @@ def bootstrap_interval(
     if n_blocks < 2:
         raise ValueError(f"block={block} leaves {n_blocks} blocks; at least 2 are needed")
     rng = np.random.default_rng(seed)
-    blocks = [v[: n_blocks * block].reshape(n_blocks, block) for v in values]
+    # Words of one text are hard or easy together. Drawn one by one they would count as independent, and the interval
+    # would come out too narrow: so whole blocks are drawn.
+    blocks = [v[: n_blocks * block].reshape(n_blocks, block) for v in values]  # (blocks, block) each
     # A test set as large as ours, drawn from ours with replacement, differs from it about as much as ours from the world.
+    # One draw serves all arrays: two models are then compared on the same words, and the luck that they share cancels.
     draws = (rng.integers(n_blocks, size=n_blocks) for _ in range(resamples))
-    results = [statistic(*(b[draw].ravel() for b in blocks)) for draw in draws]
+    results = [statistic(*(b[draw].ravel() for b in blocks)) for draw in draws]  # one number a drawn test set
+    # The middle 95 % of what the drawn test sets gave: no normal distribution is assumed.
     low, high = np.percentile(results, [2.5, 97.5])
     return float(low), float(high)
 
@@ -96,20 +100,28 @@ def pairwise_accuracy(
     names = [""] * N if groups is None else list(groups)
     if values.shape[-1] != N or len(names) != N:
         raise ValueError(f"ratings has {N} texts, values is {values.shape}, groups has {len(names)} names")
+    if values.ndim > 2 or (values.ndim == 2 and len(values) not in (1, draws)):
+        raise ValueError(f"values is {values.shape}; give one number a text, or a row for each of draws={draws}")
     if not all(map(len, ratings)):
         raise ValueError(f"ratings holds nothing for text {[len(x) for x in ratings].index(0)}; each needs a rater")
     rng = np.random.default_rng(seed)
     agreed = pairs = 0.0
+    # Only texts of one group are compared: whether an answer to one prompt beats one to another prompt, nobody judged.
+    # Sorted, since a set of names has another order in every run, and with it the raters drawn would change.
     for group in sorted(set(names)):
         texts = [i for i, name in enumerate(names) if name == group]
-        for judged in np.broadcast_to(values, (draws, N))[:, texts]:
+        for judged in np.broadcast_to(values, (draws, N))[:, texts]:  # (texts,): one row of values serves all draws
+            # One person's rating for each text, drawn anew: people disagree, and the share is about them one at a time.
+            # Their mean is mostly easier to predict than any of them.
             rated = np.array([rng.choice(ratings[i]) for i in texts])
             # (texts, texts): 1 where the row's text is the better one, -1 where it is the worse; each pair stands twice
             model, people = (np.sign(np.subtract.outer(x, x)) for x in (judged, rated))
+            # A product is 1 where both order a pair alike, -1 where they do not, 0 where one sees no difference.
             agreed += float((model * people).sum())
-            pairs += float(np.abs(people).sum())
+            pairs += float(np.abs(people).sum())  # pairs on which the people drawn differ
     if not pairs:
         raise ValueError("ratings: no two that were drawn differ, so there is no pair to order")
+    # agreed/pairs is (right - wrong)/pairs, from -1 to 1; half of it and 0.5 make it the share right, an equal half.
     return 0.5 + agreed / 2 / pairs
 
 
@@ -127,6 +139,7 @@ def win_rate(ours: Float[np.ndarray, " N"], theirs: Float[np.ndarray, " N"]) -> 
     """
     if ours.shape != theirs.shape or not ours.size:
         raise ValueError(f"ours is {ours.shape}, theirs {theirs.shape}; give as many scores of each, at least one")
+    # With ties as halves the two directions sum to 1, and a system against itself gets 0.5.
     return float(((ours > theirs) + 0.5 * (ours == theirs)).mean())
 
 
@@ -149,10 +162,12 @@ def distinct_n(texts: Iterable[Sequence[str]], n: int = 2) -> float:
         >>> distinct_n([["to", "be", "or", "not", "to", "be"]])
         0.8
     """
+    # One list for all texts: a phrase that comes back in every text lowers the share. A mean over single texts would
+    # not see it.
     grams = [gram for words in texts for gram in ngrams(words, n)]
     if not grams:
         raise ValueError(f"texts holds none of n={n} words or more")
-    return len(set(grams)) / len(grams)
+    return len(set(grams)) / len(grams)  # different ones over all
 
 
 # --- Translation: overlap with a reference ---------------------------------------------------------------------------
@@ -182,6 +197,8 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Any:
         >>> round(result.score, 1), [round(p, 1) for p in result.precisions], result.signature[:35]
         (48.9, [85.7, 66.7, 40.0, 25.0], 'nrefs:1|case:mixed|eff:no|tok:13a|s')
     """
+    # Matches are added up over all sentences before anything is divided. A mean of the sentences' own scores is another
+    # number: without smoothing, a single sentence that lacks a matching 4-gram would count 0.
     return _corpus_score("BLEU", hypotheses, references)
 
 
@@ -196,6 +213,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Any:
         >>> round(chrf(["gato"], ["gatos"]).score, 1)
         72.6
     """
+    # Characters need no tokenizer, and a wrong ending costs a few n-grams instead of the whole word.
     return _corpus_score("CHRF", hypotheses, references)
 
 
@@ -240,20 +258,25 @@ def paired_bootstrap(
     columns = np.concatenate([np.array(c, dtype=np.float64).T for c in counts])  # (systems * counts, sentences)
 
     def statistic(*drawn: np.ndarray) -> float:
-        sums = [round(column.sum()) for column in drawn]
+        sums = [round(column.sum()) for column in drawn]  # counts again, of the drawn test set
+        # Both systems are scored on the same drawn sentences: whether these are hard or easy cancels in the difference.
         ours = score(sums[: len(counts[0][0])])
         return ours if baseline is None else ours - score(sums[len(counts[0][0]) :])
 
+    # Sentences are drawn with replacement, as many as there are (Koehn 2004): a block is one sentence here.
     return bootstrap_interval(statistic, *columns, resamples=resamples, seed=seed)
 
 
 def _bleu_counts(hypothesis: str, reference: str) -> list[int]:
     """Return both lengths in tokens, then for n = 1 to 4 the n-grams that match, then all of the hypothesis."""
+    # The counts do not depend on effective_order; it only spares sacrebleu's warning about single sentences.
     sentence = _metric("BLEU", effective_order=True).sentence_score(hypothesis, [reference])
     return [sentence.sys_len, sentence.ref_len, *sentence.counts, *sentence.totals]
 
 
 def _bleu_from(sums: list[int]) -> float:
+    # The geometric mean of the four precisions, times exp(1 - reference length / own length) where the output is the
+    # shorter one. A precision of 0 would make all 0: ``exp`` puts a small one in its place, sacrebleu's default.
     result = _metric("BLEU").compute_bleu(sums[2:6], sums[6:], sums[0], sums[1], smooth_method="exp")
     return float(result.score)
 
@@ -263,17 +286,21 @@ def _chrf_counts(hypothesis: str, reference: str) -> list[int]:
     texts = ["".join(text.split()) for text in (hypothesis, reference)]  # spaces do not count
     counts = []
     for n in range(1, 7):
+        # A shared n-gram counts as often as both texts have it, so that repeating it gains nothing. Where the reference
+        # is too short for any n-gram of this length, those of the hypothesis do not count, as in sacrebleu.
         ours, theirs = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in texts)
         counts += [ours.total() if theirs else 0, theirs.total(), (ours & theirs).total()]
     return counts
 
 
 def _chrf_from(sums: list[int]) -> float:
+    # A length of which the hypotheses have no n-gram has no precision (0/0) and stays out of the mean.
     orders = [
         (ours, theirs, both) for ours, theirs, both in zip(sums[::3], sums[1::3], sums[2::3], strict=True) if ours
     ]
-    if not any(sums[2::3]):
+    if not any(sums[2::3]):  # F would be 0/0
         return 0.0
+    # First the mean over the lengths n, each counting alike, then one F of the two means.
     precision = sum(both / ours for ours, _, both in orders) / len(orders)
     recall = sum(both / theirs for _, theirs, both in orders) / len(orders)
     return 100 * (5 * precision * recall / (4 * precision + recall))  # F with β = 2: recall counts double
@@ -289,7 +316,7 @@ def _corpus_score(name: str, hypotheses: Sequence[str], references: Sequence[str
     _check_texts("hypotheses", hypotheses, references)
     metric = _metric(name)
     result = metric.corpus_score(list(hypotheses), [list(references)])
-    result.signature = str(metric.get_signature())
+    result.signature = str(metric.get_signature())  # another tokenization would give another score
     return result
 
 

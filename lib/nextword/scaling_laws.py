@@ -46,6 +46,8 @@ def training_flops(N: ArrayLike, D: ArrayLike) -> Array:
         >>> float(training_flops(175e9, 300e9))  # GPT-3
         3.15e+23
     """
+    # For each token a weight multiplies once and adds once: 2 operations. On the way back it does so twice, for the
+    # gradient of the layer's input and for that of the weight itself: 4 more.
     return np.asarray(6.0 * np.asarray(N, dtype=float) * np.asarray(D, dtype=float))
 
 
@@ -74,6 +76,7 @@ class PowerLaw:
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return the loss at ``x``."""
+        # Ten times x divides the part above the floor by 10^exponent, wherever on the curve one starts.
         return np.asarray(self.floor + (self.scale / np.asarray(x, dtype=float)) ** self.exponent)
 
 
@@ -88,6 +91,8 @@ class Kaplan:
 
     def __call__(self, N: ArrayLike, D: ArrayLike) -> Array:
         """Return the loss of N parameters trained on D tokens until the loss on new text stops falling."""
+        # With data in abundance D_c/D vanishes and (N_c/N)^α_N is left, a law of the size alone; with a very large
+        # model (D_c/D)^α_D is. Between the two the larger term, that of the scarcer quantity, weighs more.
         N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
         return np.asarray(((self.N_c / N) ** (self.alpha_N / self.alpha_D) + self.D_c / D) ** self.alpha_D)
 
@@ -107,6 +112,8 @@ class Chinchilla:
 
     def __call__(self, N: ArrayLike, D: ArrayLike) -> Array:
         """Return the loss of N parameters after D tokens, each read once."""
+        # E is the loss of a perfect model of the text, A/N^α what a finite size adds to it, and B/D^β what finite data
+        # add. The two deficits do not depend on each other.
         N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
         return np.asarray(self.E + self.A / N**self.alpha + self.B / D**self.beta)
 
@@ -119,14 +126,16 @@ class Chinchilla:
             >>> round(float(N) / 1e9), round(float(D) / 1e12, 1)
             (32, 3.0)
         """
-        both, tokens = self.alpha + self.beta, np.asarray(C, dtype=float) / 6
+        # C fixes the product N·D = C/6. Along this curve the loss is lowest where its derivative by log(N) is 0, which
+        # is where α·A/N^α = β·B/D^β. With D = C/(6·N) this is an equation for N alone.
+        both, ND = self.alpha + self.beta, np.asarray(C, dtype=float) / 6
         G = (self.alpha * self.A / (self.beta * self.B)) ** (1 / both)
-        return np.asarray(G * tokens ** (self.beta / both)), np.asarray(tokens ** (self.alpha / both) / G)
+        return np.asarray(G * ND ** (self.beta / both)), np.asarray(ND ** (self.alpha / both) / G)
 
     @property
     def exponent(self) -> float:
         """Return how the best size grows with compute: N ∝ C^exponent, here β/(α + β)."""
-        return self.beta / (self.alpha + self.beta)
+        return self.beta / (self.alpha + self.beta)  # 1/2 where α = β: size and data then grow alike
 
 
 ALONE = {
@@ -163,6 +172,7 @@ def kaplan_loss(*, N: float | None = None, D: float | None = None, C: float | No
     for name, x in known.items():
         if not 0 < x < np.inf:
             raise ValueError(f"{name}={x} must be above 0 and finite")
+    # The laws of N and of D alone each take the other to be abundant. Where both are limited only the joint law holds.
     if N is not None and D is not None and C is None:
         return float(TOGETHER(N, D))
     if len(known) != 1:
@@ -195,6 +205,7 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
     x, loss = _positive(x=x, loss=loss)
     _enough(x, least=4 if floor else 3)
     _varied(loss=loss)
+    # Once the floor is known the rest is a straight line, which has an exact solution: only the floor must be searched.
     lowest = _best_floor(x, loss) if floor else 0.0
     # log(L - floor) = exponent · (log(scale) - log(x)): a straight line in log(x)
     line = stats.linregress(np.log(x), np.log(loss - lowest))
@@ -203,7 +214,10 @@ def fit_power_law(x: Sequence[float] | Array, loss: Sequence[float] | Array, *, 
             f"loss hardly depends on x (a slope of {line.slope:.1e} on logarithmic axes): no power law fits"
         )
     law = _as_law(line.slope, line.intercept, lowest)
-    unexplained = np.var(np.log(loss / law(x))) / np.var(np.log(loss))
+    # Measured in log(loss), with and without a floor: log(loss - floor) has another scale for every floor, and shares
+    # of its variance could not be compared.
+    unexplained = np.mean(np.log(loss / law(x)) ** 2) / np.var(np.log(loss))
+    # Slope and intercept were taken from these points: n - 2 degrees of freedom, and Student's t instead of 1.96.
     half = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)  # of the interval around the slope
     return replace(law, r2=float(1 - unexplained), interval=(law.exponent - half, law.exponent + half))
 
@@ -215,19 +229,25 @@ def _best_floor(x: Array, loss: Array) -> float:
         return float(loss.min() * (1 - math.exp(-above)))
 
     def misfit(above: float) -> float:
+        # For a given floor the line comes from log(loss - floor), but floors are compared by how well they give
+        # log(loss) itself: with a floor near the lowest loss, log(loss - floor) runs off towards minus infinity.
         line = stats.linregress(np.log(x), np.log(loss - floor(above)))
         with np.errstate(all="ignore"):  # a slope of nearly 0 has no scale, which fit_power_law says in words
             return float(np.sum(np.log(loss / _as_law(line.slope, line.intercept, floor(above))(x)) ** 2))
 
+    # Equal steps of ``above`` divide the gap between floor and lowest loss by the same factor each. The grid finds the
+    # right valley, and the search its bottom.
     grid = np.arange(0, 30, 14 / 299)  # up to e⁻³⁰ of the lowest loss below it: a steep law comes that near
     best = int(np.argmin([misfit(above) for above in grid]))
     around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     refined = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-12})
+    # The search never tries the ends of its interval, so that a floor of 0 is compared apart.
     return floor(refined.x) if refined.fun < misfit(0.0) else 0.0
 
 
 def _as_law(slope: float, intercept: float, floor: float) -> PowerLaw:
     """Return the law of a line log(L - floor) = intercept + slope · log(x)."""
+    # slope = -exponent, and intercept = exponent · log(scale)
     return PowerLaw(-float(slope), float(np.exp(-intercept / slope)), floor)
 
 
@@ -242,10 +262,13 @@ def fit_kaplan(N: Sequence[float] | Array, D: Sequence[float] | Array, loss: Seq
     N, D, loss = _positive(N=N, D=D, loss=loss)
     _enough(loss, least=4)
     _varied(N=N, D=D)
+    # In logarithms the constants N_c and D_c, which span orders of magnitude, become numbers that an optimiser can step
+    # through, and both stay above 0.
     n, d, target = np.log(N), np.log(D), np.log(loss)
 
     def residuals(p: Array) -> Array:
         alpha_N, alpha_D, n_c, d_c = p
+        # logaddexp(u, v) = log(exp(u) + exp(v)), taken so that no exponential overflows during the search.
         size, data = alpha_N / alpha_D * (n_c - n), d_c - d  # logarithms of (N_c/N)^(α_N/α_D) and of D_c/D
         gap: Array = alpha_D * np.logaddexp(size, data) - target  # their sum to the power of α_D, against the loss
         return gap
@@ -253,6 +276,7 @@ def fit_kaplan(N: Sequence[float] | Array, D: Sequence[float] | Array, loss: Seq
     # The best of eight starts: from one alone the fit may end in a valley where size or data does not matter.
     starts = itertools.product((0.05, 0.2), (0.05, 0.2), (n.mean() + 10,), (d.mean(), d.mean() + 10))
     bounds = [1e-4, 1e-4, -np.inf, -np.inf], np.inf  # both exponents above 0
+    # Exponents near 0.1 and logarithms near 30 need steps of different sizes: x_scale takes them from the Jacobian.
     fits = [optimize.least_squares(residuals, p, bounds=bounds, x_scale="jac") for p in starts]
     alpha_N, alpha_D, n_c, d_c = min(fits, key=lambda fit: fit.cost).x
     return Kaplan(float(alpha_N), float(alpha_D), float(np.exp(n_c)), float(np.exp(d_c)))
@@ -294,24 +318,31 @@ def fit_chinchilla(
 
     def log_terms(p: Array) -> Array:  # p: (5,), or (starts, 5) to try many at once
         a, b, e, alpha, beta = (p[..., i, None] for i in range(5))
+        # p holds a = log(A), b = log(B) and e = log(E), so that A, B and E stay above 0 without any bounds. Adding 0·n
+        # repeats e for each run.
         return np.stack([a - alpha * n, b - beta * d, e + 0 * n])  # (3, …, runs): of A/N^α, B/D^β and E
 
     def residuals(p: Array) -> Array:
+        # log-sum-exp of the three terms (section 3.3), against log(loss): (runs,) or (starts, runs)
         gap: Array = np.logaddexp.reduce(log_terms(p)) - target
         return gap
 
     def jacobian(p: Array) -> Array:  # each term's share of the loss, times the slope of its logarithm
-        size, data, rest = np.exp(log_terms(p) - np.logaddexp.reduce(log_terms(p)))
+        size, data, rest = np.exp(log_terms(p) - np.logaddexp.reduce(log_terms(p)))  # softmax: (3, runs)
         return np.stack([size, data, rest, -size * n, -data * d], axis=1)  # (runs, 5)
 
     if start is None:  # the objective has many bad minima: look at 4,500 starts, and follow the best of them to the end
         axes = (np.arange(0, 26, 5), np.arange(0, 26, 5), np.arange(-1, 1.1, 0.5), *[np.arange(0, 2.1, 0.5)] * 2)
         grid = np.array(list(itertools.product(*axes)))  # (4500, 5): a, b, e, alpha, beta
         gaps = np.abs(residuals(grid))  # (4500, runs)
+        # A square near 0 and a line beyond δ, which meet with the same value and the same slope: a run far off pulls no
+        # harder than one that is off by δ.
         huber = np.where(gaps <= delta, gaps**2 / 2, delta * (gaps - delta / 2)).sum(-1)
         starts = grid[np.argsort(huber)[:REFINED]]
     else:
         starts = np.array([[*np.log([start.A, start.B, start.E]), start.alpha, start.beta]])
+    # scipy's cost, 1/2 · Σ δ² · ρ((gap/δ)²), is this same sum of Huber losses. With δ = 10⁻³ it and its gradient are
+    # tiny: tolerances of 10⁻⁸, as scipy has them, could end a search before the bottom of the valley.
     settings = {"jac": jacobian, "loss": "huber", "f_scale": delta, "x_scale": "jac", "max_nfev": 2000}
     fits = [optimize.least_squares(residuals, p, **settings, xtol=1e-15, ftol=1e-15, gtol=1e-15) for p in starts]
     best = min(fits, key=lambda fit: fit.cost)
@@ -340,11 +371,14 @@ def best_size(N: Sequence[float] | Array, loss: Sequence[float] | Array, *, near
         True
     """
     N, loss = _positive(N=N, loss=loss)
+    # At equal compute a small model is too weak for its many tokens, and a large one sees too few: between them lies a
+    # valley. Near its lowest point every smooth curve is close to a parabola, further away it is not.
     x = np.log(N)
     nearest = np.argsort(np.abs(x - x[loss.argmin()]), kind="stable")[:near]
     if len(np.unique(x[nearest])) < 3:
         return None
-    bend, slope, _ = np.polyfit(x[nearest], loss[nearest], 2)
+    bend, slope, _ = np.polyfit(x[nearest], loss[nearest], 2)  # bend·x² + slope·x + rest
+    # A lowest point beyond the sizes that were trained would be a guess: there the other side of the valley is missing.
     if bend <= 0 or not x.min() <= -slope / (2 * bend) <= x.max():
         return None
     return float(np.exp(-slope / (2 * bend)))  # where the parabola is flat

@@ -49,6 +49,7 @@ def random_windows(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
+            # Any place may be the first of a window: cut at fixed places, the same tokens would always lack a context.
             starts = torch.randint(n_starts, (batch_size, 1), generator=generator)  # (B, 1)
             windows = text[starts + torch.arange(length + 1)]  # (B, T + 1)
             yield windows[:, :-1], windows[:, 1:]  # each token, and the one that follows it
@@ -81,7 +82,7 @@ def classification_batches(
             order = rng.sample(examples, len(examples))
             for i in range(0, len(order) - batch_size + 1, batch_size):
                 texts, labels = zip(*order[i : i + batch_size], strict=True)
-                yield *pad(texts, fill), torch.tensor(labels)
+                yield *pad(texts, fill), torch.tensor(labels)  # (B, T), (B, T), (B,)
 
     return batches()
 
@@ -120,12 +121,14 @@ def linear(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_r
         >>> [linear(step, learning_rate=1.0, warmup=2, steps=6) for step in (1, 2, 4, 6)]
         [0.5, 1.0, 0.5, 0.0]
     """
+    # Late in training a large rate would mostly follow the noise of single batches: the steps become small evenly.
     line = 1 - _progress(step, warmup, steps, min_lr_ratio)  # from 1 down to 0
     return learning_rate * _warm(step, warmup) * (min_lr_ratio + (1 - min_lr_ratio) * line)
 
 
 def _warm(step: int, warmup: int) -> float:
     # Adam's running means say little yet in the first steps: full steps in their direction could wreck the model.
+    # Steps count from 1, so that the first one has a rate above 0 already.
     return min(1.0, step / warmup) if warmup else 1.0
 
 
@@ -137,6 +140,7 @@ def _progress(step: int, warmup: int, steps: int, min_lr_ratio: float) -> float:
         raise ValueError(f"warmup={warmup} is outside 0 … steps={steps}")
     if not 0 <= min_lr_ratio <= 1:
         raise ValueError(f"min_lr_ratio={min_lr_ratio} is outside 0 … 1: it is a share of learning_rate")
+    # max: where the whole run is warm-up, the steps after it must not divide by 0.
     return 0.0 if step <= warmup else min(1.0, (step - warmup) / max(steps - warmup, 1))
 
 
@@ -209,6 +213,7 @@ class TrainConfig:
             return float(self.schedule(step))
         if self.schedule == "constant":
             return self.learning_rate * _warm(step, self.warmup)
+        # The way down ends at config.steps: a longer run has other rates, and not merely more of the same.
         decay = {"cosine": cosine, "linear": linear}[self.schedule]
         return decay(step, learning_rate=self.learning_rate, warmup=self.warmup, steps=self.steps)
 
@@ -246,7 +251,7 @@ class History:
         self.loss.append(loss)
         self.learning_rate.append(learning_rate)
         self.grad_norm.append(grad_norm)
-        self.seconds.append(seconds + (self.seconds[-1] if self.seconds else 0.0))
+        self.seconds.append(seconds + (self.seconds[-1] if self.seconds else 0.0))  # a running total
 
     def to_dict(self) -> dict[str, Any]:
         """Return all lists as plain Python values."""
@@ -264,7 +269,7 @@ def make_optimizer(
     Raises:
         ValueError: the model has no parameter to train.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]  # no frozen ones; a tied one comes once
     _check(bool(parameters), f"model: this {type(model).__name__} has no parameter with requires_grad=True")
     # Decay keeps the many numbers of a matrix small, embeddings included. A gain of 0 would silence its whole layer.
     matrices = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay}
@@ -272,6 +277,8 @@ def make_optimizer(
     groups = [group for group in (matrices, vectors) if group["params"]]
     fused = parameters[0].device.type in ("cpu", "cuda")  # there one kernel updates all parameters at once
     # torch adds eps after the bias correction; the TensorFlow code of the papers added it before.
+    # Decoupled decay acts on the weights directly. As a part of the gradient it would be divided by Adam's root of
+    # squares, and so be weakest for the weights with the largest gradients.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
 
 
@@ -293,15 +300,18 @@ def train_step(
     """
     optimizer.zero_grad()  # or backward() would add to the gradients of the last step
     with runtime.autocast():  # products of matrices in bfloat16 where that is faster; the weights stay in float32
-        loss = _loss(model, batch)
+        loss = _loss(model, batch)  # (), the mean over the batch's targets
+    # Outside of autocast: each product's gradient is computed in the precision of its forward pass anyway.
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     # A rare batch may have a gradient far longer than all others: keep its direction, but not its length.
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+    # One norm for all parameters together: clipped one by one, the gradient would change its direction. With inf, which
+    # nothing exceeds, the norm is only measured.
+    norm = nn.utils.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm)
     if not (loss.isfinite() and norm.isfinite()):  # a single NaN would be in all weights after the update
         raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()}")
     optimizer.step()
-    return loss.item(), norm.item()
+    return loss.item(), norm.item()  # the loss of the weights before this update
 
 
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -355,6 +365,8 @@ def fit(
     file = None if checkpoint is None else Path(checkpoint) / "training.pt"
     rates: dict[str, Any] = {"learning_rate": config.learning_rate, "betas": config.betas}
     optimizer = make_optimizer(model, weight_decay=config.weight_decay, **rates)
+    # What the caller drew before must not matter: the run's own numbers begin at the seed. The model's first weights,
+    # which its constructor drew, are the caller's.
     with runtime.fork_rng(config.seed), train_mode(model):
         stream, history = _draw(batches, next(model.parameters()).device, config), History()
         if file and resume and file.exists():
@@ -362,7 +374,7 @@ def fit(
         elif file:  # a checkpoint of an older run must not be taken for this one's
             _save(file, model, optimizer, config, history)
         if len(history.steps) == config.steps:
-            return history
+            return history  # finished before: there is nothing left to do
         bar = runtime.progress(range(len(history.steps) + 1, config.steps + 1), desc="training", unit="step")
         for step in bar:
             start = time.perf_counter()
@@ -371,21 +383,25 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = next(stream)
-            if step == 1:
+            if step == 1:  # only once, since reading the ids waits for the device
                 _check_ids(model, batch)
             try:
                 loss, norm = train_step(model, optimizer, batch, max_grad_norm=config.max_grad_norm)
             except FloatingPointError as error:
                 fix = f"lower learning_rate, lengthen warmup, or look at this batch: are all its labels {IGNORE_INDEX}?"
                 raise FloatingPointError(f"training stopped at step {step}: {error}; {fix}") from None
+            # train_step has read the loss from the device, and so has waited for all of its work: the clock shows the
+            # whole step, and stops before evaluation and checkpoint.
             history.append(step, loss, rate, norm, time.perf_counter() - start)
-            recent = history.loss[-20:]
+            recent = history.loss[-20:]  # the loss of one batch is noisy: show a mean
             bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
             if evaluate and _due(step, config.evaluate_every, config.steps):
+                # Each evaluation starts at the same random numbers, so that two of them differ by the model alone.
                 with runtime.fork_rng(config.seed), eval_mode(model):  # what it draws does not change the training
                     result = evaluate(model)
                 named = result if isinstance(result, Mapping) else {"value": result}
                 history.evaluations.append({**{name: float(x) for name, x in named.items()}, "step": step})
+            # After the evaluation, so that the stored history holds it and a resumed run need not repeat it.
             if file and _due(step, config.checkpoint_every, config.steps):
                 _save(file, model, optimizer, config, history)
     return history
@@ -408,17 +424,18 @@ def _draw(batches: Iterable[Batch], device: torch.device, config: TrainConfig) -
     # The data have random numbers apart from those of dropout: their order never depends on the model, and a resumed run
     # finds its place by drawing the same batches again. (NumPy's are shared, since copying their state takes longer than
     # a small batch; no model of torch draws them.)
+    # The seed is not dropout's, or the order of the data could come from the very numbers that drop units.
     inside = torch.Generator().manual_seed(config.seed + 1).get_state(), random.Random(config.seed + 1).getstate()
     iterator: Iterator[Any] = iter(())
     for drawn in count():
-        outside = torch.get_rng_state(), random.getstate()
+        outside = torch.get_rng_state(), random.getstate()  # the training's generators, set aside
         torch.set_rng_state(inside[0])
         random.setstate(inside[1])
         batch = next(iterator, None)
         if batch is None:  # a pass is over, or the first one begins: a list or a DataLoader can start (again)
             iterator = iter(batches)
             batch = next(iterator, None)
-        inside = torch.get_rng_state(), random.getstate()
+        inside = torch.get_rng_state(), random.getstate()  # where the next batch goes on
         torch.set_rng_state(outside[0])
         random.setstate(outside[1])
         if batch is None:  # an empty list, or an iterator that is used up
@@ -452,11 +469,11 @@ def _save(
     state = {
         "format": _FORMAT,
         "config": {name: getattr(config, name) for name in _FIXED},
-        "history": json.dumps(history.to_dict()),
-        "layout": _layout(model),
+        "history": json.dumps(history.to_dict()),  # reads back as the same floats
+        "layout": _layout(model),  # also what was trained, which the weights do not say
         "model": _raw(model).state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": runtime.rng_state(),
+        "optimizer": optimizer.state_dict(),  # Adam's two means; begun anew, they would give other steps
+        "random": runtime.rng_state(),  # where dropout goes on
     }
     runtime.replace_file(file, lambda target: torch.save(state, target))
 
