@@ -28,7 +28,7 @@ class EncoderDecoder(nn.Module):
 
     config_class: ClassVar[type[Any]]
     config: Any
-    output: nn.Linear
+    output: nn.Linear  # from a vector of C numbers to V scores
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Any:
         """Return the memory, a named tuple of tensors with B rows: all that the decoder learns about ``source``."""
@@ -42,6 +42,7 @@ class EncoderDecoder(nn.Module):
             memory: what :meth:`encode` returned.
             cache: from :meth:`new_cache`; it then also holds what is new.
         """
+        # An LSTM has the weights at hand. The Transformer, where keeping them takes time, overrides this method.
         return self.decode_with_attention(target, memory, cache)[0]
 
     def decode_with_attention(
@@ -75,13 +76,16 @@ class EncoderDecoder(nn.Module):
             TypeError, ValueError: ids that are no batch of int64.
             IndexError: an id outside the vocabulary, from the embedding.
         """
+        # Every word of the target can depend on every word of the source, but only through this memory.
         memory = self.encode(source)  # read once, whatever is then written
         # All words of the target are scored at once: in training the right words are known, and none sees a later one.
+        # So it learns to go on from right beginnings (teacher forcing); in writing it reads its own words and mistakes.
         hidden = self.decode(target, memory)  # (B, T, C)
         logits = self.output(hidden)  # (B, T, V)
         if labels is None:
-            return ModelOutput(logits, None)
+            return ModelOutput(logits, None)  # there is nothing to compare the scores with
         smoothing = self.config.label_smoothing if self.training else 0.0  # a help in training; measured without it
+        # Where the label is -100 nothing counts: the padding behind a shorter sentence is not to be learned.
         return ModelOutput(logits, next_token_loss(logits, labels, label_smoothing=smoothing))
 
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> EncoderDecoderStep:
@@ -120,9 +124,10 @@ class EncoderDecoderStep:
 
     def __init__(self, model: EncoderDecoder, source: Int64[Tensor, "B S"], beam: int = 1) -> None:
         model.check_source(source)
-        self.model, self.cache, self.length = model, model.new_cache(), 0
+        self.model, self.cache, self.length = model, model.new_cache(), 0  # length: words that the cache holds
         with torch.inference_mode(), self._without_dropout():
-            memory = model.encode(source)
+            memory = model.encode(source)  # once a sentence, not once a hypothesis
+            # (N, S, …), N = B · beam. Hypotheses of a sentence are neighbours, as beam_search has them.
             self.memory = type(memory)(*(x.repeat_interleave(beam, 0) for x in memory))
 
     def __call__(self, ids: Int64[Tensor, "N T"]) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N S"]]:
@@ -130,8 +135,9 @@ class EncoderDecoderStep:
         with torch.inference_mode(), self._without_dropout():
             # What earlier words gave is in the cache, so only the newest are read.
             hidden, attention = self.model.decode_with_attention(ids[:, self.length :], self.memory, self.cache)
-            self.length = ids.shape[1]
-            return self.model.output(hidden[:, -1]).log_softmax(-1), attention[:, -1]
+            self.length = ids.shape[1]  # the cache has seen all of them by now
+            # Logarithms: those of a sentence's words add up, where the product of their probabilities could underflow.
+            return self.model.output(hidden[:, -1]).log_softmax(-1), attention[:, -1]  # (N, V), (N, S)
 
     def reorder(self, rows: Int64[Tensor, " N"]) -> None:
         """Keep these hypotheses, in this order."""

@@ -56,18 +56,19 @@ def filter_logits(
     if not logits.amax(-1).isfinite().all():
         raise ValueError("logits has a row whose largest entry is NaN or infinite, so there is nothing to choose by")
     if temperature == 0:
-        best = logits.argmax(-1, keepdim=True)
+        best = logits.argmax(-1, keepdim=True)  # (B, 1): what dividing by ever smaller temperatures would leave
         return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
     # First the temperature, then top-k, then top-p of what is left, whose probabilities sum to 1 again.
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
-        kth = logits.topk(top_k).values[:, -1:]  # (B, 1)
+        kth = logits.topk(top_k).values[:, -1:]  # (B, 1), the smallest logit that stays
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         best_first, order = logits.sort(descending=True, stable=True)
-        mass = best_first.softmax(-1)
+        mass = best_first.softmax(-1)  # (B, V)
         # A token goes if those before it have p already. The one that crosses p stays; OpenAI's GPT-2 code throws it out.
-        before = mass.cumsum(-1) - mass
+        before = mass.cumsum(-1) - mass  # 0 for the best token, so that one always stays
+        # Unlike top-k this keeps few tokens where the model is sure, and many where it is not.
         logits = logits.scatter(-1, order, best_first.masked_fill(before >= top_p, -math.inf))
     return logits
 
@@ -107,7 +108,7 @@ def sample(
     if not all(hasattr(i, "__index__") for i in stop_ids):
         raise ValueError(f"stop={stop!r}; give the id of a token, or several: a tokenizer's encode turns text into ids")
     stops = torch.tensor(stop_ids, dtype=torch.int64, device=ids.device)
-    stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (N,)
     for _ in range(max_new_tokens):
         logits = filter_logits(_ask(step, ids)[0], temperature=temperature, top_k=top_k, top_p=top_p)  # (N, V)
         greedy = temperature == 0
@@ -240,8 +241,8 @@ def beam_search(
     """
     starts = _check_search(bos, beam, max_length, alpha, beta)  # (B,)
     ids = starts.repeat_interleave(beam)[:, None]  # (N, 1), N = B · beam: hypotheses of a sentence are neighbours
-    in_place = torch.arange(len(ids), device=ids.device)
-    log_prob = torch.zeros(len(starts), beam, device=ids.device)
+    in_place = torch.arange(len(ids), device=ids.device)  # (N,)
+    log_prob = torch.zeros(len(starts), beam, device=ids.device)  # (B, beam), log P so far, in nats
     log_prob[:, 1:] = -math.inf  # at first all hypotheses of a sentence are the same: only one may grow
     attention: Tensor | None = None  # (N, n, S)
     if source_mask is not None and source_mask.ndim == 2:
@@ -262,7 +263,8 @@ def beam_search(
 
         # Finish: those of the likeliest beam that end are ranked by their score s(Y, X) = log P(Y | X) / lp(Y) + cp(X; Y).
         # An end below the likeliest beam is no result of a search of this width. In the last round all are cut off.
-        ends = words == eos
+        ends = words == eos  # (B, 2 · beam)
+        # Only finished hypotheses have different lengths, so only here does a long one need help against a short one.
         score = total / length_penalty(n, alpha)
         if beta and attention is not None:
             score = score + coverage_penalty(attention, beta, source_mask)[parents]
@@ -280,6 +282,7 @@ def beam_search(
         rows = parents.gather(1, chosen).flatten()  # (N,)
         attention = None if attention is None else attention[rows]
         if hasattr(step, "reorder") and not torch.equal(rows, in_place):
+            # A row's cache holds the keys of what that row has written: it must follow its hypothesis to the new place.
             step.reorder(rows)
     return finished.best[0] if isinstance(bos, int) else finished.best
 

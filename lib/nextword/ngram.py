@@ -50,11 +50,13 @@ class KGrams:
     def find(self, contexts: Int64[np.ndarray, " T"], words: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
         """Return the number of every hw, -1 where it never occurred."""
         keys = contexts * self.vocab_size + words  # negative for a context -1, so that it is never found
+        # Where each would have to stand; one above all others would go behind the last, where there is none.
         numbers = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[numbers] == keys, numbers, -1)
 
     def followers(self, context: int) -> slice:
         """Return where the k-grams that begin with h lie."""
+        # Whatever word follows h, the key lies between h·V and h·V + V - 1.
         first, last = np.searchsorted(self.keys, [context * self.vocab_size, (context + 1) * self.vocab_size])
         return slice(int(first), int(last))
 
@@ -66,8 +68,10 @@ def count_kgrams(ids: Int64[np.ndarray, " T"], order: int, vocab_size: int) -> l
     numbers = np.zeros(len(ids) + 1, np.int64)  # the empty 0-gram stands before every word and after the last
     table = []
     for k in range(1, order + 1):
-        keys = numbers[:-1] * vocab_size + ids[k - 1 :]
+        # A rank instead of the whole context: V^k would soon be more than 64 bits hold, a rank times V is not.
+        keys = numbers[:-1] * vocab_size + ids[k - 1 :]  # (T - k + 1,), one for each k-gram of the text
         unique, first, ranks, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        # The k-gram that begins at i, less its first word, is the (k-1)-gram that begins at i + 1.
         table.append(KGrams(unique, counts, numbers[1:][first], vocab_size))
         numbers = ranks
     return table
@@ -83,13 +87,14 @@ def maximum_likelihood(grams: KGrams, n_contexts: int, backoff: float) -> Weight
     """Return (1-b) c(hw) / c(h) and b, which is 1 where h was never seen (Jelinek & Mercer 1980, with one weight)."""
     h = grams.contexts
     c_h = np.bincount(h, weights=grams.counts, minlength=n_contexts)  # c(h) = Σ_w c(hw)
+    # A share b for the shorter context: without it one follower that was never counted makes the perplexity infinite.
     return (1 - backoff) * grams.counts / c_h[h], np.where(c_h > 0, backoff, 1.0)
 
 
 def add_k(grams: KGrams, n_contexts: int, k: float) -> Weights:
     """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was."""
     h, kV = grams.contexts, k * grams.vocab_size
-    total = np.bincount(h, weights=grams.counts, minlength=n_contexts) + kV
+    total = np.bincount(h, weights=grams.counts, minlength=n_contexts) + kV  # (M,); kV alone for an unseen h
     return grams.counts / total[h], kV / total  # with 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV)
 
 
@@ -198,7 +203,7 @@ class NGram:
         """Turn the counts of each order into α and λ."""
         self.weights = []
         for k, grams in enumerate(self.table):
-            n_contexts = len(self.table[k - 1].keys) if k else 1
+            n_contexts = len(self.table[k - 1].keys) if k else 1  # a single word has one context, the empty one
             alpha, lam = self.smooth(k, grams, n_contexts)
             self.weights.append((np.append(alpha, 0.0), np.append(lam, 1.0)))  # read by the number -1: unseen
         return self
@@ -225,13 +230,14 @@ class NGram:
         words = _as_ids(ids, self.vocab_size)
         numbers = self._numbers(words)
         uniform = 1 / self.vocab_size
-        p = np.full(len(words), uniform)
+        p = np.full(len(words), uniform)  # (T,)
         # From no context to the longest. The first words of a text have fewer words before them: theirs stays what the
         # longest context gave that they have. No start symbol is made up.
         for k, (alpha, lam) in enumerate(self.weights):
             hw, h = numbers[k + 1], numbers[k][:-1]  # of each word that has k words before it
             shorter = uniform if self.smoothing == "add_k" else p[k:]  # p(w|h')
             p[k:] = alpha[hw] + lam[h] * shorter
+        # In nats. Without smoothing p may be 0, and then -inf is the right answer.
         with np.errstate(divide="ignore"):
             logs: np.ndarray = np.log(p)
         return logs
@@ -245,8 +251,8 @@ class NGram:
         for grams, (alpha, lam), ending in zip(self.table, self.weights, numbers, strict=False):
             h = int(ending[-1])  # the last k words
             p = lam[h] * (uniform if self.smoothing == "add_k" else p)
-            followers = grams.followers(h)
-            p[grams.keys[followers] % self.vocab_size] += alpha[followers]
+            followers = grams.followers(h)  # none for an unseen h = -1
+            p[grams.keys[followers] % self.vocab_size] += alpha[followers]  # h·V + w mod V is w
         return p
 
     def perplexity(self, ids: Ids) -> float:
@@ -344,6 +350,8 @@ class NeuralNGram(nn.Module):
         check_ids("contexts", contexts)
         n_words = self.config.order - 1
         _require(contexts.shape[1] == n_words, f"contexts has rows of {contexts.shape[1]} words; {n_words} are needed")
+        # One table C for all places: what is learned of a word in one place of the context is known of it in the
+        # others. The order is kept, since each place has its own columns of H and W.
         x = self.dropout(self.C(contexts).flatten(1))  # (B, (n-1)·m): the words' features, side by side
         a = self.dropout(torch.tanh(self.H(x)))  # (B, h): tanh(d + Hx)
         # One matrix [U W] over both joined is Ua + Wx. Without direct connections there is no W.
@@ -357,7 +365,7 @@ class NeuralNGram(nn.Module):
             if targets is None or log_expected is None:
                 raise ValueError("negatives come with targets and log_expected; one of them is None")
             y = self._sampled_logits(joined, output_weight, targets, negatives, log_expected)  # (B, 1 + K)
-            return ModelOutput(y, F.cross_entropy(y, torch.zeros_like(targets)))
+            return ModelOutput(y, F.cross_entropy(y, torch.zeros_like(targets)))  # the right answer is column 0
         y = F.linear(joined, output_weight, self.b)  # (B, V): b + Wx + U tanh(d + Hx)
         return ModelOutput(y, None if targets is None else F.cross_entropy(y, targets))
 
@@ -372,7 +380,7 @@ class NeuralNGram(nn.Module):
         # One look-up for both, so that there is one gradient of the size of the table.
         weights = F.embedding(torch.cat([targets, negatives]), output_weight)
         target_weights, negative_weights = torch.split(weights, [len(targets), len(negatives)])
-        target = (x * target_weights).sum(1) + self.b[targets]  # (B,)
+        target = (x * target_weights).sum(1) + self.b[targets]  # (B,), not divided: it is there for certain, r = 1
         others = F.linear(x, negative_weights, self.b[negatives] - log_expected)  # (B, K): ln(e^y / r)
         others = others.masked_fill(negatives == targets[:, None], -math.inf)  # the target is in the sum already
         return torch.cat([target[:, None], others], dim=1)
@@ -521,7 +529,7 @@ def _as_ids(ids: Ids, vocab_size: int | None = None) -> Int64[np.ndarray, " T"]:
 def _perplexity(log_prob: np.ndarray) -> float:
     _require(len(log_prob) > 0, "ids is empty: a perplexity needs at least one word")
     with np.errstate(over="ignore"):
-        return float(np.exp(-log_prob.mean()))
+        return float(np.exp(-log_prob.mean()))  # from nats a word to a number of equally likely words
 
 
 def _sample(

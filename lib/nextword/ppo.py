@@ -86,12 +86,14 @@ def gae(
     next_values = torch.cat([values[1:], last_value[None]])  # (T, N), V_{t+1}
     delta = rewards + gamma * next_values * nonterminal - values  # (T, N), δ_t, the surprise after one step
     discount = gamma * lam * nonterminal  # (T, N), the weight of A_{t+1} in A_t
+    # Written out A_t = Σ_l (γλ)^l δ_{t+l}, which is a weighted mean of the advantages seen after 1, 2, 3 … steps: few
+    # steps lean on the critic, which may be wrong, many on sums of rewards, which vary by chance.
     last_advantage, backwards = torch.zeros_like(last_value), []
     for t in reversed(range(len(rewards))):  # from the end, where nothing comes later: A_t = δ_t + γλ A_{t+1}
         last_advantage = delta[t] + discount[t] * last_advantage  # (N,)
         backwards.append(last_advantage)
     advantages = torch.stack(backwards[::-1])  # (T, N)
-    return advantages, advantages + values
+    return advantages, advantages + values  # the second is what the critic should have said
 
 
 class PPOLoss(NamedTuple):
@@ -145,10 +147,12 @@ def ppo_loss(
     for name, width in {"clip": clip, "value_clip": value_clip}.items():
         if width is not None and not width > 0:
             raise ValueError(f"{name}={width}: a positive number, or None for none")
-    log_ratio = log_prob - old_log_prob
+    log_ratio = log_prob - old_log_prob  # a quotient of probabilities could be 0/0
     if mask is not None:
         log_ratio = log_ratio.masked_fill(~mask, 0)  # whatever stands at padding, exp must not overflow there
     ratio = log_ratio.exp()  # ρ: how much likelier the action has become, 1 for all before the first step
+    # At ρ = 1 its gradient is A·∇log π, the policy gradient. Afterwards the actions are those of another policy than
+    # the one in training: ρ weighs each by how much more often the new one would take it (equation 6).
     surrogate = ratio * advantage
     outside = torch.zeros_like(ratio)
     if clip is not None:
@@ -156,7 +160,7 @@ def ppo_loss(
         # longer pulls, while one that went the wrong way is still pulled back.
         surrogate = torch.minimum(surrogate, ratio.clamp(1 - clip, 1 + clip) * advantage)
         outside = ((ratio - 1).abs() > clip).to(ratio.dtype)
-    error = (value - returns).square()
+    error = (value - returns).square()  # of the critic
     if value_clip is not None:  # the larger error counts, so moving further than that cannot lower it
         clipped_value = old_value + (value - old_value).clamp(-value_clip, value_clip)
         error = torch.maximum(error, (clipped_value - returns).square())
@@ -182,6 +186,8 @@ def approx_kl(log_ratio: Float[Tensor, ...], kind: Literal["k1", "k2", "k3"] = "
         return log_ratio.square() / 2  # ½(log ρ)²
     if kind != "k3":
         raise ValueError(f"kind={kind!r}: choose k1, k2 or k3")
+    # ρ - 1 has a mean of 0 under the sampler, so that adding it keeps k1 unbiased. And since log ρ ≤ ρ - 1 the sum is
+    # never negative. expm1 keeps the digits of a ρ near 1, which exp(…) - 1 would lose.
     return log_ratio.expm1() - log_ratio  # ρ - 1 - log ρ
 
 
@@ -227,8 +233,8 @@ def whiten(
     if count < 2:
         raise ValueError(f"{count} numbers have no variance: whiten needs two or more")
     mean = masked_mean(x, mask)
-    variance = masked_mean((x - mean).square(), mask) * count / (count - 1)
-    white = (x - mean) / (variance + 1e-8).sqrt()
+    variance = masked_mean((x - mean).square(), mask) * count / (count - 1)  # the mean was estimated from the same x
+    white = (x - mean) / (variance + 1e-8).sqrt()  # numbers that are all alike become 0, not NaN
     white = white if shift_mean else white + mean
     return white if mask is None else white.masked_fill(~mask, 0)
 
@@ -340,7 +346,7 @@ class Policy(nn.Module):
         # With a last layer near 0 a fresh policy takes all actions about equally often.
         self.actor = _network(n_inputs, hidden, n_actions, last_gain=0.01 if orthogonal_init else None)
         self.critic = _network(n_inputs, hidden, 1, last_gain=1.0 if orthogonal_init else None)
-        self.log_std = nn.Parameter(torch.zeros(n_actions)) if continuous else None
+        self.log_std = nn.Parameter(torch.zeros(n_actions)) if continuous else None  # a width of 1 at first
 
     def forward(self, observations: Float[Tensor, "*B S"]) -> Float[Tensor, "*B A"]:
         """Return what determines the distribution of actions: scores, or means beside logarithms of widths."""
@@ -352,6 +358,7 @@ class Policy(nn.Module):
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         mean, log_std = outputs.chunk(2, -1)
+        # An action is one vector: Independent adds up the log-probabilities of its numbers.
         return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
 
     def value(self, observations: Float[Tensor, "*B S"]) -> Float[Tensor, "*B"]:
@@ -365,7 +372,7 @@ def _network(n_inputs: int, hidden: int, n_outputs: int, last_gain: float | None
     linears = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
     if last_gain is not None:
         for linear, gain in zip(linears, (math.sqrt(2), math.sqrt(2), last_gain), strict=True):
-            nn.init.orthogonal_(linear.weight, gain)
+            nn.init.orthogonal_(linear.weight, gain)  # equal singular values: no direction is favoured
             nn.init.zeros_(linear.bias)
     return nn.Sequential(linears[0], nn.Tanh(), linears[1], nn.Tanh(), linears[2])
 
@@ -440,12 +447,14 @@ class RolloutCollector:
                 outputs.append(policy(self.observation))  # (N, A)
                 actions.append(policy.distribution(outputs[-1]).sample())
             obs, rewards[t], terminated, truncated, info = self._step(actions[-1].numpy())
-            dones[t] = terminated | truncated
+            dones[t] = terminated | truncated  # either way step t + 1 belongs to another episode
             if config.bootstrap_truncated:  # more rewards would have come, had there been no time limit
+                # obs is the next episode's first one already; what this one saw last stands in info.
                 late = np.flatnonzero(truncated & ~terminated)
                 cut_off |= {(t, n): self._scaled(info["final_obs"][n]) for n in late}
             self.observation = self._scaled(obs, update=True)
         all_obs = torch.stack([*observations, self.observation])  # (T + 1, N, S)
+        # The policy has not changed meanwhile, so that the critic can wait until all has been seen.
         values = policy.value(all_obs)  # (T + 1, N), in one pass
         if cut_off:  # γ·V(last observation) stands for them
             later = policy.value(torch.stack([*cut_off.values()])).numpy()
@@ -457,6 +466,7 @@ class RolloutCollector:
 
     def _step(self, actions: Array) -> tuple[Any, ...]:
         """Take one step in each environment, note the episodes that end, and scale the rewards that are learned from."""
+        # What is learned from stays the number that was drawn, for its density under the policy is known.
         if self.continuous:  # a normal distribution also draws numbers that the environment does not take
             box: Any = self.envs.single_action_space
             actions = np.clip(actions, box.low, box.high)
@@ -465,7 +475,7 @@ class RolloutCollector:
             raise ValueError(f"{self.env_id} gave a reward or an observation that is no finite number")
         ended = terminated | truncated
         self.steps += len(rewards)
-        self.so_far += rewards
+        self.so_far += rewards  # unscaled: what an episode earned is reported as the environment gave it
         self.episode_ends += [self.steps] * int(ended.sum())
         self.episode_returns += self.so_far[ended].tolist()
         self.so_far[ended] = 0
@@ -494,6 +504,8 @@ class RunningMeanStd:
         """Take in the rows of a batch."""
         mean, count = batch.mean(0), self.count + len(batch)
         delta = mean - self.mean
+        # Squares about the joint mean: those within the old rows and within the new ones, and the distance of their
+        # means. Σx² - n·mean² would lose its digits where the mean is far from 0.
         self.squares = self.squares + ((batch - mean) ** 2).sum(0) + delta**2 * self.count * len(batch) / count
         self.mean, self.count = self.mean + delta * len(batch) / count, count
 
@@ -568,6 +580,7 @@ def train_ppo(env_id: str, config: PPOConfig = PPOConfig(), *, objective: Object
         collector = RolloutCollector(env_id, config, env)
         kind = {"continuous": collector.continuous, "orthogonal_init": config.orthogonal_init}
         policy = Policy(collector.n_inputs, collector.n_actions, **kind)
+        # With an ε above the usual 1e-8 a weight whose gradient is next to 0 takes a small step, not a full one.
         adam = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         n_updates = config.total_steps // (config.n_envs * config.n_steps)
         beta, history = config.beta, []
@@ -600,12 +613,14 @@ def ppo_update(
     beta: float,
 ) -> dict[str, float]:
     """Train on an experience for several epochs; return what :class:`PPOResult` keeps of an update."""
+    # From here on each step stands alone: what came after it is in its advantage and its return.
     columns = [x.flatten(0, 1) for x in (*experience[:5], advantage, returns)]  # (T, N, …) to (B, …)
     losses: list[list[Tensor]] = []
     for _ in range(config.n_epochs):
         for rows in torch.randperm(len(columns[0])).view(config.n_minibatches, -1):  # each step once, at random
             obs, action, old_outputs, old_log_prob, old_value, A, R = (column[rows] for column in columns)
             actions = policy.distribution(policy(obs))
+            # About half of the actions become likelier and half less so, and the scale of the rewards does not matter.
             A = whiten(A) if config.normalize_advantage else A
             tensors = actions.log_prob(action), old_log_prob, A, policy.value(obs), old_value, R
             clip = config.clip if objective == "clip" else None
@@ -622,6 +637,7 @@ def ppo_update(
             adam.step()
             losses.append([x.detach() for x in loss])
         kls = [kl for _, _, kl, _ in losses[-config.n_minibatches :]]  # of this epoch
+        # Further away the policy does other things than those that were tried, of which these advantages say nothing.
         if config.target_kl is not None and torch.stack(kls).mean() > config.target_kl:
             break
     return _measured(policy, columns, losses)

@@ -96,9 +96,9 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.query = nn.Linear(d_model, d_model, bias=False)
-        self.key = nn.Linear(d_model, d_model)
-        self.score = nn.Linear(d_model, 1, bias=False)
+        self.query = nn.Linear(d_model, d_model, bias=False)  # W_q; the sum needs one bias only, that of W_m
+        self.key = nn.Linear(d_model, d_model)  # W_m
+        self.score = nn.Linear(d_model, 1, bias=False)  # v; a bias would raise all e_j alike, which softmax ignores
 
     def forward(
         self, query: Float[Tensor, "B T C"], memory: Memory
@@ -107,9 +107,11 @@ class AdditiveAttention(nn.Module):
         q = self.query(query)[:, :, None]  # (B, T, 1, C): W_q q
         m = memory.keys[:, None]  # (B, 1, S, C): W_m h_j, which the encoder computed once for all queries
         # Every query meets every h_j in a network of its own: B·T·S·C numbers. The Transformer's inner product needs none.
+        # Without tanh the query would add the same number to all e_j, and softmax would not see it: every query would
+        # look at the same words.
         e = self.score(torch.tanh(q + m)).squeeze(-1)  # (B, T, S)
         e = e.masked_fill(~memory.mask[:, None], -torch.inf)  # nothing is to be learned from padding
-        alpha = e.softmax(-1)
+        alpha = e.softmax(-1)  # (B, T, S): each query spends a weight of 1 on the source
         return alpha @ memory.states, alpha  # the mean of the h_j, weighted by how well they fit
 
 
@@ -134,6 +136,7 @@ class Seq2SeqLSTM(EncoderDecoder):
         self.source_embedding = self.target_embedding
         if not config.share_embeddings:
             self.source_embedding = nn.Embedding(config.source_vocab, C)
+        # Two LSTMs and not torch's bidirectional one: on its way back that would read the padding of a batch first.
         self.forward_lstm = nn.LSTM(C, C // 2, batch_first=True)
         self.backward_lstm = nn.LSTM(C, C // 2, batch_first=True)
         self.encoder = nn.ModuleList(nn.LSTM(C, C, batch_first=True) for _ in range(n - 1))
@@ -142,7 +145,7 @@ class Seq2SeqLSTM(EncoderDecoder):
         self.attention = None if config.attention == "none" else AdditiveAttention(C)
         self.output_norm = nn.LayerNorm(C) if config.output_norm else nn.Identity()
         self.output = nn.Linear(C, config.target_vocab)
-        if config.share_embeddings:
+        if config.share_embeddings:  # the matrix that reads words also scores them
             self.output.weight = self.target_embedding.weight
         self.dropout = nn.Dropout(config.dropout)
         for module in self.modules():
@@ -158,10 +161,10 @@ class Seq2SeqLSTM(EncoderDecoder):
         check_ids("source", source)
         mask = source != self.config.pad_id  # (B, S)
         lengths = mask.sum(1)
-        x = self._embed(self.source_embedding, source)
+        x = self._embed(self.source_embedding, source)  # (B, S, C)
         # The bottom layer reads each sentence in both directions, so that the vector of a word knows its neighbours.
-        forwards, _ = self.forward_lstm(x)
-        backwards, _ = self.backward_lstm(_reverse(x, lengths))
+        forwards, _ = self.forward_lstm(x)  # (B, S, C/2): each word and what stands before it
+        backwards, _ = self.backward_lstm(_reverse(x, lengths))  # (B, S, C/2), last word first
         x = torch.cat([forwards, _reverse(backwards, lengths)], -1)  # (B, S, C)
         for number, lstm in enumerate(self.encoder, start=2):
             y, _ = lstm(self.dropout(x))
@@ -171,6 +174,7 @@ class Seq2SeqLSTM(EncoderDecoder):
         misplaced = (mask[:, 1:] & ~mask[:, :-1]).any(1) | ~mask[:, 0]  # (B,)
         x = x.masked_fill(misplaced[:, None, None], torch.nan)
         last = x[torch.arange(len(x), device=x.device), lengths - 1]  # of the last real token
+        # W_m h_j does not depend on the query: computed here it is not computed again for every word that is written.
         return Memory(x, self.attention.key(x) if self.attention else x, last, mask)
 
     def decode_with_attention(
@@ -180,12 +184,12 @@ class Seq2SeqLSTM(EncoderDecoder):
         check_ids("target", target)
         if len(memory.last) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.last)}")
-        h = memory.last[
-            None
-        ].contiguous()  # (1, B, C): a sentence begins from the source in one vector, with empty cells
-        states = cache or [(h, torch.zeros_like(h)) for _ in self.decoder]
+        # A sentence begins from the source in one vector, with empty cells.
+        h = memory.last[None].contiguous()  # (1, B, C)
+        states = cache or [(h, torch.zeros_like(h)) for _ in self.decoder]  # an empty cache has not begun yet
         words = self._embed(self.target_embedding, target)  # (B, T, C)
         if self.attention is None:
+            # Nothing is attended to: these weights are only for whoever asks where the decoder looked.
             weights = (memory.mask / memory.mask.sum(1, keepdim=True))[:, None].expand(-1, target.shape[1], -1)
             context = memory.last[:, None].expand_as(words)  # one vector, however long the sentence
             x, bottom = self.decoder[0](torch.cat([words, context], -1), states[0])
@@ -196,11 +200,12 @@ class Seq2SeqLSTM(EncoderDecoder):
             context, weights = self.attention(x, memory)
         new = [bottom]
         for number, (lstm, state) in enumerate(zip(self.decoder[1:], states[1:], strict=True), start=2):
-            y, state = lstm(torch.cat([self.dropout(x), context], -1), state)
+            # Only the bottom layer asks the source; those above read the same context beside their input.
+            y, state = lstm(torch.cat([self.dropout(x), context], -1), state)  # (B, T, C)
             x = self._residual(number, x, y)
             new.append(state)
         if cache is not None:
-            cache[:] = new
+            cache[:] = new  # in place: the caller holds this very list
         return self.output_norm(self.dropout(x)), weights
 
     def new_cache(self) -> list[State]:
@@ -229,8 +234,10 @@ class Seq2SeqLSTM(EncoderDecoder):
         """Run the bottom layer as the papers do: c_i = attend(s_{i-1}), s_i = LSTM([y_{i-1}; c_i], s_{i-1})."""
         assert self.attention is not None
         outputs, contexts, weights = [], [], []
+        # The context needs the state of the word before, and the state needs the context: not even in training, where
+        # all words are known, can one call read them all.
         for word in torch.split(words, 1, dim=1):  # (B, 1, C): the next waits for this one's state
-            context, weight = self.attention(state[0].transpose(0, 1), memory)
+            context, weight = self.attention(state[0].transpose(0, 1), memory)  # (B, 1, C), (B, 1, S)
             x, state = self.decoder[0](torch.cat([word, context], -1), state)
             outputs.append(x)
             contexts.append(context)
@@ -240,6 +247,7 @@ class Seq2SeqLSTM(EncoderDecoder):
     def _residual(self, number: int, x: Tensor, y: Tensor) -> Tensor:
         """Return the output of layer ``number``: x + y from ``residual_from`` on (Wu et al. 2016, equation 6)."""
         start = self.config.residual_from
+        # The sum gives the gradient a way past the layer, so that a tall stack of them still learns.
         return x + y if start is not None and number >= start else y
 
 
@@ -313,8 +321,10 @@ class LSTMLanguageModel(nn.Module):
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""
         check_ids("ids", ids)
+        # The table begins with a deviation of 1/√C, as its scores need it; times √C it has one of 1 for the LSTM.
         x = self.embedding(ids) * math.sqrt(self.config.d_model)
         for lstm in self.layers:
+            # From layer to layer only: between words it would wear away what the cell is to remember.
             x, _ = lstm(self.dropout(x))
         y: Tensor = self.output_norm(self.dropout(x))
         return y
@@ -333,12 +343,14 @@ def _initialise_lstm(lstm: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
         else:
             nn.init.zeros_(parameter)
+    # torch adds up two biases, so that 1 in one of them is enough: at first σ(1) = 0.73 of the cell outlives a word.
     with torch.no_grad():
         lstm.get_parameter("bias_ih_l0")[C : 2 * C] = 1.0  # gates are stored as input, forget, cell, output
 
 
 def _reverse(x: Float[Tensor, "B S C"], lengths: Int64[Tensor, " B"]) -> Float[Tensor, "B S C"]:
     """Return every row's first ``lengths[b]`` vectors backwards; its padding stays at the end."""
+    # Turned round twice, a row stands as before: so what the backward LSTM wrote comes back into reading order.
     positions = torch.arange(x.shape[1], device=x.device)
     backwards = torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)  # (B, S)
     return x.gather(1, backwards[:, :, None].expand_as(x))

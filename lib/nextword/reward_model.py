@@ -55,7 +55,8 @@ class RewardModel(nn.Module):
         self.decoder = decoder
         C = decoder.config.d_model
         like = decoder.embedding.weight
-        self.head = nn.Linear(C, 1, device=like.device, dtype=like.dtype)
+        self.head = nn.Linear(C, 1, device=like.device, dtype=like.dtype)  # one number a token, in place of V scores
+        # The norm leaves C numbers of about unit size: with these weights their sum, the first reward, has it, too.
         nn.init.normal_(self.head.weight, std=(C + 1) ** -0.5)
         nn.init.zeros_(self.head.bias)
         # What `normalize` sets. Buffers, so that no optimiser moves them.
@@ -74,15 +75,16 @@ class RewardModel(nn.Module):
             return values[:, -1]  # (B,)
         last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)  # (B,), found backwards: argmax takes the first True
         rewards = values.gather(1, last[:, None]).squeeze(1)  # (B,)
-        return rewards.masked_fill(~mask.any(1), math.nan)
+        return rewards.masked_fill(~mask.any(1), math.nan)  # argmax over nothing but False is 0: that was padding
 
     def token_values(
         self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T"]:
         """Return the number at every token: the reward if the text ended there, or a critic's estimate."""
+        # Attention is causal: the number at a token has read the text up to there, and nothing of what follows.
         hidden = self.decoder.hidden(ids, mask=mask)  # (B, T, C)
         values: Tensor = self.head(hidden).squeeze(-1)  # (B, T)
-        return values * self.gain + self.bias  # of bfloat16, float32
+        return values * self.gain + self.bias  # 1 and 0 until normalize has set them
 
     @torch.no_grad()
     def score(self, texts: Sequence[Sequence[int]], *, batch_size: int = 256) -> Float[Tensor, " N"]:
@@ -94,7 +96,7 @@ class RewardModel(nn.Module):
         check_encoded("texts", texts)
         rewards = []
         for i in range(0, len(texts), batch_size):
-            ids, mask = pad(texts[i : i + batch_size], device=self.bias.device)
+            ids, mask = pad(texts[i : i + batch_size], device=self.bias.device)  # (b, T), T for this batch
             with runtime.autocast():
                 rewards.append(self(ids, mask=mask).float().cpu())
         return torch.cat(rewards)
@@ -115,12 +117,15 @@ class RewardModel(nn.Module):
         """
         if len(ids) < 2:
             raise ValueError(f"ids holds {len(ids)} texts; give two or more")
+        # The loss sees differences only, so that the zero of the rewards is arbitrary. Put it where these texts lie:
+        # then a fixed score, such as the penalty for a text without an end, means the same for every reward model.
         rewards = self(ids, mask=mask)
         if not rewards.isfinite().all():
             raise ValueError("ids: a text has a reward that is no finite number, as one without a token has")
         std = rewards.std()
         if scale and std <= 1e-8:
             raise ValueError("ids: all texts have the same reward, so it cannot be scaled")
+        # And with a common scale the price of a nat of KL means the same, too.
         factor = 1 / std if scale else torch.ones_like(std)
         self.gain *= factor  # (reward - mean) · factor, folded into what stood there
         self.bias.copy_((self.bias - rewards.mean()) * factor)
@@ -165,15 +170,17 @@ def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> 
         raise ValueError(f"rewards is {tuple(rewards.shape)}, ranks {tuple(ranks.shape)}")
     if (ranks < 0).any():
         raise ValueError(f"ranks holds {int(ranks.min())}; 1 is best, 0 marks what is missing")
-    known = ranks > 0
+    known = ranks > 0  # (P, K)
     better = ranks[:, :, None] < ranks[:, None, :]  # (P, K, K): is the one of this row better than that of the column?
-    pairs = better & known[:, :, None] & known[:, None, :]
-    n_pairs = pairs.sum((1, 2))  # (P,)
+    pairs = better & known[:, :, None] & known[:, None, :]  # or a missing completion, of rank 0, would beat all
+    n_pairs = pairs.sum((1, 2))  # (P,), K(K - 1)/2 where no two ranks are equal
     if not n_pairs.any():
         raise ValueError("ranks: all are equal or missing, so there is no pair to learn from")
     gaps = rewards[:, :, None] - rewards[:, None, :]  # (P, K, K), r_better - r_worse
     gaps = gaps.masked_fill(~pairs, 0)  # before the logarithm: a missing reward of -inf must not become 0 · inf
     # A gap is the log-odds that the better one wins, so this is the cross-entropy of who did.
+    # logsigmoid is exact at a gap of -110, too, where σ rounds to 0 in float32 and its logarithm would be -inf. A
+    # prompt without a pair would be 0/0 here; it is left out below.
     losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / n_pairs.clamp(min=1)  # (P,)
     return losses[n_pairs > 0].mean()  # a prompt with many completions weighs no more than one with two
 
@@ -185,7 +192,8 @@ def ranks(ratings: Real[Tensor, "P K"]) -> Int64[Tensor, "P K"]:
         >>> ranks(torch.tensor([[3, 1, -2, 1]]))
         tensor([[1, 2, 4, 2]])
     """
-    n_better = (ratings[:, None] > ratings[:, :, None]).sum(-1)  # (P, K)
+    # Nothing is greater than NaN, nor NaN than anything: what is missing changes no other text's rank.
+    n_better = (ratings[:, None] > ratings[:, :, None]).sum(-1)  # (P, K), summed over the third of (P, K, K)
     return (1 + n_better).masked_fill(ratings.isnan(), 0)
 
 
@@ -196,11 +204,15 @@ def comparison_loss(model: RewardModel, comparisons: Sequence[Comparison]) -> Fl
         TypeError, ValueError: no comparison, none with two ratings that differ, or something that is no comparison.
     """
     _check_comparisons(comparisons)
+    # Each completion is in up to K - 1 pairs. As separate examples they would be as many updates on the same text,
+    # which invites overfitting; here it is read once, and all of its pairs share one update.
     ids, mask = pad([ids for texts in comparisons for ids, _ in texts], device=model.bias.device)
     ratings = [torch.tensor([float(rating) for _, rating in texts]) for texts in comparisons]
+    # A comparison of fewer texts is filled up with NaN, and NaN gets rank 0, that of a missing completion.
     order = ranks(pad_sequence(ratings, batch_first=True, padding_value=math.nan)).to(ids.device)  # (P, K)
     with runtime.autocast():
         rewards = model(ids, mask=mask).float()  # (number of texts,)
+    # The rewards stand text after text, as the True of (P, K) are read row by row.
     return ranking_loss(rewards.new_zeros(order.shape).masked_scatter(order > 0, rewards), order)
 
 
@@ -230,13 +242,14 @@ def train_reward_model(
     """
     if not batches:
         raise ValueError("batches is empty; give lists of comparisons")
+    # A copy, since the supervised model may still be needed: as the first policy, and as the reference of its KL.
     model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
     adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
     for i, comparisons in enumerate(runtime.progress(batches, desc="reward model")):
         rate = min(1, (i + 1) / max(warmup, 1)) * (1 - i / len(batches))  # rises at first, and falls all the way
         adam.param_groups[0]["lr"] = learning_rate * rate
         adam.zero_grad()
-        loss = comparison_loss(model, comparisons)
+        loss = comparison_loss(model, comparisons)  # nats; log 2 = 0.69 for a model to which all texts are alike
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss of batch {i} is {losses[-1]}; lower learning_rate, or look at it")
@@ -264,4 +277,6 @@ def _check_comparisons(comparisons: Any) -> None:
             raise TypeError(
                 f"a comparison is a list of (ids, rating), not of {pair!r}; batches are lists of them: {cut}"
             )
+        if not math.isfinite(float(pair[1])):
+            raise ValueError(f"comparisons holds the rating {pair[1]}; leave out a text that nobody has rated")
     check_encoded("comparisons", [ids for texts in comparisons for ids, _ in texts])

@@ -128,10 +128,10 @@ def rollout(
         raise ValueError(f"prompts of {P} tokens and max_new_tokens={max_new_tokens} exceed context_length={limit}")
     sampling: dict[str, Any] = {"temperature": temperature, "stop": stop, "generator": generator}
     ids = policy.generate(prompts, max_new_tokens, mask=mask, **sampling)  # (B, P + T), T less if all have stopped
-    response = ids[:, P:]
+    response = ids[:, P:]  # (B, T)
     n_stops = (response == stop).cumsum(1)  # (B, T)
     response_mask = (n_stops == 0) | ((n_stops == 1) & (response == stop))  # up to the first stop token and with it
-    mask = torch.cat([mask, response_mask], 1)
+    mask = torch.cat([mask, response_mask], 1)  # (B, P + T): what a row repeats after its end is read by nobody
     # Computed again, in one pass as when learning. The log-probabilities from writing token by token differ in their last
     # digits, and then no ratio would begin at 1.
     with eval_mode(policy):
@@ -147,8 +147,11 @@ def log_probs(
     ``mask`` is True at the texts' tokens; ``temperature`` divides the logits.
     """
     with runtime.autocast():
+        # The last token has nothing to predict, and only n positions need a row of V scores, the largest tensor here.
         hidden = model.hidden(ids[:, :-1], mask=mask[:, :-1])[:, -n:]  # (B, n, C), each one before what it predicts
         logits = model.output(hidden)  # (B, n, V)
+    # In bfloat16 a log-probability of -5 moves in steps of 1/32 nat, too coarse for ratios that should stay near 1. The
+    # temperature is part of the policy: without it these would be the probabilities of another one.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature  # of bfloat16, float32
     chosen: Tensor = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])  # (B, n, 1)
     return chosen.squeeze(-1)
@@ -162,7 +165,7 @@ def response_log_probs(model: Decoder, rollouts: Rollout, *, temperature: float 
     :func:`~nextword.ppo.approx_kl`).
     """
     log_prob = log_probs(model, rollouts.ids, rollouts.mask, rollouts.response_mask.shape[1], temperature=temperature)
-    return log_prob.masked_fill(~rollouts.response_mask, 0)
+    return log_prob.masked_fill(~rollouts.response_mask, 0)  # so that a sum over T is that of the response
 
 
 def best_of_n(
@@ -185,6 +188,7 @@ def best_of_n(
     if n < 1:
         raise ValueError(f"n={n} is below 1")
     prompts, mask = _left_padded(prompts, mask, policy)
+    # The n tries at one prompt are neighbouring rows, B · n in all.
     tries = rollout(policy, prompts.repeat_interleave(n, 0), mask=mask.repeat_interleave(n, 0), **settings)
     with torch.no_grad():
         scores = _checked(reward_model(tries.ids, mask=tries.mask), len(tries.ids)).view(-1, n)  # (B, n)
@@ -247,6 +251,8 @@ def shape_rewards(
     if not mask.any(1).all():
         empty = int(mask.any(1).int().argmin())
         raise ValueError(f"mask is False in all of row {empty}: a response has a token at least")
+    # Without this price the policy would drift to texts that the reward model has never seen and rates too high. On
+    # average over what the policy writes, log(policy / reference) is the KL: one sample stands for a sum over V words.
     minus_kl = ref_log_prob - log_prob  # (B, T), of the tokens that were drawn: single ones may have either sign
     rewards = (kl_coef * minus_kl).masked_fill(~mask, 0)  # the price is paid at each token, where it falls due
     return rewards + last_token(mask) * score[:, None]  # the score at the end, for only whole responses were compared
@@ -254,6 +260,7 @@ def shape_rewards(
 
 def last_token(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     """Return True at the last token of each row."""
+    # Counted from the end: how many of the response's tokens are still to come, this one included.
     return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
 
 
@@ -263,7 +270,7 @@ class AdaptiveKL:
     Args:
         initial: the first β.
         target: the KL that is wanted, in nats a response.
-        horizon: responses after which β has changed by a factor e, if the KL is far off all the time.
+        horizon: responses after which β has changed by a factor of about 1.2, or 1/1.2, if the KL is far off all the time.
 
     Example:
         >>> kl_controller = AdaptiveKL(0.2, target=6, horizon=10_000)
@@ -279,8 +286,13 @@ class AdaptiveKL:
 
     def update(self, kl: float, n: int) -> float:
         """Return the new β after ``n`` responses with a mean KL of ``kl``."""
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.value *= 1 + error * n / self.horizon
+        if n >= 5 * self.horizon:
+            raise ValueError(
+                f"n={n} is 5 · horizon={self.horizon} or more, so that β could fall to 0; choose a longer horizon"
+            )
+        error = min(max(kl / self.target - 1, -0.2), 0.2)  # cut off, so that no single batch moves β far
+        # By factors, not by sums: nobody knows the right β beforehand, not even its order of magnitude.
+        self.value *= 1 + error * n / self.horizon  # KL above the target: a nat becomes dearer
         return self.value
 
 
@@ -300,7 +312,7 @@ class RLHFConfig:
     warmup: int = 5  #: Iterations in which it rises.
     kl_coef: float = 0.02  #: β, the price of a nat of KL from the reference.
     kl_target: float | None = None  #: If given, β follows the measured KL towards it (:class:`AdaptiveKL`).
-    kl_horizon: float = 10_000  #: Responses after which that has changed β by a factor e.
+    kl_horizon: float = 10_000  #: Responses after which that has changed β by a factor of about 1.2 at most.
     ptx: float = 0.0  #: γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens.
     clip: float = 0.2  #: ε.
     value_clip: float | None = 0.2  #: The critic's ε, or None.
@@ -326,6 +338,11 @@ class RLHFConfig:
             raise ValueError(f"n_minibatches={self.n_minibatches} does not divide batch_size={self.batch_size}")
         if self.kl_target is not None and not self.kl_coef:
             raise ValueError(f"kl_coef=0 cannot follow kl_target={self.kl_target}: it grows by factors")
+        if self.kl_target is not None and self.batch_size >= 5 * self.kl_horizon:
+            least = self.batch_size // 5 + 1
+            raise ValueError(
+                f"kl_horizon={self.kl_horizon} is too short for batch_size={self.batch_size}; {least} is the least"
+            )
 
 
 @dataclass
@@ -408,8 +425,12 @@ def train_rlhf(
         raise ValueError(f"prompts holds {len(prompts)}; batch_size={config.batch_size} needs as many at least")
     if config.ptx and pretrain_batches is None:
         raise ValueError(f"ptx={config.ptx} needs pretrain_batches, the text that is not to be forgotten")
+    # A copy: where the reference is the very same model, it must not move along with the policy.
     policy, critic = copy.deepcopy(policy).eval(), _first_critic(critic, reward_model, policy)
+    # One optimiser for both networks, which share no weight. With an ε above the usual 1e-8 a weight whose gradient is
+    # next to 0 takes a small step, where the usual one would blow it up to a full one.
     adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=config.learning_rate, eps=1e-5)
+    # Two streams: how many numbers the writing used up does not change which prompts come next.
     batch_generator = torch.Generator().manual_seed(config.seed)  # which prompts, and in which minibatches
     sampling_generator = torch.Generator(prompts.device).manual_seed(config.seed)  # what is written
     kl_controller = AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon) if config.kl_target else None
@@ -449,26 +470,30 @@ def score_rollout(
     if config.missing_eos_penalty is not None:  # the reward model has only read texts that end
         score = torch.where(has_eos, score, config.missing_eos_penalty)
     rewards = shape_rewards(score, log_prob, ref_log_prob, response_mask, kl_coef)  # (B, T)
+    # A response that was cut off at T ends there too: it has been scored as it stands, and nothing follows.
     done = last_token(response_mask)  # (B, T): nothing after it is worth anything
     discounts = {"gamma": config.gamma, "lam": config.lam}
     estimates = gae(rewards.T, value.T, done.T, torch.zeros_like(score), **discounts)  # it wants time first
     advantage, returns = (x.T for x in estimates)  # (B, T)
-    log_ratio = ref_log_prob - log_prob
+    log_ratio = ref_log_prob - log_prob  # (B, T), 0 at padding. The policy drew, so this gives KL(policy ‖ reference)
     row = {
         "score": score.mean(),
-        "kl": approx_kl(log_ratio, "k1").sum(1).mean(),
+        "kl": approx_kl(log_ratio, "k1").sum(1).mean(),  # nats a response
         "kl_k3": approx_kl(log_ratio, "k3").sum(1).mean(),
         "length": response_mask.float().sum(1).mean(),
         "has_eos": has_eos.float().mean(),
-        "entropy": -masked_mean(log_prob, response_mask),
+        "entropy": -masked_mean(log_prob, response_mask),  # nats a token, from those that were drawn
         "explained_variance": explained_variance(value, returns, response_mask),
     }
+    # Whitened over all tokens, so that the scale of the rewards does not set the size of a step. The returns stay as
+    # they are: the critic has to learn that scale.
     columns = [ids, mask, response_mask, log_prob, value, whiten(advantage, response_mask), returns]
     return columns, {"kl_coef": kl_coef, **{name: x.item() for name, x in row.items()}}
 
 
 def token_values(critic: RewardModel, ids: Tensor, mask: Tensor, n: int) -> Float[Tensor, "B n"]:
     """Return the critic's estimate before each of the last ``n`` tokens: what it says where the token is not yet seen."""
+    # One position earlier: a critic that had read the token would judge the action and not the state it was taken in.
     with runtime.autocast():
         return critic.token_values(ids[:, :-1], mask=mask[:, :-1])[:, -n:]
 
@@ -489,10 +514,11 @@ def ppo_update(
         for rows in order.view(config.n_minibatches, -1):  # each response once, at random
             ids, mask, response_mask, old_log_prob, old_value, A, R = (column[rows] for column in columns)
             log_prob = log_probs(policy, ids, mask, response_mask.shape[1], temperature=config.temperature)  # (b, T)
-            log_prob = log_prob.masked_fill(~response_mask, 0)
+            log_prob = log_prob.masked_fill(~response_mask, 0)  # as the old ones are there: padding gets a ratio of 1
             value = token_values(critic, ids, mask, response_mask.shape[1])  # (b, T)
             tensors = log_prob, old_log_prob, A, value, old_value, R
             loss = ppo_loss(*tensors, mask=response_mask, clip=config.clip, value_clip=config.value_clip)
+            # The networks share no weight: one backward pass gives each the gradient of its own term.
             total = loss.policy + config.vf_coef * loss.value
             row = dict(zip(("policy_loss", "value_loss", "approx_kl", "clip_fraction"), loss, strict=True))
             if not measured:  # before any step writing and learning must agree
@@ -500,7 +526,7 @@ def ppo_update(
             if config.ptx:  # the third term of equation 2: what it knew of other text shall not be forgotten
                 text, targets = next(pretrain_iterator)
                 with runtime.autocast():
-                    row["ptx_loss"] = policy(text, targets).loss
+                    row["ptx_loss"] = policy(text, targets).loss  # nats a token
                 total = total + config.ptx * row["ptx_loss"]
             adam.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
@@ -511,7 +537,7 @@ def ppo_update(
             measured.append({name: x.detach() for name, x in row.items()})
     means = {}
     for name in measured[0]:
-        values = [row[name].item() for row in measured if name in row]
+        values = [row[name].item() for row in measured if name in row]  # first_ratio is in the first row alone
         means[name] = sum(values) / len(values)
     check_finite(means)
     return means
@@ -520,12 +546,12 @@ def ppo_update(
 def _first_critic(critic: RewardModel | None, reward_model: Reward, policy: Decoder) -> RewardModel:
     """Return a copy of the critic; without one, of the reward model, or of the policy with a head that says 0."""
     if critic is None and isinstance(reward_model, RewardModel):
-        critic = reward_model
+        critic = reward_model  # which already tells, at every token, how good the text is so far
     if critic is None:
         with torch.random.fork_rng(devices=[]):  # the head is drawn, and then set to 0
             critic = RewardModel(policy)
         nn.init.zeros_(critic.head.weight)
-    return copy.deepcopy(critic).eval()
+    return copy.deepcopy(critic).eval()  # training it must change neither the reward model nor the policy
 
 
 def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

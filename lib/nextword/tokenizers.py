@@ -82,8 +82,10 @@ def learn_merges(pieces: Mapping[str, int]) -> Iterator[Pair]:
     # A heap gives its smallest entry: the most frequent pair, and of equally frequent ones that with the lowest ids.
     heap = [(-n, pair) for pair, n in text.counts.items()]
     heapq.heapify(heap)
-    new_id = 256
+    new_id = 256  # the bytes have 0 to 255
     while heap:
+        # An entry may be too high but never too low, since merges take places from the pairs of older tokens and give
+        # them none. So the first that still holds is the most frequent of all.
         n, pair = heapq.heappop(heap)
         present = text.counts[pair]
         if present < -n:  # merges beside it have taken some of its places, and the heap was not told
@@ -105,24 +107,24 @@ class LinkedPieces:
         self.ids, self.weights = [self.wall], [0]  # weights: how often the piece comes in the texts
         for piece, n in pieces.items():
             ids = piece.encode("utf-8").translate(_BYTE_ID)
-            self.ids += [*ids, self.wall]
+            self.ids += [*ids, self.wall]  # no pair is made across a wall
             self.weights += [n] * (len(ids) + 1)
         # A merge unlinks the second token and moves nothing, so positions stay true.
-        self.after = list(range(1, len(self.ids) + 1))
-        self.before = list(range(-1, len(self.ids) - 1))
+        self.after = list(range(1, len(self.ids) + 1))  # where the next token stands
+        self.before = list(range(-1, len(self.ids) - 1))  # where the one before stands
         # Each pair knows its positions: a merge takes as many steps as the pair has places, however long the texts are.
         self.counts: defaultdict[Pair, int] = defaultdict(int)
         self.positions: defaultdict[Pair, list[int]] = defaultdict(list)
         for i, (left, right) in enumerate(pairwise(self.ids)):
             if left != self.wall and right != self.wall:
-                self.counts[left, right] += self.weights[i]
+                self.counts[left, right] += self.weights[i]  # as often as the piece comes in the texts
                 self.positions[left, right].append(i)
 
     def merge(self, pair: Pair, new_id: int) -> list[Pair]:
         """Put ``new_id`` in every position of ``pair``; return the pairs that it is now part of."""
         ids, before, after, counts = self.ids, self.before, self.after, self.counts
         left, right = pair
-        born: defaultdict[Pair, list[int]] = defaultdict(list)
+        born: defaultdict[Pair, list[int]] = defaultdict(list)  # their positions
         for i in self.positions.pop(pair):  # from left to right: "aaa" becomes "aa", "a"
             j = after[i]
             if ids[i] != left or ids[j] != right:
@@ -138,7 +140,8 @@ class LinkedPieces:
                 counts[right, ids[k]] -= n
                 counts[new_id, ids[k]] += n
                 born[new_id, ids[k]].append(i)
-        self.positions.update(born)
+        self.positions.update(born)  # which overwrites none: no pair with the new id was there before
+        # Of "aaaa" the first merge makes the pair "aa", "a", and the second takes it away again.
         return [new_pair for new_pair in born if counts[new_pair] > 0]
 
 
@@ -161,12 +164,13 @@ def merge_piece(piece: bytes, ranks: Mapping[bytes, int], *, below: int = sys.ma
     before = list(range(-1, n))  # where the token before it begins
     # The heap holds the unions that are possible, lowest rank first, the leftmost first of equal ones. So n bytes take
     # O(n log n) steps; to look through all neighbours again after each merge would take n².
+    # What was learnt first is merged first, even where another order gave fewer tokens: a text is cut as in learning.
     unions = [(ranks.get(piece[i : i + 2], below), i, i + 2) for i in range(n - 1)]
     heap = [union for union in unions if union[0] < below]  # (rank, where it begins, where it ends)
     heapq.heapify(heap)
     while heap:
         _, begin, end = heapq.heappop(heap)
-        middle = after[begin]
+        middle = after[begin]  # where the right half begins
         if middle < 0 or middle >= n or after[middle] != end:
             continue  # one of the two halves has been merged with its other neighbour since
         after[begin], before[end], after[middle] = end, begin, -1  # -1: no token begins in the middle any more
@@ -289,13 +293,14 @@ class ByteBPE:
             documents = progress(documents, total=len(texts), desc="counting", unit="text")
         for i, text in documents:
             pieces.update(_cut(cuts, _expressible(check_text(f"texts[{i}]", text))))
+        # Learning would go on until each piece is one token: take as many merges as there are ids left.
         merges: Iterable[Pair] = islice(learn_merges(pieces), vocab_size - needed)
         if sum(map(len, pieces)) > 500_000:
             merges = progress(merges, total=vocab_size - needed, desc="merging", unit="merge")
         # Ids as in GPT-2: the single bytes, then the merges in the order in which they were learnt, then special tokens.
         tokens = [bytes([byte]) for byte in BYTE_ORDER]
         for left, right in merges:
-            tokens.append(tokens[left] + tokens[right])
+            tokens.append(tokens[left] + tokens[right])  # a merge as bytes: both halves have an id already
         ranks = {token: i for i, token in enumerate(tokens)}
         return cls(ranks, pattern=pattern, special_tokens=dict(zip(special_tokens, count(len(ranks)), strict=False)))
 
@@ -487,9 +492,8 @@ class ByteBPE:
         Raises:
             TypeError, ValueError: ``ids`` is no single row of whole numbers, or one is outside the vocabulary.
         """
-        return self.decode_bytes(ids).decode(
-            "utf-8", errors="replace"
-        )  # all at once: a character may lie across tokens
+        # All at once: a character may lie across tokens.
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int] | Tensor) -> bytes:
         """Return the bytes of ids; errors as in :meth:`decode`."""

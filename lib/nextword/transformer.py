@@ -115,7 +115,7 @@ class Transformer(EncoderDecoder):
         if not config.share_embeddings:
             self.source_embedding = nn.Embedding(config.source_vocab, C)
         self.output = nn.Linear(C, config.target_vocab, bias=False)
-        if config.share_embeddings:
+        if config.share_embeddings:  # one matrix reads words on both sides and scores them (section 3.4)
             self.output.weight = self.target_embedding.weight
         if config.positions == "learned":
             self.source_positions = nn.Embedding(config.max_length, C)
@@ -123,6 +123,7 @@ class Transformer(EncoderDecoder):
         sizes: dict[str, Any] = {"d_key": config.d_key, "bias": config.bias, "attention_bias": config.attention_bias}
         sizes |= {"norm_position": config.norm_position, "activation": config.activation, "dropout": config.dropout}
 
+        # Two stacks of the same layers, but for one sublayer: the decoder's also attend to what the encoder found.
         def stack(cross_attention: bool) -> nn.ModuleList:
             shape = C, config.n_heads, config.d_ff
             return nn.ModuleList(
@@ -142,7 +143,7 @@ class Transformer(EncoderDecoder):
     def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
         """Return the encoder's vector for every token of ``source``, the memory that the decoder attends to."""
         check_ids("source", source)
-        mask = source != self.config.pad_id  # (B, S)
+        mask = source != self.config.pad_id  # (B, S), True at words: nobody is to attend to padding
         x = self._embed(source, "source")  # (B, S, C)
         for layer in self.encoder:
             x = layer(x, mask=mask)  # every word looks at every word, at those behind it too
@@ -157,6 +158,7 @@ class Transformer(EncoderDecoder):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.mask)}")
         start = cache[0][0].length if cache is not None else 0  # what the cache holds is not read again
         x = self._embed(target, "target", start)  # (B, T, C)
+        # In training it is the whole translation: the causal mask lets a position see what it will see in writing.
         for i, layer in enumerate(self.decoder):
             seen = None if cache is None else cache[i]
             # Each word looks at those before it (causal), then asks the source: queries from x, keys and values from the
@@ -170,9 +172,10 @@ class Transformer(EncoderDecoder):
     ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B T S"]]:
         """Return what :meth:`decode` does, and the attention to the source, as a mean over layers and heads."""
         layers = [module for name, module in self.decoder.named_modules() if name.endswith("cross_attention")]
+        # The fused kernel never stores the weights: to be seen they are computed line by line, which takes longer.
         with capture_attention(layers) as maps:
             hidden = self.decode(target, memory, cache)
-        return hidden, torch.stack(maps).mean((0, 2))  # from (L, B, H, T, S)
+        return hidden, torch.stack(maps).mean((0, 2))  # (B, T, S) from (L, B, H, T, S)
 
     def new_cache(self, max_length: int | None = None) -> Cache:
         """Return an empty cache for :meth:`decode`."""
@@ -182,14 +185,17 @@ class Transformer(EncoderDecoder):
     def reorder_cache(self, cache: Cache, rows: Int64[Tensor, " N"]) -> None:
         """Keep these rows of the texts, in this order; their memories stay."""
         for text, _ in cache:
-            text.reorder(rows)
+            text.reorder(rows)  # rows change places within their sentence, which has one memory
 
     def _embed(self, ids: Tensor, side: Literal["source", "target"], start: int = 0) -> Tensor:
         """Return embedding · √C + position, with dropout on the sum (sections 3.4, 3.5 and 5.4)."""
         embedding = self.source_embedding if side == "source" else self.target_embedding
+        # The table begins with numbers of about 1/√C, as the softmax needs them. Beside the sinusoids, numbers of up to
+        # 1, a word would be drowned; times √C it is as large as its position.
         x = embedding(ids) * math.sqrt(self.config.d_model)  # (B, T, C)
-        end = start + ids.shape[1]
+        end = start + ids.shape[1]  # what a cache holds has taken the positions up to start
         if self.config.positions == "learned":
+            # No vector was learned for a later position, while a sinusoid can be computed for any.
             if end > self.config.max_length:
                 limit = f"learned positions count to {self.config.max_length}"
                 raise ValueError(f"{side} is {end} tokens long, and {limit}")
@@ -197,7 +203,9 @@ class Transformer(EncoderDecoder):
         else:
             positions = self._sinusoids
             if len(positions) < end or positions.device != x.device or positions.dtype != x.dtype:
-                positions = sinusoidal_positions(max(end, 64), self.config.d_model, dtype=x.dtype).to(x.device)
+                enough = max(end, 64, 2 * len(positions))  # doubled, so that writing word by word computes few tables
+                positions = sinusoidal_positions(enough, self.config.d_model, dtype=x.dtype).to(x.device)
                 self._sinusoids = positions
-        summed: Tensor = self.dropout(x + positions[start:end])
+        # To attention a sentence is a set of vectors: this sum tells each of them where it stands.
+        summed: Tensor = self.dropout(x + positions[start:end])  # (T, C), the same for every row
         return summed

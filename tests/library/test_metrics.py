@@ -275,7 +275,12 @@ def test_pairwise_accuracy_counts_pairs(texts: list[tuple[int, int]]) -> None:
         (np.zeros(3), [[1], [2]], None, r"ratings has 2 texts, values is \(3,\)"),
         (np.zeros(2), [[1], [2]], ["a"], "groups has 1 names"),
         (np.zeros(2), [[1], []], None, "ratings holds nothing for text 1"),
-        (np.zeros((3, 2)), [[1], [2]], None, r"values is \(3, 2\); give one number a text, or a row for each of draws=20"),
+        (
+            np.zeros((3, 2)),
+            [[1], [2]],
+            None,
+            r"values is \(3, 2\); give one number a text, or a row for each of draws=20",
+        ),
     ],
 )
 def test_ratings_that_fit_nothing_are_refused(values: Any, ratings: Any, groups: Any, message: str) -> None:

@@ -216,6 +216,7 @@ def test_the_loss_on_comparisons_is_that_of_each_text_alone(monkeypatch: pytest.
         ([("good", "bad")], r"a comparison is a list of \(ids, rating\), not of 'good'"),
         (COMPARISONS[0], r"a comparison is a list of \(ids, rating\), not of \[5, 6, 7\]; batches are lists of them"),
         ([[5, 6, 7]], r"a comparison is a list of \(ids, rating\), not of 5"),
+        ([[([5], 1.0), ([6], math.nan)]], "comparisons holds the rating nan; leave out a text"),
     ],
 )
 def test_what_is_no_comparison_is_refused(comparisons: Any, message: str) -> None:

@@ -441,6 +441,7 @@ def test_the_coefficient_can_follow_a_target_and_a_measure_be_taken() -> None:
         ({"n_minibatches": 3}, "n_minibatches=3 does not divide batch_size=8"),
         ({"kl_coef": -1.0}, "kl_coef=-1.0: give a number of at least 0"),
         ({"kl_coef": 0.0, "kl_target": 6.0}, "kl_coef=0 cannot follow kl_target=6.0"),
+        ({"kl_target": 6.0, "kl_horizon": 100, "batch_size": 512}, "kl_horizon=100 is too short .*; 103 is the least"),
         ({"ptx": 1.0}, "ptx=1.0 needs pretrain_batches"),
         ({"batch_size": 64}, "prompts holds 20; batch_size=64 needs as many at least"),
         ({"max_new_tokens": 20}, "prompts of 5 tokens and max_new_tokens=20 exceed context_length=24"),
