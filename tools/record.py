@@ -44,11 +44,7 @@ RUNS = {
     "next_word_neural": Run(
         "2003_next_word",
         "train_network",
-        [
-            {"steps": steps, "seed": seed}
-            for steps in (2_000, 8_000, 16_000)
-            for seed in range(5)
-        ],
+        [{"steps": steps, "seed": seed} for steps in (2_000, 8_000, 16_000) for seed in range(5)],
     ),
     "gnmt_attention": Run(
         "2016_gnmt",
@@ -488,7 +484,8 @@ def record(name: str, run: Run, path: Path) -> None:
             "process_seconds": round(time.process_time() - cpu, 1),
         }
         done["points"].append({"settings": setting, **seconds, "made": made, "result": result})
-        done["points"].sort(key=lambda point: run.settings.index(point["settings"]))  # a seed added later stands in its place
+        # A seed added later stands in its place.
+        done["points"].sort(key=lambda point: run.settings.index(point["settings"]))
         print(name, setting, seconds, str(result)[:400], flush=True)
         content = {
             "name": name,
