@@ -323,12 +323,8 @@ def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_show
         assert provenance.parts_of(plan.chapter, plan.function)
 
 
-def test_only_runs_older_than_provenance_await_their_first_repetition():
+def test_no_run_awaits_its_first_repetition():
     rows = provenance.read_ledger()
     assert set(rows) == set(record.RUNS)
     waiting = [name for name, row in rows.items() if row.get("awaiting")]
-    assert len(waiting) <= 3, (
-        "a run that today's code no longer fits is stale; the list of those that wait only shrinks"
-    )
-    for name in waiting:
-        assert rows[name]["fits"][-1]["how"] == "recorded" and rows[name]["fits"][-1]["note"], name
+    assert not waiting, "every run was recorded or repeated by code of today; one that no longer fits is stale"
