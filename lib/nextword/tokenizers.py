@@ -262,7 +262,7 @@ class ByteBPE:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], vocab_size: int, *, pattern: str = GPT2_PATTERN, special_tokens: Collection[str] = ()
+        cls, texts: Iterable[str], vocab_size: int, *, pattern: str = GPT2_PATTERN, special_tokens: Iterable[str] = ()
     ) -> ByteBPE:
         """Return the tokenizer that :func:`learn_merges` finds for these texts, the same as Hugging Face's ``tokenizers``.
 
@@ -306,7 +306,7 @@ class ByteBPE:
 
     @classmethod
     def from_tiktoken(
-        cls, path: str | Path, *, pattern: str = GPT2_PATTERN, special_tokens: Collection[str] = ("<|endoftext|>",)
+        cls, path: str | Path, *, pattern: str = GPT2_PATTERN, special_tokens: Iterable[str] = ("<|endoftext|>",)
     ) -> ByteBPE:
         """Read a ``*.tiktoken`` file: on each line a token in base64 and its rank, which is kept as its id.
 
@@ -403,13 +403,13 @@ class ByteBPE:
                 merges.append((halves[0], halves[1]))
         return merges
 
-    def encode(self, text: str, *, allow_special: Collection[str] = ()) -> list[int]:
+    def encode(self, text: str, *, allow_special: Iterable[str] = ()) -> list[int]:
         """Return the ids of a text.
 
         Args:
             text: any text, without the name of a special token: what a user types shall never end a document.
-            allow_special: names that may stand in it and become their special id. :meth:`encode_ordinary` takes all names
-                letter by letter.
+            allow_special: names that may stand in it and become their special id; ``bpe.special_tokens`` allows all.
+                :meth:`encode_ordinary` takes all names letter by letter.
 
         Raises:
             TypeError: ``text`` is not a string.
@@ -447,7 +447,8 @@ class ByteBPE:
     def encode_chat(self, messages: str | Iterable[Mapping[str, str]]) -> list[int]:
         """Return a conversation as the ids that SmolLM2 was tuned on, up to where the assistant begins to speak.
 
-        The answer ends with ``<|im_end|>``: give its id to ``generate`` as ``stop``.
+        The answer ends with ``<|im_end|>``: give its id to ``generate`` as ``stop``, and :meth:`decode` what is written with
+        ``skip_special=True``.
 
         Args:
             messages: each with a ``role``, which is "system", "user" or "assistant", and its ``content``. One string is
@@ -486,12 +487,22 @@ class ByteBPE:
         # Nothing here is a loop of Python's: cutting is one call, and so is looking up all pieces.
         return list(chain.from_iterable(map(self._cache.__getitem__, _cut(self._pattern, text))))
 
-    def decode(self, ids: Iterable[int] | Tensor) -> str:
+    def decode(self, ids: Iterable[int] | Tensor, *, skip_special: bool = False) -> str:
         """Return the text of ids, such as a list or a tensor of shape (T,). Bytes that are no UTF-8 become U+FFFD.
+
+        ``skip_special`` leaves out special tokens, such as the stop token at the end of an answer; else their names stand
+        in the text.
 
         Raises:
             TypeError, ValueError: ``ids`` is no single row of whole numbers, or one is outside the vocabulary.
+
+        Example:
+            >>> bpe = ByteBPE.train([], 257, special_tokens=["<|end|>"])
+            >>> bpe.decode([*bpe.encode("Yes."), 256, 256], skip_special=True)
+            'Yes.'
         """
+        if skip_special:
+            ids = [i for i in id_row(ids) if i not in self._special.values()]
         # All at once: a character may lie across tokens.
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
@@ -542,14 +553,14 @@ class ByteBPE:
 # --- Checks, shared with WordPiece -------------------------------------------------------------------------------------
 
 
-def id_row(ids: Iterable[int] | Tensor) -> list[int]:
-    """Return one row of ids as Python's integers; raise an error that says so where they are none."""
+def id_row(ids: Iterable[int] | Tensor, name: str = "ids") -> list[int]:
+    """Return one row of ids as Python's integers; raise an error that names it where they are none."""
     if isinstance(ids, Tensor) and ids.ndim != 1:
-        raise ValueError(f"ids must have shape (T,), got {tuple(ids.shape)}; decode one row at a time")
+        raise ValueError(f"{name} must have shape (T,), got {tuple(ids.shape)}; take one row at a time")
     try:  # operator.index takes integers of Python, torch and numpy, and neither lists nor fractions
         return list(map(operator.index, ids.tolist() if isinstance(ids, Tensor) else ids))
     except TypeError:
-        raise TypeError(f"ids must be one row of whole numbers, such as [5, 6], got {ids!r:.60}") from None
+        raise TypeError(f"{name} must be one row of whole numbers, such as [5, 6], got {ids!r:.60}") from None
 
 
 def check_text(name: str, text: Any) -> str:
@@ -560,19 +571,20 @@ def check_text(name: str, text: Any) -> str:
     return text
 
 
-def check_names(argument: str, names: Collection[str]) -> list[str]:
+def check_names(argument: str, names: Iterable[str]) -> list[str]:
     """Return the names; raise an error that names the argument where they are no collection of different strings."""
     if isinstance(names, str):
         raise TypeError(f"{argument} must be a collection of names, got the string {names!r}; write [{names!r}]")
+    names = list(names)  # of a dictionary the keys: Counter would take its values for counts
     if bad := [name for name in names if not isinstance(name, str) or not name]:
         raise ValueError(f"{argument} must hold non-empty strings, got {bad[0]!r}")
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise ValueError(f"{argument} names {twice[0]!r} twice")
-    return list(names)
+    return names
 
 
 def check_special(
-    text: str, allow_special: Collection[str], special: Collection[str], *, ordinary: str = "encode_ordinary"
+    text: str, allow_special: Iterable[str], special: Collection[str], *, ordinary: str = "encode_ordinary"
 ) -> list[str]:
     """Return which special tokens' names a text holds; raise an error where one is not allowed.
 

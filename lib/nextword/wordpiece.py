@@ -7,7 +7,7 @@ letter for letter, and has one id for whatever it does not know.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import regex
 from torch import Tensor
 
 from nextword.fetching import fetch_folder
-from nextword.tokenizers import check_special, check_text, id_row, split_at
+from nextword.tokenizers import check_names, check_special, check_text, id_row, split_at
 
 
 def longest_first(word: str, vocabulary: Container[str]) -> list[str]:
@@ -44,9 +44,9 @@ def longest_first(word: str, vocabulary: Container[str]) -> list[str]:
 class Encoding(NamedTuple):
     """One or two texts as BERT takes them, an entry a token."""
 
-    ids: list[int]
-    segments: list[int]  # 0 or 1: the first text or the second
-    special: list[bool]  # True at [CLS] and [SEP], which are never hidden in pre-training
+    ids: list[int]  #: [CLS], the first text, [SEP], and where there is one the second text and [SEP].
+    segments: list[int]  #: 0 or 1: the first text or the second.
+    special: list[bool]  #: True at [CLS] and [SEP], which are never hidden in pre-training.
 
 
 class WordPiece:
@@ -127,7 +127,7 @@ class WordPiece:
         """Return a text's tokens without [CLS] and [SEP]."""
         return list(chain.from_iterable(map(self._cut_word, _words(check_text("text", text), self.lower))))
 
-    def encode(self, a: str, b: str | None = None, *, allow_special: Collection[str] = ()) -> Encoding:
+    def encode(self, a: str, b: str | None = None, *, allow_special: Iterable[str] = ()) -> Encoding:
         """Turn one text, or two, into what BERT takes: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
 
         A text that holds the name of a special token is refused, save for those in ``allow_special``: with
@@ -144,10 +144,11 @@ class WordPiece:
             Encoding(ids=[1, 4, 3, 2, 5, 2], segments=[0, 0, 0, 0, 1, 1], special=[True, False, False, True, False, True])
         """
         names = [name for name in self.NAMES if name in self._id]
+        allowed = check_names("allow_special", allow_special)
         # The first text is segment 0, with [CLS] before it and [SEP] behind; the second is segment 1, with its own [SEP].
         ids, segments, special = [self._id["[CLS]"]], [0], [True]
         for segment, text in enumerate([a] if b is None else [a, b]):
-            present = check_special(check_text("ab"[segment], text), allow_special, names, ordinary="pieces")
+            present = check_special(check_text("ab"[segment], text), allowed, names, ordinary="pieces")
             pieces: list[str] = []
             for n, part in enumerate(split_at(text, present)):
                 pieces += [part] if n % 2 else self.pieces(part)  # text, name, text, name, …, text

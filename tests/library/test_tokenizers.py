@@ -628,7 +628,7 @@ def test_decode_takes_a_tensor_and_refuses_what_is_no_id(bpe):
     for held in (np.array(ids), iter(ids), list(torch.tensor(ids))):
         with as_a_reader_sees_it():
             assert bpe.decode(held) == "a tensor of ids"
-    with pytest.raises(ValueError, match=r"shape \(T,\), got \(1, 2\); decode one row at a time"):
+    with pytest.raises(ValueError, match=r"shape \(T,\), got \(1, 2\); take one row at a time"):
         bpe.decode(torch.tensor([[1, 2]]))
     one_row = r"ids must be one row of whole numbers, such as \[5, 6\], got "
     several = {r"\[\[1, 2\]\]": [[1, 2]], "array": np.ones((1, 2)), "tensor": torch.ones(2), "5": 5, "'text'": "text"}
@@ -666,6 +666,23 @@ def test_an_allowed_special_token_becomes_its_id(bpe):
     assert ids == [*bpe.encode("one"), 1999, 1999, *bpe.encode("two")]
     assert bpe.decode(ids) == f"one{END}{END}two"
     assert bpe.encode("'s " + END, allow_special={END}) == [*bpe.encode("'s "), 1999]
+
+
+def test_special_tokens_may_be_any_iterable_of_names_as_a_dictionary_of_their_ids():
+    bpe = ByteBPE.train([], 258, special_tokens={"<a>": 256, "<b>": 5})
+    assert bpe.special_tokens == {"<a>": 256, "<b>": 257}
+    for names in (bpe.special_tokens, bpe.special_tokens.keys(), iter(["<a>", "<b>"])):
+        assert bpe.encode("<a><b>", allow_special=names) == [256, 257]
+
+
+def test_decoding_leaves_out_special_tokens_where_it_is_told_to(bpe):
+    ids = [1999, *bpe.encode("one"), 1999, 1999]
+    assert bpe.decode(ids) == f"{END}one{END}{END}"
+    assert bpe.decode(ids, skip_special=True) == bpe.decode(torch.tensor(ids), skip_special=True) == "one"
+    with pytest.raises(ValueError, match="ids holds 2000; this vocabulary has the ids 0 to 1999"):
+        bpe.decode([1999, 2000], skip_special=True)
+    with pytest.raises(ValueError, match=r"ids must have shape \(T,\), got \(1, 3\); take one row at a time"):
+        bpe.decode(torch.tensor([[1999, 1, 2]]), skip_special=True)
 
 
 def test_only_the_allowed_names_get_through_and_the_longest_wins():

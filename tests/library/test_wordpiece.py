@@ -111,6 +111,8 @@ def test_gaps_only_where_they_are_allowed() -> None:
             BERT.encode(*texts)
     with pytest.raises(ValueError, match=r"text holds '\[SEP\]'"):
         BERT.encode("[MASK] [SEP]", allow_special=["[MASK]"])
+    two = "In [MASK].", "Or [MASK]?"
+    assert BERT.encode(*two, allow_special=iter(["[MASK]"])) == BERT.encode(*two, allow_special={"[MASK]": 2})
     ids = BERT.encode("Paris is in [MASK].", allow_special=["[MASK]"]).ids
     assert [BERT.tokens[i] for i in ids] == ["[CLS]", "paris", "is", "in", "[MASK]", ".", "[SEP]"]
 
