@@ -21,7 +21,7 @@ from nextword import runtime
 from nextword.attention import pad
 from nextword.decoder import Cache, Decoder
 from nextword.layers import eval_mode
-from nextword.tokenizers import ByteBPE
+from nextword.tokenizers import ByteBPE, id_row
 
 _TOKENS_AT_ONCE = 2048  # bounds the logits: 2,048 tokens over GPT-2's 50,257 entries are 0.4 GB in float32
 _WORTH_SHARING = 64  # tokens: below that, reading a shared prefix apart costs more than it saves
@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
 # --- How likely is a text --------------------------------------------------------------------------------------------
 
 
-def perplexity(model: nn.Module, ids: Integer[Tensor, " T"], *, context_length: int) -> float:
+def perplexity(model: nn.Module, ids: Integer[Tensor, " T"], *, context_length: int | None = None) -> float:
     """Return exp of the mean negative log-likelihood of every token but the first, given what stands before it.
 
     The text is cut into windows of ``context_length`` inputs, and no token sees further back than the start of its
@@ -52,10 +52,10 @@ def perplexity(model: nn.Module, ids: Integer[Tensor, " T"], *, context_length: 
         model: ``model(ids)`` of shape (B, T) returns an object with ``.logits`` of shape (B, T, V), where position t
             scores the token at t + 1. It runs in evaluation mode and is put back as it was found.
         ids: the text, at least two tokens.
-        context_length: inputs in a window; at most what the model can take.
+        context_length: inputs in a window; without it ``model.config.context_length``, which is the most.
 
     Raises:
-        ValueError: ``ids`` or ``context_length`` does not fit the model.
+        ValueError: ``ids`` or ``context_length`` does not fit the model, or there is no context length.
         TypeError: ``ids`` is no tensor of whole numbers, or the model returns no logits.
 
     Source: Bengio et al. 2003, section 2. Used in: 2003_next_word, 2019_gpt2, and wherever a model is measured.
@@ -71,13 +71,14 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     """Return the bits that the model needs for a text over the text's bytes in UTF-8.
 
     Perplexities of models with different tokenizers cannot be compared, since their tokens differ. Their bits per byte
-    can: both describe the same bytes.
+    can: both describe the same bytes. The first token counts too: with the tokenizer's ``bos_id`` before it as the model
+    scores it, and without one as a guess among all tokens, log2(V) bits.
 
     Args:
         model: as for :func:`perplexity`.
         tokenizer: has ``encode(text)`` and ``vocab_size``, perhaps ``bos_id``.
         text: at least one character.
-        context_length: inputs in a window; without it, ``model.config.context_length``.
+        context_length: as for :func:`perplexity`.
 
     Raises:
         ValueError: the text is empty, or there is no context length.
@@ -86,24 +87,24 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
     """
     if not text:
         raise ValueError("text is empty: it has no bytes to divide by")
-    length = context_length if context_length is not None else _limit(model, "context_length")
-    if length is None:
-        raise ValueError("context_length is missing, and the model has no config.context_length to take it from")
     # The first token must be paid for too. Where texts begin with a start token, the model scores it after that one;
     # else it costs log2(V) bits, a uniform guess, since the model says nothing about it.
     bos_id = getattr(tokenizer, "bos_id", None)
     ids = ([] if bos_id is None else [bos_id]) + list(tokenizer.encode(text))
     nats = math.log(tokenizer.vocab_size) if bos_id is None else 0.0
     if len(ids) > 1:  # a single token without a start token has nothing before it
-        nats += _negative_log_likelihood(model, _checked(model, torch.tensor(ids)), length)
+        nats += _negative_log_likelihood(model, _checked(model, torch.tensor(ids)), context_length)
     # A nat is 1/log(2) bits. The sum over all tokens is divided by the bytes, not by the tokens, whose number depends
     # on the tokenizer. The start token is given to the model: it has no bytes and is not scored.
     return nats / math.log(2) / len(text.encode("utf-8"))
 
 
-def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int) -> float:
+def _negative_log_likelihood(model: nn.Module, ids: Tensor, context_length: int | None) -> float:
     """Return the nats of ``ids[1:]``, window by window, added up in float64."""
     limit = _limit(model, "context_length")
+    context_length = limit if context_length is None else context_length
+    if context_length is None:
+        raise ValueError("context_length is missing, and the model has no config.context_length to take it from")
     if context_length < 1 or (limit is not None and context_length > limit):
         raise ValueError(f"context_length={context_length} is outside 1 … {limit or 'the length of the text'}")
     ids = ids.to(next(model.parameters(), ids).device)  # a model without parameters works where the text lies
@@ -167,7 +168,7 @@ class Likelihood(NamedTuple):
 def loglikelihood(
     model: nn.Module,
     tokenizer: Tokenizer,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str | Sequence[int], str]],
     *,
     bos_id: int | None = None,
     share_prefix: bool = True,
@@ -176,7 +177,8 @@ def loglikelihood(
 
     Context and continuation are tokenised as one text, as the model would meet them; spaces at the end of a context count
     to the continuation, since in byte-level vocabularies they begin its first word. A text that is longer than the
-    model's context loses its beginning.
+    model's context loses its beginning. A context may be ids as well, such as those of a conversation that
+    :meth:`~nextword.tokenizers.ByteBPE.encode_chat` returns: they are taken as they are, and the continuation is tokenised alone.
 
     Args:
         model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length.
@@ -188,7 +190,7 @@ def loglikelihood(
             examples of a few-shot prompt. The numbers are the same without, but come later.
 
     Raises:
-        TypeError: ``pairs`` is one pair or text, not a list of pairs.
+        TypeError: ``pairs`` is one pair or text, not a list of pairs, or a context is neither text nor ids.
         ValueError: a continuation is empty, or so is a context without ``bos_id``.
 
     Source: the rules of EleutherAI's evaluation harness. Used in: 2019_gpt2, 2020_gpt3.
@@ -240,18 +242,14 @@ def _check_no_text(**lists: Sequence[object]) -> None:
 
 
 def _tokenised(
-    tokenizer: Tokenizer, context: str, continuation: str, *, bos_id: int | None, limit: int | None
+    tokenizer: Tokenizer, context: str | Sequence[int], continuation: str, *, bos_id: int | None, limit: int | None
 ) -> tuple[list[int], int]:
     """Return the ids of both together, and how many of them are the continuation's."""
-    # In a byte-level vocabulary the token of a word begins with its space, as in " cat". If the context kept its last
-    # space, the model would have to go on with "cat" after a lone space, which it has hardly ever seen.
-    moved = context[len(context.rstrip(" ")) :]
-    context, continuation = context[: len(context) - len(moved)], moved + continuation
-    before = [] if bos_id is None else [bos_id]
-    ids = before + list(tokenizer.encode(context + continuation))
-    # Context and continuation share a token where a merge crosses their border. So counts decide: as many tokens as the
-    # context has alone belong to it, and the rest to the continuation.
-    n = len(ids) - len(before) - len(tokenizer.encode(context))
+    if isinstance(context, str):
+        before, after = _cut_together(tokenizer, context, continuation)
+    else:
+        before, after = id_row(context, "a context in pairs"), list(tokenizer.encode(continuation))
+    ids, n = ([] if bos_id is None else [bos_id]) + before + after, len(after)
     if n < 1:
         raise ValueError(f"pairs holds the continuation {continuation!r}, which adds no token to {context[-40:]!r}")
     if limit is not None and n > limit:
@@ -259,6 +257,19 @@ def _tokenised(
     if n == len(ids):
         raise ValueError("pairs holds an empty context; give bos_id=, the id that texts begin with")
     return (ids if limit is None else ids[-(limit + 1) :]), n  # the last token is only scored: limit + 1 fit
+
+
+def _cut_together(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Return the ids of both, cut as one text."""
+    # In a byte-level vocabulary the token of a word begins with its space, as in " cat". If the context kept its last
+    # space, the model would have to go on with "cat" after a lone space, which it has hardly ever seen.
+    moved = context[len(context.rstrip(" ")) :]
+    context, continuation = context[: len(context) - len(moved)], moved + continuation
+    ids = list(tokenizer.encode(context + continuation))
+    # Context and continuation share a token where a merge crosses their border. So counts decide: as many tokens as the
+    # context has alone belong to it, and the rest to the continuation.
+    n = len(tokenizer.encode(context))
+    return ids[:n], ids[n:]
 
 
 def _shared_prefix(contexts: list[list[int]]) -> list[int]:
@@ -354,7 +365,7 @@ def few_shot_prompt(
 class Choice(NamedTuple):
     """A question with several answers to choose from."""
 
-    context: str
+    context: str  #: The question, with all that stands before the answer.
     choices: tuple[str, ...]
     """Each as it would stand right behind the context, mostly with a space first."""
     answer: int

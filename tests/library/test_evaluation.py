@@ -204,6 +204,8 @@ def test_bits_per_byte_takes_the_context_length_from_the_model() -> None:
     model.asked.clear()
     bits_per_byte(model, Bytes(), "a longer text", context_length=3)
     assert max(len(window) for window in model.asked) == 3
+    ids = torch.arange(20)
+    assert perplexity(model, ids) == perplexity(model, ids, context_length=model.config.context_length)
 
 
 def test_bad_input_is_named() -> None:
@@ -224,8 +226,9 @@ def test_bad_input_is_named() -> None:
         perplexity(nn.Identity(), ids, context_length=2)
     with pytest.raises(ValueError, match="text is empty"):
         bits_per_byte(model, Bytes(), "")
-    with pytest.raises(ValueError, match="context_length is missing"):
-        bits_per_byte(uniform(256), Bytes(), "text")
+    for measure in (lambda m: bits_per_byte(m, Bytes(), "text"), lambda m: perplexity(m, ids)):
+        with pytest.raises(ValueError, match="context_length is missing"):
+            measure(uniform(256))
 
 
 # --- Likelihood of continuations ---
@@ -274,6 +277,29 @@ def test_a_continuation_is_scored_after_its_context_and_spaces_go_with_the_word(
     expected = [[b, c], [b, _c], [b, _c], [a, b, c], [b, c], [50, a, b, c]]
     for score, ids in zip(found, expected, strict=True):
         assert score.log_prob == pytest.approx(by_hand(model, ids), abs=1e-12)
+
+
+def test_a_context_may_be_ids_which_are_taken_as_they_are() -> None:
+    model, letters = Chain(), Letters()
+    for context in ([9, 7], (9, 7)):
+        [score] = evaluation.loglikelihood(model, letters, [(context, " c")])
+        assert score.log_prob == pytest.approx(by_hand(model, [7, 5]), abs=1e-12)
+    texts = [("ab", "c"), ([0, 2], "c"), ([0, 2], "c"), ([], "c")]
+    found = [score.log_prob for score in evaluation.loglikelihood(model, letters, texts, bos_id=50)]
+    assert found == pytest.approx([by_hand(model, [2, 4])] * 3 + [by_hand(model, [50, 4])], abs=1e-12)
+    refused: tuple[tuple[Any, type[Exception], str], ...] = (
+        (([], "c"), ValueError, "pairs holds an empty context; give bos_id="),
+        (([3, 4], ""), ValueError, r"continuation '', which adds no token to \[3, 4\]"),
+        (([3, 4.5], "c"), TypeError, r"a context in pairs must be one row of whole numbers, .* got \[3, 4.5\]"),
+        (
+            (torch.ones(1, 2, dtype=torch.int64), "c"),
+            ValueError,
+            r"a context in pairs must have shape \(T,\), got \(1, 2\)",
+        ),
+    )
+    for pair, error, message in refused:
+        with as_a_reader_sees_it(), pytest.raises(error, match=message):
+            evaluation.loglikelihood(model, letters, [pair])
 
 
 def test_greedy_means_every_token_is_the_first_choice() -> None:
