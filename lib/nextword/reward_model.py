@@ -28,7 +28,9 @@ from nextword.decoder import Decoder, DecoderConfig
 __all__ = ["Comparison", "RewardModel", "comparison_loss", "ranking_loss", "ranks", "train_reward_model"]
 
 Comparison: TypeAlias = Sequence[tuple[Sequence[int], float]]
-"""Texts that were compared with each other: the ids of each, its prompt included, and a rating, higher for the better."""
+"""Texts that were compared with each other: a list of (ids, rating), the ids of a whole text, its prompt included, as a row, and
+any number, higher for the better. ``[([5, 6, 7], 1), ([5, 8], 0)]`` says that the first is liked better; three or more
+texts may be compared at once, and equal ratings say nothing of two texts."""
 
 
 class RewardModel(nn.Module):
@@ -89,6 +91,9 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def score(self, texts: Sequence[Sequence[int]], *, batch_size: int = 256) -> Float[Tensor, " N"]:
         """Return the rewards of N texts, each a row of ids, read ``batch_size`` at a time; they lie on the CPU.
+
+        They are computed in bfloat16 where that is faster (:func:`nextword.runtime.bf16`), and then differ from those of a
+        call in their third digit, and a little by what else is in a batch. ``NEXTWORD_BF16=0`` computes them in float32.
 
         Raises:
             TypeError, ValueError: texts that nobody has encoded; no text, or an empty one.
@@ -200,6 +205,13 @@ def ranks(ratings: Real[Tensor, "P K"]) -> Int64[Tensor, "P K"]:
 def comparison_loss(model: RewardModel, comparisons: Sequence[Comparison]) -> Float[Tensor, ""]:
     """Return :func:`ranking_loss` of a model on comparisons, which may differ in size; each text is read once.
 
+    On comparisons that it was not trained on, and under ``torch.no_grad()``, it tells what the model has learned: log 2 = 0.69
+    nats is a guess.
+
+    Args:
+        model: reads the texts.
+        comparisons: see :data:`Comparison`.
+
     Raises:
         TypeError, ValueError: no comparison, none with two ratings that differ, or something that is no comparison.
     """
@@ -231,8 +243,9 @@ def train_reward_model(
 
     Args:
         decoder: the language model. The head's first weights are drawn from torch's own random numbers.
-        batches: lists of comparisons.
-        learning_rate: the highest; it rises over ``warmup`` updates while it falls in a straight line towards 0.
+        batches: lists of comparisons (see :data:`Comparison`), one for each update.
+        learning_rate: the highest; it falls in a straight line towards 0 at the end of ``batches``.
+        warmup: updates over which it rises first; half of all where there are fewer than twice as many.
         weight_decay: AdamW's.
         max_grad_norm: longer gradients are cut to it.
 
@@ -245,12 +258,16 @@ def train_reward_model(
     # A copy, since the supervised model may still be needed: as the first policy, and as the reference of its KL.
     model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
     adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
-    for i, comparisons in enumerate(runtime.progress(batches, desc="reward model")):
+    # With a warm-up as long as the training the rate, which falls all the while, would stay below a third of the highest.
+    warmup = min(warmup, len(batches) // 2)
+    bar = runtime.progress(batches, desc="reward model", unit="update")
+    for i, comparisons in enumerate(bar):
         rate = min(1, (i + 1) / max(warmup, 1)) * (1 - i / len(batches))  # rises at first, and falls all the way
         adam.param_groups[0]["lr"] = learning_rate * rate
         adam.zero_grad()
         loss = comparison_loss(model, comparisons)  # nats; log 2 = 0.69 for a model to which all texts are alike
         losses.append(loss.item())
+        bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss of batch {i} is {losses[-1]}; lower learning_rate, or look at it")
         loss.backward()  # type: ignore[no-untyped-call]

@@ -298,6 +298,9 @@ def test_the_rate_rises_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) ->
     rates.clear()
     train_reward_model(tiny(), [counting(2, 0)] * 2, learning_rate=1.0, warmup=0)
     assert rates == pytest.approx([1.0, 0.5])
+    rates.clear()
+    train_reward_model(tiny(), [counting(2, 0)] * 5, learning_rate=1.0)  # too few for ten updates of warm-up
+    assert rates == pytest.approx([0.5, 0.8, 0.6, 0.4, 0.2])
     with pytest.raises(FloatingPointError, match="the loss of batch 1 is nan; lower learning_rate"):
         train_reward_model(tiny(), [counting(2, 0)] * 4, learning_rate=1e30)
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="batches is empty"):
