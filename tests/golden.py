@@ -1332,7 +1332,9 @@ def rlhf_training() -> Values:
 def stored_row(row: Mapping[str, float]) -> dict[str, float]:
     """Return what is stored of a row of the history, under the names of then."""
     names = {"kl_coef": "beta", "has_eos": "finished"}
-    later = ("policy_loss", "approx_kl", "entropy", "explained_variance")
+    later = {"policy_loss", "approx_kl", "entropy", "explained_variance", "reward"}
+    if "logits" not in row:  # it was stored only where something was evaluated
+        later.add("iteration")
     return {names.get(name, name): value for name, value in row.items() if name not in later}
 
 

@@ -96,7 +96,7 @@ class DecoderConfig:
         ValueError: d_model=10 is not divisible by n_heads=4; d_model=12 is
     """
 
-    vocab_size: int
+    vocab_size: int  #: V, the number of different ids: the tokenizer's ``vocab_size``.
     context_length: int  #: Tokens that the model can see at once.
     d_model: int  #: Width C of every vector between the layers.
     n_layers: int  #: Blocks, one after the other.
@@ -113,15 +113,15 @@ class DecoderConfig:
     positions: Positions = "learned"
     rope_base: float = 10_000.0  #: See :func:`~nextword.layers.rotation`.
     tie_embeddings: bool = True  #: The table that reads the tokens also scores the next one.
-    bias: bool = True  #: Biases of attention and feed-forward networks.
+    bias: bool = True  #: Whether attention and feed-forward networks have biases.
     dropout: float = 0.0  #: Share dropped from each sublayer's output and from the sum of embedding and position.
     #: What the layers see, in turn: ``("dense", "local")`` alternates, as GPT-3 does (Brown et al. 2020, section 2.1).
     attention: tuple[Kind, ...] = ("dense",)
     window: int | None = None  #: Positions that a ``local`` layer sees. GPT-3's was not published.
-    #: For ``strided`` and ``fixed`` layers; see :class:`~nextword.sparse_attention.SparsePattern`, as for what follows.
+    #: For ``strided`` and ``fixed`` layers; see :class:`~nextword.sparse_attention.SparsePattern`.
     stride: int | None = None
-    summary: int = 1
-    sparse_heads: Heads = "merged"
+    summary: int = 1  #: For ``fixed`` layers.
+    sparse_heads: Heads = "merged"  #: For ``strided`` and ``fixed`` layers: ``heads`` of the pattern.
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no model, and say which would."""
@@ -274,6 +274,9 @@ class Decoder(nn.Module):
     ) -> Int64[Tensor, "B T_plus_n"]:
         """Return ``ids`` with what the model writes after them; see :func:`~nextword.generation.sample`.
 
+        A text may grow beyond ``context_length``. The model then sees its newest ``context_length`` tokens and no others,
+        and each further token takes much longer to write, since that window has to be read anew.
+
         Args:
             ids: the beginnings. Those of different lengths are filled up on the left, with any id.
             max_new_tokens: how many tokens to write at most.
@@ -287,7 +290,7 @@ class Decoder(nn.Module):
                 after ``prompt_cache``.
         """
         check_vocabulary("ids", ids, self.config.vocab_size)
-        _check_writing(ids, mask, stop)
+        _check_filling(ids, mask)
         (_, T), limit = ids.shape, self.config.context_length
         before = 0 if prompt_cache is None else prompt_cache[0].length
         whole = before + T + max_new_tokens
@@ -340,7 +343,10 @@ class Decoder(nn.Module):
         tokenizer: ByteBPE | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Write the model into a folder, as it is unless ``dtype`` rounds it; see :func:`nextword.checkpoints.save`."""
+        """Write the model into a folder, as it is unless ``dtype`` rounds it; see :func:`nextword.checkpoints.save`.
+
+        :func:`nextword.checkpoints.load` brings it back with its tokenizer, :meth:`from_pretrained` without.
+        """
         checkpoints.save(self, path, card=card or {}, tokenizer=tokenizer, dtype=dtype)
 
     @classmethod
@@ -391,10 +397,8 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=smaller if is_added else 0.02)
 
 
-def _check_writing(ids: Tensor, mask: Tensor | None, stop: int | Collection[int] | None) -> None:
-    """Refuse a text as ``stop``, and filling that does not stand on the left."""
-    if isinstance(stop, str) or (isinstance(stop, Collection) and any(isinstance(i, str) for i in stop)):
-        raise TypeError(f"stop={stop!r} is text; give ids, as a tokenizer's encode returns them")
+def _check_filling(ids: Tensor, mask: Tensor | None) -> None:
+    """Refuse filling that does not stand on the left."""
     check_mask(mask, ids.shape)
     if mask is not None and not (bool(mask[:, -1].all()) and bool((mask[:, :-1] <= mask[:, 1:]).all())):
         raise ValueError("mask must be False on the left of a row only, then True up to its end: fill up on the left")

@@ -7,6 +7,7 @@ All functions ask the same question of a model: ``step(ids)`` with ids of shape 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeAlias, overload
 
@@ -92,7 +93,8 @@ def sample(
         ids: N beginnings of one length t ≥ 1.
         max_new_tokens: how many to add at most; fewer come back when every row has stopped.
         temperature, top_k, top_p: see :func:`filter_logits`; a temperature of 0 draws nothing at random.
-        stop: an id, or several, that ends a row. It stays in the row and is repeated up to the length of the others.
+        stop: an id, or several, that ends a row. It stays in the row and is repeated up to the length of the others:
+            ``decode(row, skip_special=True)`` leaves it out where it is a special token.
         generator: source of the random numbers; None for torch's own.
 
     Raises:
@@ -104,9 +106,7 @@ def sample(
         what = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
         raise ValueError(f"ids is {what}; give a tensor of int64, (N, t), at least a token a row")
     _check_whole("max_new_tokens", max_new_tokens, 0)
-    stop_ids = [] if stop is None else [stop] if isinstance(stop, int) else list(stop)
-    if not all(hasattr(i, "__index__") for i in stop_ids):
-        raise ValueError(f"stop={stop!r}; give the id of a token, or several: a tokenizer's encode turns text into ids")
+    stop_ids = stop_tokens(stop)
     stops = torch.tensor(stop_ids, dtype=torch.int64, device=ids.device)
     stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (N,)
     for _ in range(max_new_tokens):
@@ -119,6 +119,17 @@ def sample(
         if stop_ids and stopped.all():
             break
     return ids
+
+
+def stop_tokens(stop: int | Collection[int] | None) -> list[int]:
+    """Return what ``stop`` says, an id, several or None, as a list; raise an error where it is none of these."""
+    try:
+        several = [] if stop is None else stop if isinstance(stop, Collection) else [stop]
+        return [operator.index(i) for i in several]
+    except TypeError:
+        raise ValueError(
+            f"stop={stop!r}; give the id of a token, or several: a tokenizer's encode turns text into ids"
+        ) from None
 
 
 # --- Beam search -----------------------------------------------------------------------------------------------------
@@ -180,10 +191,10 @@ def coverage_penalty(
 class Hypothesis(NamedTuple):
     """A sentence that beam search found."""
 
-    ids: list[int]  # without the start token; with the end token, unless max_length cut the sentence off
-    log_prob: float  # log P(Y | X)
-    score: float  # log P(Y | X) / lp(Y) + cp(X; Y)
-    attention: Tensor | None = None  # (T, S), a row for each id, where the step gives it
+    ids: list[int]  #: Without the start token; with the end token, unless ``max_length`` cut the sentence off.
+    log_prob: float  #: log P(Y | X), nats.
+    score: float  #: log P(Y | X) / lp(Y) + cp(X; Y).
+    attention: Tensor | None = None  #: (T, S), a row for each id, where the step gives it.
 
 
 # fmt: off

@@ -11,7 +11,7 @@ Used in: 2022_instructgpt.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nextword import runtime
 from nextword.attention import pad
 from nextword.decoder import Decoder
+from nextword.generation import stop_tokens
 from nextword.layers import check_ids, eval_mode
 from nextword.ppo import (
     approx_kl,
@@ -35,7 +36,7 @@ from nextword.ppo import (
     whiten,
 )
 from nextword.reward_model import RewardModel, check_encoded
-from nextword.training import linear
+from nextword.training import by_name, due, linear
 
 __all__ = [
     "AdaptiveKL",
@@ -46,21 +47,31 @@ __all__ = [
     "Rollout",
     "best_of_n",
     "log_probs",
-    "ppo_update",
     "response_log_probs",
     "rollout",
-    "score_rollout",
     "shape_rewards",
     "train_rlhf",
 ]
 
 Prompts: TypeAlias = Int64[Tensor, "B P"] | Sequence[Sequence[int]]
-"""Rows of ids, which are then padded; or a tensor padded on the left, with a mask that is True at the prompts' tokens."""
+"""What responses begin with: rows of ids of any lengths, such as ``[tokenizer.encode(text) for text in texts]``, which are
+then padded; or a tensor (B, P) of int64 that is padded on the left, beside a ``mask`` (B, P) that is True at the prompts'
+tokens."""
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Whatever gives a text a number: a :class:`~nextword.reward_model.RewardModel`, or a function."""
+    """Whatever gives texts a number: a :class:`~nextword.reward_model.RewardModel`, or a function.
+
+    It is called as ``reward(ids, mask=mask)`` with prompts and responses, ``ids`` of shape (B, S) in int64, and ``mask`` (B, S),
+    which is True at their tokens and False at padding on either side. It returns (B,) finite floats.
+
+    Example:
+        >>> def short(ids, *, mask):
+        ...     return -mask.sum(1).float()  # (B, S) to (B,): each token costs 1
+        >>> short(torch.tensor([[0, 5, 6], [7, 8, 9]]), mask=torch.tensor([[False, True, True], [True, True, True]]))
+        tensor([-2., -3.])
+    """
 
     def __call__(self, ids: Int64[Tensor, "B S"], *, mask: Bool[Tensor, "B S"]) -> Float[Tensor, " B"]:
         """Return a finite number for each text; ``mask`` is True at its tokens."""
@@ -101,7 +112,7 @@ def rollout(
     *,
     mask: Bool[Tensor, "B P"] | None = None,
     max_new_tokens: int,
-    stop: int,
+    stop: int | Collection[int],
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Rollout:
@@ -112,13 +123,17 @@ def rollout(
         prompts: see :data:`Prompts`.
         mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
         max_new_tokens: T, the length at which a response without an end is cut off.
-        stop: the token that ends a response.
+        stop: the token that ends a response, or several of which each does.
         temperature: of sampling, above 0; the log-probabilities are those at this temperature.
-        generator: random numbers of the responses.
+        generator: random numbers of the responses; None for torch's own.
 
     Raises:
-        TypeError, ValueError: no such prompts, a number that is not positive, or more tokens than the context holds.
+        TypeError, ValueError: no such prompts, no stop token, a number that is not positive, or more tokens than the context
+            holds.
     """
+    stops = stop_tokens(stop)
+    if not stops:
+        raise ValueError(f"stop={stop!r} holds no token; give the id of the one that ends a response, or of several")
     if not (temperature > 0 and max_new_tokens >= 1):
         fits = "both must be positive, for a response must be drawn to have a probability"
         raise ValueError(f"temperature={temperature}, max_new_tokens={max_new_tokens}: {fits}")
@@ -126,11 +141,12 @@ def rollout(
     P, limit = prompts.shape[1], policy.config.context_length
     if P + max_new_tokens > limit:
         raise ValueError(f"prompts of {P} tokens and max_new_tokens={max_new_tokens} exceed context_length={limit}")
-    sampling: dict[str, Any] = {"temperature": temperature, "stop": stop, "generator": generator}
+    sampling: dict[str, Any] = {"temperature": temperature, "stop": stops, "generator": generator}
     ids = policy.generate(prompts, max_new_tokens, mask=mask, **sampling)  # (B, P + T), T less if all have stopped
     response = ids[:, P:]  # (B, T)
-    n_stops = (response == stop).cumsum(1)  # (B, T)
-    response_mask = (n_stops == 0) | ((n_stops == 1) & (response == stop))  # up to the first stop token and with it
+    is_stop = torch.isin(response, torch.tensor(stops, device=ids.device))  # (B, T)
+    n_stops = is_stop.cumsum(1)  # (B, T)
+    response_mask = (n_stops == 0) | ((n_stops == 1) & is_stop)  # up to the first stop token and with it
     mask = torch.cat([mask, response_mask], 1)  # (B, P + T): what a row repeats after its end is read by nobody
     # Computed again, in one pass as when learning. The log-probabilities from writing token by token differ in their last
     # digits, and then no ratio would begin at 1.
@@ -175,12 +191,21 @@ def best_of_n(
     n: int,
     *,
     mask: Bool[Tensor, "B P"] | None = None,
-    **settings: Any,
+    max_new_tokens: int,
+    stop: int | Collection[int],
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
 ) -> Rollout:
     """Let the policy write ``n`` responses to each prompt, and keep the one with the highest reward; no training.
 
-    The KL from the policy is at most log n - (n - 1) / n (Stiennon et al. 2020, section 4.3). ``prompts``, ``mask`` and
-    ``settings`` are arguments of :func:`rollout`.
+    The KL from the policy is at most log n - (n - 1) / n (Stiennon et al. 2020, section 4.3).
+
+    Args:
+        policy: writes.
+        reward_model: see :class:`Reward`.
+        prompts: see :data:`Prompts`.
+        n: responses to each prompt, of which one is kept.
+        mask, max_new_tokens, stop, temperature, generator: as for :func:`rollout`.
 
     Raises:
         TypeError, ValueError: ``n`` is below 1, a reward is not finite, or what :func:`rollout` refuses.
@@ -189,10 +214,12 @@ def best_of_n(
         raise ValueError(f"n={n} is below 1")
     prompts, mask = _left_padded(prompts, mask, policy)
     # The n tries at one prompt are neighbouring rows, B · n in all.
-    tries = rollout(policy, prompts.repeat_interleave(n, 0), mask=mask.repeat_interleave(n, 0), **settings)
+    prompts, mask = prompts.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
+    sampling: dict[str, Any] = {"temperature": temperature, "stop": stop, "generator": generator}
+    tries = rollout(policy, prompts, mask=mask, max_new_tokens=max_new_tokens, **sampling)
     with torch.no_grad():
         scores = _checked(reward_model(tries.ids, mask=tries.mask), len(tries.ids)).view(-1, n)  # (B, n)
-    best = scores.argmax(1) + n * torch.arange(len(prompts), device=scores.device)  # (B,), rows of `tries`
+    best = scores.argmax(1) + n * torch.arange(len(scores), device=scores.device)  # (B,), rows of `tries`
     return Rollout(*(x[best] for x in tries))
 
 
@@ -304,25 +331,28 @@ class RLHFConfig:
     """How a language model is trained on a reward. The clip, λ, γ and temperature are InstructGPT's (appendix C.4)."""
 
     iterations: int = 100  #: Times that responses are written and learned from.
-    batch_size: int = 128  #: B, responses an iteration.
+    batch_size: int = 128  #: B, responses an iteration, to as many prompts.
     max_new_tokens: int = 48  #: T, tokens of a response at most.
     n_epochs: int = 1  #: How often an iteration goes over its responses.
-    n_minibatches: int = 2  #: Parts into which each epoch cuts them.
-    learning_rate: float = 1e-3  #: Adam's highest rate; it falls in a straight line to a tenth.
-    warmup: int = 5  #: Iterations in which it rises.
-    kl_coef: float = 0.02  #: β, the price of a nat of KL from the reference.
-    kl_target: float | None = None  #: If given, β follows the measured KL towards it (:class:`AdaptiveKL`).
-    kl_horizon: float = 10_000  #: Responses after which that has changed β by a factor of about 1.2 at most.
-    ptx: float = 0.0  #: γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens.
-    clip: float = 0.2  #: ε.
-    value_clip: float | None = 0.2  #: The critic's ε, or None.
+    n_minibatches: int = 2  #: Parts into which each epoch cuts them. An update learns from one part.
+    learning_rate: float = 1e-3  #: Adam's highest rate; it falls in a straight line to a tenth of that.
+    warmup: int = 5  #: Iterations in which it rises; all of them where there are fewer.
+    kl_coef: float = 0.02  #: β, what a nat of KL from the reference costs, in units of the reward.
+    kl_target: float | None = None  #: KL in nats a response that β follows (:class:`AdaptiveKL`). None: β stays.
+    #: Responses after which ``kl_target`` has changed β by a factor of about 1.2 at most. The default is that of Ziegler et al.
+    #: and too long for a short run, whose β would stay: a tenth of iterations · batch_size lets it move by a factor of 7.
+    kl_horizon: float = 10_000
+    ptx: float = 0.0  #: γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens. 0: PPO alone.
+    clip: float = 0.2  #: ε: a token whose ratio has left 1 ± ε pulls no further.
+    value_clip: float | None = 0.2  #: The critic's ε, in units of the reward. None: it may move freely.
     vf_coef: float = 0.1  #: Weight of the critic's loss, which has a network of its own.
     gamma: float = 1.0  #: Discount of a token: 1, since a response is worth no less for being long.
-    lam: float = 0.95  #: λ of :func:`~nextword.ppo.gae`.
-    temperature: float = 1.0
-    max_grad_norm: float | None = 1.0  #: Largest norm of the gradient of the policy, and of that of the critic.
-    missing_eos_penalty: float | None = -1.0  #: The score of a response without a stop token. None: the reward model's.
-    seed: int = 0
+    lam: float = 0.95  #: λ of :func:`~nextword.ppo.gae`: 0 trusts the critic after one token, 1 the reward alone.
+    temperature: float = 1.0  #: Of sampling, and of all probabilities that are learned from.
+    max_grad_norm: float | None = 1.0  #: Largest norm of the policy's gradient, and of the critic's. None: any.
+    #: The score of a response without a stop token, in units of the reward. None: what the reward model says of it.
+    missing_eos_penalty: float | None = -1.0
+    seed: int = 0  #: Where the random numbers start that draw prompts, responses and minibatches.
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
@@ -350,25 +380,41 @@ class RLHFResult:
     """A trained policy and its critic, and how it went."""
 
     policy: Decoder
+    """The trained copy, in evaluation mode."""
     critic: RewardModel
+    """What told, at every token, how much reward was to be expected."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """A row an iteration. Of the responses written in it, means over them: ``score``, what the reward model said; ``kl``, k1's
-    estimate of the KL from the reference in nats a response, and ``kl_k3``, which is never negative; ``kl_coef``, β;
-    ``length`` in tokens; ``has_eos``, the share that ended in time. Where ``evaluate`` was called, ``iteration`` and what it
-    returned. And what tells a sound training from a sick one:
+    """A row an iteration; ``result["reward"]`` is one key over all rows. Means over the responses written in the iteration:
 
-    - ``first_ratio``: largest distance of a ratio from 1 before the first step. Healthy: rounding. Above: writing and learning
-      compute different probabilities, by dropout, a mask or a temperature. A ``kl`` that stays below 0 says the same.
-    - ``policy_loss``. Healthy: near 0. Large: the advantages are not whitened.
-    - ``value_loss``. Healthy: falls. Far above the variance of the scores: the critic does not know the reward's scale.
+    - ``iteration``, counted from 1.
+    - ``reward``: what the reward model said, whether a response ended or not. Healthy: rises, and then levels off. Rising
+      while the responses read worse: the policy has found what the reward model rates too high; raise ``kl_coef``.
+    - ``score``: the same with ``missing_eos_penalty`` for a response without an end, before the price of the KL: what is
+      learned from. Far from ``reward``: few responses end; give more ``max_new_tokens``.
+    - ``kl``: k1's estimate of the KL from the reference, nats a response. Healthy: begins at 0, rises and levels off. Rising
+      without end: raise ``kl_coef``. Below 0 for long: as for ``first_ratio``.
+    - ``kl_k3``: k3's estimate of the same, which is never negative.
+    - ``kl_coef``: β in this iteration; it moves only with ``kl_target``.
+    - ``length``, in tokens, the stop token included. At ``max_new_tokens``: the responses do not end.
+    - ``has_eos``: the share that ended in time. Healthy: rises towards 1.
     - ``entropy``, nats a token, estimated by -log π of those drawn. Healthy: falls slowly. Near 0: all responses are alike;
       raise ``kl_coef``. Rising: the policy becomes random, mostly by too high a rate.
+
+    Of the updates that followed:
+
+    - ``first_ratio``: largest distance of a ratio from 1 before the first one. Healthy: rounding. Above: writing and learning
+      compute different probabilities, by dropout, a mask or a temperature.
+    - ``policy_loss``. Healthy: near 0. Large: the advantages are not whitened.
+    - ``value_loss``. Healthy: falls. Far above the variance of the scores: the critic does not know the reward's scale.
     - ``approx_kl``: k3's estimate of the KL from the policy that wrote, nats a token. Healthy: below 0.02. Above: too many
       epochs, or too high a rate.
-    - ``clip_fraction``. Healthy: up to 0.2. Exactly 0 over several epochs: the old log-probabilities are computed anew.
+    - ``clip_fraction``: share of ratios outside 1 ± ``clip``. Healthy: up to 0.2. Exactly 0 over several epochs: the old
+      log-probabilities are computed anew.
     - ``explained_variance`` of the returns by the critic. Healthy: climbs towards 1. Below 0 for long: it is one token off,
       or reads padding.
-    - ``ptx_loss``, with ``ptx``. Healthy: level. Rising: what the policy could do before is being forgotten.
+    - ``ptx_loss``, nats a token, with ``ptx`` only. Healthy: level. Rising: what the policy could do before is being forgotten.
+
+    And where ``evaluate`` was called, what it returned; a name of this list then holds its number.
     """
 
     def __getitem__(self, name: str) -> list[float]:
@@ -391,11 +437,11 @@ def train_rlhf(
     prompts: Prompts,
     config: RLHFConfig,
     *,
-    stop: int,
+    stop: int | Collection[int],
     mask: Bool[Tensor, "N P"] | None = None,
     critic: RewardModel | None = None,
     pretrain_batches: Iterable[tuple[Tensor, Tensor]] | None = None,
-    evaluate: Callable[[Decoder], Mapping[str, float]] | None = None,
+    evaluate: Callable[[Decoder], float | Mapping[str, float]] | None = None,
     evaluate_every: int = 0,
 ) -> RLHFResult:
     """Train a copy of the policy to earn more reward: PPO, and with ``config.ptx`` PPO-ptx (Ouyang et al. 2022, 3.5).
@@ -405,15 +451,17 @@ def train_rlhf(
     Args:
         policy: the model to begin with, usually the supervised one. It is left as it is.
         reference: the model from which the KL is measured; may be the same.
-        reward_model: gives prompt and response a number.
+        reward_model: gives prompt and response a number; see :class:`Reward`.
         prompts: see :data:`Prompts`; each iteration draws ``config.batch_size`` of them.
-        stop: the token that ends a response.
+        stop: the token that ends a response, or several of which each does.
         mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
         critic: the first critic, left as it is. None: the reward model, or if that is a mere function, the policy with a
             head that says 0.
-        pretrain_batches: inputs and targets, one for each minibatch; needed for ``config.ptx``. Where they end, they are
-            started again.
-        evaluate: called with the policy every ``evaluate_every`` iterations and at the end; its numbers go into the history.
+        pretrain_batches: inputs and targets, each (B, T), one pair for each minibatch; needed for ``config.ptx``. Where they
+            end, they are started again.
+        evaluate: called as ``evaluate(policy)`` in evaluation mode; its number, as ``value``, or its dictionary goes into the
+            row of that iteration.
+        evaluate_every: iterations between two calls of ``evaluate``. 0: only at the end.
 
     Raises:
         TypeError, ValueError: ``config.ptx`` without batches or with too few, fewer prompts than ``config.batch_size``, no
@@ -438,7 +486,8 @@ def train_rlhf(
     sampling: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
     frozen = nn.ModuleList(x for x in (reference, reward_model) if isinstance(x, nn.Module))
     warmup, result = min(config.warmup, config.iterations), RLHFResult(policy, critic)
-    for i in runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration"):
+    bar = runtime.progress(range(1, config.iterations + 1), desc="RLHF", unit="iteration")
+    for i in bar:
         rate = linear(i, learning_rate=config.learning_rate, warmup=warmup, steps=config.iterations, min_lr_ratio=0.1)
         adam.param_groups[0]["lr"] = rate
         # Act: the policy as it is now responds to some of the prompts.
@@ -451,9 +500,10 @@ def train_rlhf(
         row |= ppo_update(policy, critic, adam, columns, config, pretrain_iterator, batch_generator)
         if kl_controller is not None:
             kl_coef = kl_controller.update(row["kl"], config.batch_size)
-        if evaluate is not None and evaluate_every and (i % evaluate_every == 0 or i == config.iterations):
-            row |= {"iteration": i, **evaluate(policy)}
-        result.history.append(row)
+        bar.set_postfix_str(f"reward {row['reward']:.2f}, KL {row['kl']:.1f}", refresh=False)
+        result.history.append({"iteration": i, **row})
+        if evaluate is not None and due(i, evaluate_every, config.iterations):
+            result.history[-1] |= by_name(evaluate(policy))
     return result
 
 
@@ -466,9 +516,10 @@ def score_rollout(
     ref_log_prob = response_log_probs(reference, rollouts, temperature=config.temperature)  # (B, T)
     value = token_values(critic, ids, mask, response_mask.shape[1]).masked_fill(~response_mask, 0)  # (B, T)
     with runtime.autocast():
-        score = _checked(reward_model(ids, mask=mask), len(ids))  # (B,)
+        reward = _checked(reward_model(ids, mask=mask), len(ids))  # (B,)
+    score = reward
     if config.missing_eos_penalty is not None:  # the reward model has only read texts that end
-        score = torch.where(has_eos, score, config.missing_eos_penalty)
+        score = torch.where(has_eos, reward, config.missing_eos_penalty)
     rewards = shape_rewards(score, log_prob, ref_log_prob, response_mask, kl_coef)  # (B, T)
     # A response that was cut off at T ends there too: it has been scored as it stands, and nothing follows.
     done = last_token(response_mask)  # (B, T): nothing after it is worth anything
@@ -477,6 +528,7 @@ def score_rollout(
     advantage, returns = (x.T for x in estimates)  # (B, T)
     log_ratio = ref_log_prob - log_prob  # (B, T), 0 at padding. The policy drew, so this gives KL(policy ‖ reference)
     row = {
+        "reward": reward.mean(),
         "score": score.mean(),
         "kl": approx_kl(log_ratio, "k1").sum(1).mean(),  # nats a response
         "kl_k3": approx_kl(log_ratio, "k3").sum(1).mean(),
@@ -524,7 +576,7 @@ def ppo_update(
             if not measured:  # before any step writing and learning must agree
                 row["first_ratio"] = (log_prob - old_log_prob).expm1().abs().max()
             if config.ptx:  # the third term of equation 2: what it knew of other text shall not be forgotten
-                text, targets = next(pretrain_iterator)
+                text, targets = (x.to(ids.device) for x in next(pretrain_iterator))
                 with runtime.autocast():
                     row["ptx_loss"] = policy(text, targets).loss  # nats a token
                 total = total + config.ptx * row["ptx_loss"]

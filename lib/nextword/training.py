@@ -234,16 +234,17 @@ def _is_number(value: object) -> bool:
 class History:
     """What happened in training: one entry a step in each list, and the evaluations."""
 
-    steps: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  #: 1, 2, 3, …
     loss: list[float] = field(default_factory=list)
     """Mean loss over the targets of the step, before its update; nats for a language model."""
-    learning_rate: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)  #: That of the step.
     grad_norm: list[float] = field(default_factory=list)
-    """Norm of the whole gradient before clipping."""
+    """Norm of the whole gradient before clipping. Healthy: falls at first and then stays. Growing: lower ``learning_rate``."""
     seconds: list[float] = field(default_factory=list)
-    """Time in training since the first step, without evaluations and checkpoints."""
+    """Time in training up to the end of the step, without evaluations and checkpoints."""
     evaluations: list[dict[str, float]] = field(default_factory=list)
-    """``{"step": 100, "value": 3.2}`` where ``evaluate`` gave a number, its own keys where it gave a dictionary."""
+    """A row for each call of ``evaluate``: ``{"step": 100, "value": 3.2}`` where it gave a number, and ``step`` beside its own
+    keys where it gave a dictionary."""
 
     def append(self, step: int, loss: float, learning_rate: float, grad_norm: float, seconds: float) -> None:
         """Add a step that took ``seconds``."""
@@ -395,20 +396,31 @@ def fit(
             history.append(step, loss, rate, norm, time.perf_counter() - start)
             recent = history.loss[-20:]  # the loss of one batch is noisy: show a mean
             bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f}", refresh=False)
-            if evaluate and _due(step, config.evaluate_every, config.steps):
+            if evaluate and due(step, config.evaluate_every, config.steps):
                 # Each evaluation starts at the same random numbers, so that two of them differ by the model alone.
                 with runtime.fork_rng(config.seed), eval_mode(model):  # what it draws does not change the training
-                    result = evaluate(model)
-                named = result if isinstance(result, Mapping) else {"value": result}
+                    named = by_name(evaluate(model))
                 history.evaluations.append({**{name: float(x) for name, x in named.items()}, "step": step})
             # After the evaluation, so that the stored history holds it and a resumed run need not repeat it.
-            if file and _due(step, config.checkpoint_every, config.steps):
+            if file and due(step, config.checkpoint_every, config.steps):
                 _save(file, model, optimizer, config, history)
     return history
 
 
-def _due(step: int, every: int, last: int) -> bool:
+def due(step: int, every: int, last: int) -> bool:
+    """Return whether something that happens every so many steps, with 0 only at the last one, happens at this one."""
     return step == last or (every > 0 and step % every == 0)
+
+
+def by_name(result: Any) -> Mapping[str, Any]:
+    """Return what a caller's ``evaluate`` gave under names, a single number as ``value``."""
+    if isinstance(result, Mapping):
+        return result
+    try:
+        return {"value": float(result)}
+    except (TypeError, ValueError):
+        fits = "a number or a dictionary of numbers fits"
+        raise TypeError(f"evaluate returned {result!r:.60}; {fits}") from None
 
 
 def _check_ids(model: nn.Module, batch: Batch) -> None:

@@ -539,8 +539,8 @@ def test_other_masks_cannot_be_continued(mask: Tensor, message: str) -> None:
         ),
         ({"ids": [1, 2, 3]}, TypeError, r"ids is a list; give a tensor \(B, T\), such as torch.tensor\(\[\[5, 6\]\]\)"),
         ({"ids": ids().float()}, TypeError, "ids is of type torch.float32; ids are int64"),
-        ({"stop": "\n"}, TypeError, r"stop='\\n' is text; give ids, as a tokenizer's encode returns them"),
-        ({"stop": [3, "\n"]}, TypeError, r"stop=\[3, '\\n'\] is text; give ids"),
+        ({"stop": "\n"}, ValueError, r"stop='\\n'; give the id of a token, or several: a tokenizer's encode"),
+        ({"stop": [3, "\n"]}, ValueError, r"stop=\[3, '\\n'\]; give the id of a token, or several"),
     ],
 )
 def test_what_cannot_be_continued_is_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

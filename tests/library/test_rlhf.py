@@ -110,6 +110,44 @@ def test_responses_cost_the_writer_what_was_noted_and_another_model_what_it_says
         assert not row[len(response) :].any()
 
 
+def test_any_of_several_stop_tokens_ends_a_response() -> None:
+    policy, (ids, mask), stops = decoder(), prompts(40), [STOP, 3, 7]
+    settings = {"mask": mask, "max_new_tokens": 8}
+    rollouts = rollout(policy, ids, stop=stops, generator=seeded(), **settings)
+    columns = rollouts.ids[:, ids.shape[1] :].tolist(), rollouts.responses(), rollouts.has_eos.tolist()
+    for written, response, has_eos in zip(*columns, strict=True):
+        first = next((i for i, token in enumerate(written) if token in stops), len(written) - 1)
+        assert response == written[: first + 1]
+        assert has_eos == (response[-1] in stops)
+    assert {response[-1] for response in rollouts.responses()} >= set(stops)
+    one, other = (rollout(policy, ids, stop=stop, generator=seeded(), **settings) for stop in (STOP, [STOP]))
+    assert one.responses() == other.responses()
+    best = best_of_n(policy, count_threes, ids, 2, stop=stops, generator=seeded(), **settings)
+    assert {response[-1] for response in best.responses()} >= set(stops)
+    config = RLHFConfig(**{**vars(QUICK), "max_new_tokens": 16})
+    assert train_rlhf(policy, policy, count_threes, ids, config, mask=mask, stop=stops)["has_eos"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        (".", r"stop='.'; give the id of a token, or several"),
+        ([3, 2.5], r"stop=\[3, 2.5\]; give the id of a token, or several"),
+        (None, "stop=None holds no token; give the id of the one that ends a response"),
+        ([], r"stop=\[\] holds no token"),
+    ],
+)
+def test_a_response_must_have_an_end(stop: Any, message: str) -> None:
+    policy, (ids, mask) = decoder(), prompts(8)
+    settings = {"mask": mask, "stop": stop}
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        rollout(policy, ids, max_new_tokens=2, **settings)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        best_of_n(policy, count_threes, ids, 2, max_new_tokens=2, **settings)
+    with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+        train_rlhf(policy, policy, count_threes, ids, QUICK, **settings)
+
+
 @pytest.mark.parametrize("change", [{"temperature": 0.0}, {"temperature": math.nan}, {"max_new_tokens": 0}])
 def test_a_response_must_be_drawn(change: dict[str, Any]) -> None:
     policy, (ids, mask) = decoder(), prompts()
@@ -265,9 +303,9 @@ def test_what_the_history_keeps_of_an_update() -> None:
     assert more["approx_kl"][-1] > 1e-5
     assert min(more["value_loss"]) > 0
     with pytest.raises(
-        KeyError, match="'reward': the history holds kl_coef, score, kl, kl_k3, length, has_eos, entropy"
+        KeyError, match="'rewards': the history holds iteration, kl_coef, reward, score, kl, kl_k3, length, has_eos"
     ):
-        more["reward"]
+        more["rewards"]
 
 
 def test_what_is_given_stays_as_it_is_and_a_seed_decides() -> None:
@@ -313,7 +351,9 @@ def test_a_response_without_an_end_gets_the_fixed_score() -> None:
     config = RLHFConfig(**{**vars(QUICK), "iterations": 1, "max_new_tokens": 1, "missing_eos_penalty": -7.0})
     result = train_rlhf(policy, policy, lambda ids, mask: torch.ones(len(ids)), ids, config, mask=mask, stop=STOP)
     share = result["has_eos"][0]
+    assert share < 1
     assert result["score"][0] == pytest.approx(share - 7 * (1 - share))
+    assert result["reward"][0] == 1, "what the reward model said"
 
 
 @pytest.mark.parametrize(
@@ -424,8 +464,19 @@ def test_the_coefficient_can_follow_a_target_and_a_measure_be_taken() -> None:
     result = train_rlhf(policy, policy, count_threes, ids, config, mask=mask, stop=STOP, **measure)
     assert result["kl_coef"][0] == pytest.approx(0.1)
     assert result["kl_coef"][-1] > 0.1
-    assert result["iteration"] == [4, 6]
-    assert len(result["norm"]) == 2
+    assert [row["iteration"] for row in result.history if "norm" in row] == [4, 6]
+    assert result["iteration"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_measure_is_taken_at_the_end_unless_told_otherwise_and_may_be_a_number() -> None:
+    policy, (ids, mask) = decoder(), prompts(8)
+    settings = {"mask": mask, "stop": STOP}
+    for given, named in ((lambda model: 2.5, {"value": 2.5}), (lambda model: {"a": 1, "kl": 3}, {"a": 1, "kl": 3})):
+        row, last = train_rlhf(policy, policy, count_threes, ids, QUICK, evaluate=given, **settings).history
+        assert not {"value", "a"} & row.keys()
+        assert {name: last[name] for name in named} == named
+    with pytest.raises(TypeError, match="evaluate returned None; a number or a dictionary of numbers fits"):
+        train_rlhf(policy, policy, count_threes, ids, QUICK, evaluate=lambda model: None, **settings)
 
 
 @pytest.mark.parametrize(
