@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nextword import checkpoints
 from nextword.layers import ModelOutput, check_vocabulary, count_parameters, eval_mode, next_token_loss
 
-Model = TypeVar("Model", bound="EncoderDecoder")
+T = TypeVar("T", bound="EncoderDecoder")
 
 
 class EncoderDecoder(nn.Module):
@@ -97,7 +97,7 @@ class EncoderDecoder(nn.Module):
         check_vocabulary("source", source, self.config.source_vocab)
 
     @classmethod
-    def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
+    def from_pretrained(cls: type[T], path: str | os.PathLike[str]) -> T:
         """Return a model that :func:`~nextword.checkpoints.save` wrote, in evaluation mode; its tokenizer lies beside it.
 
         Raises:

@@ -338,6 +338,8 @@ def test_a_step_is_forward_backward_clip_and_update() -> None:
 
 
 def test_history_counts_times_and_survives_json() -> None:
+    with pytest.raises(TypeError, match="evaluate returned None; a number or a dictionary of numbers fits"):
+        fit(TinyLM(), make_batches(), TrainConfig(steps=1), evaluate=lambda model: None)  # type: ignore[arg-type, return-value]
     history = fit(TinyLM(), make_batches(), TrainConfig(steps=6), evaluate=lambda model: 2.5)
     assert history.steps == [1, 2, 3, 4, 5, 6]
     assert {len(values) for name, values in history.to_dict().items() if name != "evaluations"} == {6}
@@ -717,7 +719,7 @@ SETTINGS = {"steps": 8, "learning_rate": 0.05, "max_grad_norm": 0.8}
 def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
     """The recipe of the library's page, with half of each batch for each process, against the whole batch in one."""
     page = (Path(__file__).parents[2] / "chapters" / "api.md").read_text()
-    [recipe] = re.findall(r"```python\n(import torch\n.*?)```", page, re.DOTALL)
+    [recipe] = re.findall(r"```python\n(import torch\nimport torch.dist.*?)```", page, re.DOTALL)
     (tmp_path / "train.py").write_text(BEFORE + recipe + AFTER)
     places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     quiet = {"NEXTWORD_BF16": "0", "NEXTWORD_PRESET": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
@@ -779,6 +781,7 @@ def child(folder: str, task: str) -> None:
 
 def start(folder: Path, task: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "NEXTWORD_BF16": "0", "NEXTWORD_PRESET": "cpu", "NEXTWORD_PROGRESS": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # modules of the tests, too
     command = [sys.executable, __file__, str(folder), task]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
