@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextword import attention, encoder, generation, runtime, sparse_attention
+from nextword import attention, encoder, generation, runtime, sparse_attention, training
 from nextword.book import plots
 from nextword.book.plots import attention_map
 
@@ -145,3 +145,10 @@ def test_an_installed_copy_shows_its_lines_too(tmp_path: Path) -> None:
 def test_only_the_library_is_shown(other: Any) -> None:
     with pytest.raises(ValueError, match="is no function or class of the library"):
         plots.show(other)
+
+
+def test_the_running_mean_of_a_training_curve_does_not_carry_the_first_loss_on() -> None:
+    history = training.History(steps=[1, 2, 3], loss=[4.0, 2.0, 2.0])
+    drawn, mean = plots.training_curve(history, smooth=0.5).axes[0].lines
+    assert drawn.get_ydata().tolist() == [4, 2, 2]
+    assert mean.get_ydata() == pytest.approx([4, (2 + 2) / 1.5, (1 + 1 + 2) / 1.75])

@@ -112,15 +112,20 @@ def recorded(
 
 
 def training_curve(history: Any, *, title: str = "", unit: str = "token", smooth: float = 0.95) -> Figure:
-    """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean."""
+    """Draw the training loss of a ``training.History`` against the step, pale as it was and dark as a running mean.
+
+    In the mean a step weighs ``smooth`` times as much as the one after it. Evaluations are not drawn, for what they measure
+    may have another unit.
+    """
     loss = np.asarray(history.loss, dtype=float)
     if not len(loss):
         raise ValueError("history has no steps: nothing to draw")
     figure, ax = plt.subplots()
-    mean, running = loss[0], []
+    total, weight, running = 0.0, 0.0, []
     for value in loss:
-        mean = smooth * mean + (1 - smooth) * value
-        running.append(mean)
+        # Divided by the weights so far: a mean that began at the first loss would carry it on for long.
+        total, weight = smooth * total + value, smooth * weight + 1
+        running.append(total / weight)
     ax.plot(history.steps, loss, color=COLOURS[0], alpha=0.25, linewidth=1)
     ax.plot(history.steps, running, color=COLOURS[0])
     ax.set(xlabel="step", ylabel=f"training loss (nats per {unit})", title=title)
