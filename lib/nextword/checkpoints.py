@@ -46,6 +46,7 @@ class LoadedModel(NamedTuple):
     model: Any
     """In evaluation mode, of the class that was saved."""
     tokenizer: ByteBPE | None
+    """What turns text into its ids; None where none was saved."""
     card: dict[str, Any]
     """Data, seed, steps, seconds, loss and licence."""
 
@@ -57,10 +58,13 @@ class Checkpoint:
     architecture: str
     """The name of the model's class."""
     config: dict[str, Any]
+    """The fields of the model's config."""
     weights: dict[str, Tensor]
     """In float32, by the names of the model's ``state_dict``; shared matrices once."""
     tokenizer: ByteBPE | None
+    """What turns text into its ids; None where none was saved."""
     card: dict[str, Any]
+    """Data, seed, steps, seconds, loss and licence."""
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class EncoderConfig:
         12
     """
 
-    vocab_size: int
+    vocab_size: int  #: V, the number of different ids.
     context_length: int  #: Tokens that the model can see at once.
     d_model: int  #: Width C of every vector between the layers.
     n_layers: int  #: Blocks, one after the other.
@@ -95,7 +95,7 @@ class EncoderConfig:
 class EncoderOutput(NamedTuple):
     """A vector for every position, and one for the whole sequence."""
 
-    hidden: Float[Tensor, "B T C"]
+    hidden: Float[Tensor, "B T C"]  #: The last block's output at every position.
     pooled: Float[Tensor, "B C"]  #: tanh of a linear layer on the first position, that of [CLS].
 
 
@@ -204,7 +204,7 @@ class Encoder(nn.Module):
 class MaskedLMOutput(NamedTuple):
     """A score for every word at every position, two for the pair of texts, and the loss in nats where labels were given."""
 
-    logits: Float[Tensor, "B T V"]
+    logits: Float[Tensor, "B T V"]  #: The score of each word as the one that stands there.
     next_sentence_logits: Float[Tensor, "B 2"]  #: Of 0, the second text follows the first, and of 1, it does not.
     loss: Float[Tensor, ""] | None  #: Masked-word loss plus next-sentence loss, of those whose labels were given.
 
@@ -406,8 +406,8 @@ def _check_masking(
 class TextPair(NamedTuple):
     """Two texts as ids, and whether the second follows the first."""
 
-    a: list[int]
-    b: list[int]
+    a: list[int]  #: Ids of the first text.
+    b: list[int]  #: Ids of the second.
     label: int  #: 0: ``b`` follows ``a`` in a document. 1: it comes from elsewhere.
 
 

@@ -232,8 +232,8 @@ class Block(nn.Module):
 class ModelOutput(NamedTuple):
     """What a model returns: a score for every next word, and the mean loss in nats where labels were given."""
 
-    logits: Float[Tensor, "B T V"]
-    loss: Float[Tensor, ""] | None
+    logits: Float[Tensor, "B T V"]  #: The score of each word as the next one: a softmax makes probabilities of them.
+    loss: Float[Tensor, ""] | None  #: Mean over the labels, nats a token. None without labels.
 
 
 def next_token_loss(

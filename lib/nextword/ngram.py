@@ -37,10 +37,10 @@ class KGrams:
 
     # The number of h among the (k-1)-grams and w make one key. Keys are sorted, and a k-gram's number is its rank among
     # them: finding it is a binary search, and the words that followed h are one slice.
-    keys: Int64[np.ndarray, " N"]  # number of h · V + w, ascending
-    counts: Int64[np.ndarray, " N"]  # c(hw): how often it occurred
-    suffixes: Int64[np.ndarray, " N"]  # its number among the (k-1)-grams once the first word is dropped
-    vocab_size: int
+    keys: Int64[np.ndarray, " N"]  #: Number of h · V + w, ascending.
+    counts: Int64[np.ndarray, " N"]  #: c(hw): how often it occurred.
+    suffixes: Int64[np.ndarray, " N"]  #: Its number among the (k-1)-grams once the first word is dropped.
+    vocab_size: int  #: V.
 
     @property
     def contexts(self) -> Int64[np.ndarray, " N"]:
@@ -286,14 +286,14 @@ class NeuralNGramConfig:
         ValueError: a field is out of its range.
     """
 
-    vocab_size: int  # V
-    order: int = 5  # n: the context is n - 1 words
-    d_model: int = 60  # m: features of a word, the rows of C
-    d_hidden: int = 100  # h: tanh units
-    direct: bool = True  # connections W from the word features straight to the output
-    tie_embeddings: bool = False  # the output shares C, [U W] = C [P Q] (not in the paper; far fewer weights)
-    dropout: float = 0.0  # on the word features and on the tanh units (not in the paper)
-    pad_id: int = 0  # the word that is taken to stand before a text begins, such as the end of a line
+    vocab_size: int  #: V, the number of different words.
+    order: int = 5  #: n: the context is n - 1 words.
+    d_model: int = 60  #: m: features of a word, the rows of C.
+    d_hidden: int = 100  #: h: tanh units.
+    direct: bool = True  #: Connections W from the word features straight to the output.
+    tie_embeddings: bool = False  #: The output shares C, [U W] = C [P Q]; not in the paper, and far fewer weights.
+    dropout: float = 0.0  #: Share dropped from the word features and from the tanh units; not in the paper.
+    pad_id: int = 0  #: The word that is taken to stand before a text begins, such as the end of a line.
 
     def __post_init__(self) -> None:
         """Check every field."""

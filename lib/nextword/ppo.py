@@ -36,9 +36,7 @@ __all__ = [
     "approx_kl",
     "explained_variance",
     "gae",
-    "masked_mean",
     "ppo_loss",
-    "ppo_update",
     "train_ppo",
     "whiten",
 ]
@@ -296,7 +294,7 @@ class PPOConfig:
     entropy_coef: float = 0.0  #: c₂, weight of the entropy, which keeps the policy trying. Games need it.
     max_grad_norm: float | None = None  #: Largest norm of the gradient, or None as in the paper. OpenAI's code has 0.5.
     target_kl: float | None = None  #: An update ends after the epoch whose estimated KL exceeded it. None: never.
-    seed: int = 0
+    seed: int = 0  #: Where the random numbers of environments, weights, actions and minibatches start.
     beta: float = 1.0  #: β of the objective ``kl``, and the first β of ``adaptive_kl``.
     kl_target: float = 0.01  #: d_targ, the KL an update that ``adaptive_kl`` steers to by its β. It ends no update.
     normalize_advantage: bool = True  #: Whether the advantages of each minibatch are whitened.
@@ -381,14 +379,19 @@ class Experience(NamedTuple):
     """What T steps in each of N environments left behind."""
 
     observations: Float[Tensor, "T N S"]
+    """What the policy saw before each action."""
     actions: Tensor
     """(T, N), or (T, N, numbers of an action)."""
     outputs: Float[Tensor, "T N A"]
     """What the policy that acted returned: the distributions that the actions were drawn from."""
     log_prob: Float[Tensor, "T N"]
+    """Log-probabilities of the actions under that policy, nats."""
     values: Float[Tensor, "T N"]
+    """What the critic expected before each action."""
     rewards: Float[Tensor, "T N"]
+    """Scaled, where the settings say so, and with what a time limit took away."""
     dones: Bool[Tensor, "T N"]
+    """Whether the episode ended with the step."""
     last_value: Float[Tensor, " N"]
     """What the critic expects after the last step."""
 
@@ -525,6 +528,7 @@ class PPOResult(NamedTuple):
     """
 
     policy: Policy
+    """The trained actor and critic."""
     steps: Array
     """Steps taken in all environments when each episode ended."""
     returns: Array

@@ -39,8 +39,8 @@ class Seq2SeqConfig:
         >>> gnmt = Seq2SeqConfig(**sizes, attention="bahdanau", residual_from=3)
     """
 
-    source_vocab: int
-    target_vocab: int
+    source_vocab: int  #: Ids of the source language.
+    target_vocab: int  #: Ids of the target language.
     d_model: int = 256
     """Width C of embeddings and LSTM states. The two directions of the first encoder layer have half of it each."""
     n_layers: int = 2
@@ -60,7 +60,7 @@ class Seq2SeqConfig:
     output_norm: bool = True
     """Normalise the last layer's output before the softmax, as the Transformer does. The papers, older than layer
     normalisation, do not; a shared matrix then takes several times as long to learn."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  #: ε of :func:`~nextword.layers.next_token_loss`.
     pad_id: int = 0
     """The id that fills up the shorter sentences of a batch; nobody attends to it."""
 
@@ -82,10 +82,10 @@ class Seq2SeqConfig:
 class Memory(NamedTuple):
     """What the encoder hands to the decoder."""
 
-    states: Float[Tensor, "B S C"]  # h_j, the top layer's output at every source token
-    keys: Float[Tensor, "B S C"]  # W_m h_j, computed once for all steps of the decoder
-    last: Float[Tensor, "B C"]  # the top layer's output at the last real token: the sentence in one vector
-    mask: Bool[Tensor, "B S"]  # True at real tokens
+    states: Float[Tensor, "B S C"]  #: h_j, the top layer's output at every source token.
+    keys: Float[Tensor, "B S C"]  #: W_m h_j, computed once for all steps of the decoder.
+    last: Float[Tensor, "B C"]  #: The top layer's output at the last real token: the sentence in one vector.
+    mask: Bool[Tensor, "B S"]  #: True at real tokens.
 
 
 class AdditiveAttention(nn.Module):
@@ -209,7 +209,7 @@ class Seq2SeqLSTM(EncoderDecoder):
         return self.output_norm(self.dropout(x)), weights
 
     def new_cache(self) -> list[State]:
-        """Return an empty cache for :meth:`decode`, which fills it with one state a layer."""
+        """Return an empty cache for :meth:`decode_with_attention`, which fills it with one state a layer."""
         return []
 
     def reorder_cache(self, cache: list[State], rows: Int64[Tensor, " N"]) -> None:
@@ -258,10 +258,10 @@ class Seq2SeqLSTM(EncoderDecoder):
 class LSTMConfig:
     """The sizes of an LSTM language model."""
 
-    vocab_size: int
+    vocab_size: int  #: V, the number of different ids.
     d_model: int = 256
     """Width C of embeddings and states."""
-    n_layers: int = 2
+    n_layers: int = 2  #: LSTM layers, one above the other.
     dropout: float = 0.0
     """Share of each layer's input, and of the last output, dropped in training (Zaremba et al. 2014)."""
     tie_embeddings: bool = True

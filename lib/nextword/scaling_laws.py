@@ -64,7 +64,7 @@ class PowerLaw:
         2.0
     """
 
-    exponent: float
+    exponent: float  #: By which power of x the part above the floor falls.
     scale: float
     """Where the part above the floor would be 1."""
     floor: float = 0.0
@@ -84,10 +84,10 @@ class PowerLaw:
 class Kaplan:
     """L(N, D) = [(N_c/N)^(α_N/α_D) + D_c/D]^α_D (Kaplan et al. 2020, equation 1.5)."""
 
-    alpha_N: float
-    alpha_D: float
-    N_c: float
-    D_c: float
+    alpha_N: float  #: Exponent of the parameters.
+    alpha_D: float  #: Exponent of the tokens.
+    N_c: float  #: Parameters at which the loss would be 1 nat with endless data.
+    D_c: float  #: Tokens at which it would be 1 nat in an endless model.
 
     def __call__(self, N: ArrayLike, D: ArrayLike) -> Array:
         """Return the loss of N parameters trained on D tokens until the loss on new text stops falling."""
@@ -103,10 +103,10 @@ class Chinchilla:
 
     E: float
     """The loss that neither size nor data gets below: the entropy of text itself, if the law held for ever."""
-    A: float
-    B: float
-    alpha: float
-    beta: float
+    A: float  #: Size of the part that parameters lower.
+    B: float  #: Size of the part that tokens lower.
+    alpha: float  #: Exponent of the parameters.
+    beta: float  #: Exponent of the tokens.
     objective: float = float("nan")
     """The sum of Huber losses at the end of the fit."""
 

@@ -103,8 +103,8 @@ class Table(NamedTuple):
         [[0, 1, 2], [3, 4, 5]]
     """
 
-    queries: View
-    keys: View
+    queries: View  #: Cuts what belongs to the queries, (B, H, T, D), into rows.
+    keys: View  #: Cuts keys and values into the rows beside them.
     backwards: bool = False  #: Whether it sees the m-th key and those after it instead.
 
 
@@ -121,7 +121,7 @@ class SparsePattern:
         ValueError: window=None: kind='local' needs a whole number of at least 1
     """
 
-    kind: Kind
+    kind: Kind  #: ``local``: the last positions. ``strided`` and ``fixed``: the two patterns of the paper.
     _: KW_ONLY
     window: int | None = None  #: ``local``: positions that are seen, the position itself included.
     stride: int | None = None  #: l of the paper, for ``strided`` and ``fixed``. Near √T the work is least.

@@ -48,11 +48,11 @@ class TransformerConfig:
         ValueError: d_model=510 is not divisible by n_heads=8; d_model=512 is
     """
 
-    source_vocab: int
-    target_vocab: int
+    source_vocab: int  #: Ids of the source language.
+    target_vocab: int  #: Ids of the target language.
     d_model: int = 512
     """Width C of every vector between the layers."""
-    n_heads: int = 8
+    n_heads: int = 8  #: Heads of attention, each ``d_key`` wide.
     n_layers: int = 6
     """Layers of the encoder, and as many again of the decoder."""
     d_ff: int = 2048
@@ -65,7 +65,7 @@ class TransformerConfig:
     """``learned`` is row (E) of table 3."""
     max_length: int = 512
     """Tokens that learned positions can count. Sinusoids have no limit."""
-    activation: Activation = "relu"
+    activation: Activation = "relu"  #: See :class:`~nextword.layers.FeedForward`.
     share_embeddings: bool = True
     """One matrix for source, target and softmax (section 3.4); needs one vocabulary. Otherwise three."""
     bias: bool = True
@@ -74,7 +74,7 @@ class TransformerConfig:
     """Biases of the attention's projections. Neither the paper's formulas nor its code have them."""
     d_key: int | None = None
     """Width of a head's queries and keys; None for d_model / n_heads. Row (B) of table 3 makes it smaller."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.1  #: ε of :func:`~nextword.layers.next_token_loss`.
     pad_id: int = 0
     """The id that fills up the shorter sentences of a batch; nobody attends to it."""
 
@@ -93,8 +93,8 @@ class TransformerConfig:
 class Memory(NamedTuple):
     """What the encoder hands to the decoder."""
 
-    states: Float[Tensor, "B S C"]  # a vector for every source token
-    mask: Bool[Tensor, "B S"]  # True at real tokens
+    states: Float[Tensor, "B S C"]  #: A vector for every source token.
+    mask: Bool[Tensor, "B S"]  #: True at real tokens.
 
 
 class Transformer(EncoderDecoder):

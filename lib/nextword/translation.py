@@ -38,9 +38,9 @@ class TranslationTokenizer:
 
     base: Any
     """Has ``encode``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or a ``WordTokenizer``."""
-    pad_id: int
-    bos_id: int
-    eos_id: int
+    pad_id: int  #: Fills up the shorter sentences of a batch.
+    bos_id: int  #: Stands before the first word of a translation.
+    eos_id: int  #: Ends a sentence.
 
     @property
     def vocab_size(self) -> int:
