@@ -583,6 +583,15 @@ def keep_whole(_app: Sphinx, what: str, _name: str, _obj: object, _options: obje
         lines.insert(0, "\\ ")
 
 
+HELPERS = re.compile(r"check_\w+|map_\w+_name|preset_of|replace_file|stop_tokens|due|by_name")
+"""What one module of the library needs of another and no reader does; the page of the library leaves it out."""
+
+
+def leave_out(_app: Sphinx, _what: str, name: str, _obj: object, _skip: bool, _options: object) -> bool | None:
+    """Leave out helpers, and leave all else to autodoc."""
+    return True if HELPERS.fullmatch(name) else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the role, the directive and what is written beside the pages."""
     app.connect("builder-inited", load)
@@ -590,6 +599,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", keep_whole, priority=400)
     app.connect("autodoc-process-docstring", link_chapters)
+    app.connect("autodoc-skip-member", leave_out)
     app.add_role("claim", ClaimRole())
     app.add_directive("claims-table", ClaimsTable)
     return {"version": "1", "parallel_read_safe": True, "env_version": 2}

@@ -1,6 +1,8 @@
 """Rules of the repository: one list of dependencies, one public address, layers without circles, clean notebooks' tools."""
 
 import ast
+import dataclasses
+import importlib
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from sphinx.pycode import ModuleAnalyzer
 
 from nextword.decoder import Decoder
 
@@ -184,7 +187,7 @@ def programs(page):
 def test_the_readmes_programs_and_those_of_the_api_page_run(capsys, monkeypatch, tmp_path):
     readme, api = programs("README.md"), programs("chapters/api.md")
     assert readme[1:] == api[:2], "the same programs on both pages"
-    assert all(len([line for line in code.splitlines() if line]) <= 13 for code in readme)
+    assert all(len([line for line in code.splitlines() if line]) <= 15 for code in readme)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "book.txt").write_text("And he said to them, The sea is wide. " * 2000, encoding="utf8")
     written = []
@@ -195,9 +198,37 @@ def test_the_readmes_programs_and_those_of_the_api_page_run(capsys, monkeypatch,
     assert "[" in counted
     assert "loss " in trained and "And he said to them, The sea is wide." in trained
     assert Decoder.from_pretrained(str(tmp_path / "my-gpt")).config.d_model == 64
-    assert "The capital of France is Paris" in asked
-    before, after = map(float, re.search(r"reward (\S+) → (\S+)", preferred).groups())
+    assert asked.startswith("The capital of France is Paris") and "<|" not in asked
+    [new] = re.findall(r"nats, (\S+) on new ones", preferred)
+    assert float(new) < 0.69, "what was preferred is known of a new subject, too"
+    before, after = map(float, re.search(r"reward (\S+) → (\S+), KL", preferred).groups())
     assert after > before + 1, "the policy learns what was preferred"
+
+
+PAGE = (ROOT / "chapters" / "api.md").read_text(encoding="utf8")
+ON_THE_PAGE = re.findall(r"automodule:: nextword\.(\S+)", PAGE)
+
+
+def test_each_section_of_the_api_page_begins_with_an_import_that_works():
+    pattern = r"```python\n(from nextword.* import .*)\n```\n\n```\{eval-rst\}\n\.\. automodule:: nextword\.(\S+)\n"
+    sections = re.findall(pattern, PAGE)
+    assert [module for _, module in sections] == ON_THE_PAGE
+    for line, module in sections:
+        assert line.startswith(f"from nextword.{module} import ") or line == f"from nextword import {module}"
+        exec(line, {})
+
+
+@pytest.mark.parametrize("name", [name for name in ON_THE_PAGE if name not in ("data", "fetching") and "." not in name])
+def test_every_field_on_the_api_page_is_explained(name):
+    module = importlib.import_module(f"nextword.{name}")
+    explained = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+    names = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+    for owner in (getattr(module, n) for n in names):
+        if isinstance(owner, type) and owner.__module__ == module.__name__:
+            is_record = dataclasses.is_dataclass(owner)
+            fields = [f.name for f in dataclasses.fields(owner)] if is_record else getattr(owner, "_fields", ())
+            missing = [field for field in fields if (owner.__name__, field) not in explained]
+            assert not missing, f"{owner.__name__} lacks a sentence on {', '.join(missing)}: write it behind #:"
 
 
 def test_the_models_need_neither_matplotlib_nor_scipy():

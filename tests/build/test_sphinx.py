@@ -383,3 +383,14 @@ def test_the_schema_is_copied_beside_the_claims(tmp_path):
     App.env = type("Env", (), {"nextword_ledger": content(rows=[])})
     nextword_sphinx.write_files(App, None)
     assert (tmp_path / "out" / "chapters" / "claims" / "claims.schema.json").read_text() == "{}"
+
+
+def test_the_page_of_the_library_leaves_out_helpers_and_nothing_else():
+    for name, left_out in {
+        "check_ids": True,
+        "map_hf_name": True,
+        "due": True,
+        "Decoder": None,
+        "checkpoints": None,
+    }.items():
+        assert nextword_sphinx.leave_out(None, "module", name, None, False, None) is left_out
