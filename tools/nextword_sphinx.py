@@ -319,7 +319,7 @@ def totals(rows: list[Row], gone: list[Row]) -> list[tuple[str, int, str]]:
         ("Registered, of all that are judged", len(judged), _parts({when[k]: known[k] for k in known}, tuple(when.values())[:2])),
         ("Changed after they were registered", sum(bool(row["amended"]) for row in rows), ""),
         ("Withdrawn", len(gone), ""),
-        ("Recorded runs behind these claims", len(runs), _parts(Counter(_STATES[x] for x in runs.values()), tuple(_STATES.values())[:1])),
+        ("Recorded runs behind these claims", len(runs), _parts(Counter(runs.values()), ("fits",), fits="made or repeated by today's code")),
     ]  # fmt: skip
 
 
@@ -334,11 +334,6 @@ def _parts(count: dict[str, int], always: tuple[str, ...], **names: str) -> str:
     return " · ".join(f"{count.get(key, 0)} {names.get(key, key)}" for key in keys)
 
 
-_STATES = {
-    "fits": "made or repeated by today's code",
-    "unverified": "recorded by older code and not yet repeated",
-    "stale": "stale",
-}
 CHANCE = {"holds": 0.9, "unsure": 0.5, "fails": 0.1}
 """How probable we are taken to have thought it that a claim holds, by our bet."""
 OUTCOMES = ("holds", "fails", "unresolved")

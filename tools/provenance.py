@@ -44,7 +44,7 @@ from nextword import fetching, runtime
 
 RUNS_FOLDER = chapters.RUNS
 LEDGER = Path(__file__).with_name("provenance.json")
-STALE, UNVERIFIED = "stale", "unverified"
+STALE = "stale"
 NO_RESULTS = ("book.claims", "book.plots", "book.runs")
 """Modules that are made of results and make none."""
 TIMES = ("seconds",)
@@ -369,12 +369,7 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
 
 
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
-    """Return ``fits``, ``stale`` or ``unverified`` for a recorded run, with the reason where it does not fit.
-
-    A run is unverified while it awaits its first repetition: it was recorded before provenance was kept, and the code had
-    changed until its row was written, which names the code (``awaiting``). Pages say so. Every other run that does not fit
-    is stale, and stops the build; so is one whose code changes while it waits.
-    """
+    """Return ``fits`` or ``stale`` for a recorded run, with the reason where it does not fit."""
     row = read_ledger().get(name)
     if row is None:
         return STALE, "nothing says what made it"
@@ -388,8 +383,7 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
         return "fits", ""
     before = read_parts(known[-1]["fingerprint"])
     changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
-    why = f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
-    return (UNVERIFIED if row.get("awaiting") == fingerprint(chapter, function) else STALE), why
+    return STALE, f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
 
 
 # Repeating -------------------------------------------------------------------------------------------------------------
@@ -526,7 +520,7 @@ def spot_check() -> int:
         last, run = row["fits"][-1], read_run(name)
         alike = run.get("versions", made)["precision"] == made["precision"]  # a repetition in another one may differ
         alike &= all(last.get(k) == made[k] for k in ("processor", "precision", "torch"))
-        if alike and not row.get("awaiting"):
+        if alike:
             cheap = [p for p in run["points"] if p.get("process_seconds", p["seconds"]) <= CHEAP]
             points += [(name, point) for point in cheap]
     if not points:

@@ -83,6 +83,7 @@ FAULTS = {
     "threshold of one number in a list": first(lambda claim: claim.update(threshold=[1.0])),
     "negative standard deviation": first(lambda claim: claim.update(std=-1.0)),
     "half a seed": first(lambda claim: claim.update(seeds=2.5)),
+    "unknown state": first(lambda claim: claim.update(runs_state={"toy_run": ["unknown", "sum has changed"]})),
     "a state without its reason": first(lambda claim: claim.update(runs_state={"toy_run": ["fits"]})),
     "registered neither before nor after": first(lambda claim: claim["registered"].update(when="during")),
     "registered without its date": first(lambda claim: claim["registered"].pop("date")),

@@ -224,18 +224,10 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     assert what == "stale" and "cells.f" in why
     provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
     assert provenance.state("x", "c", "f")[0] == "fits"
-    content = provenance.read_ledger()
-    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "5"})
-    content["x"]["awaiting"] = provenance.fingerprint("c", "f")
-    provenance.write_ledger(content)
-    assert provenance.state("x", "c", "f")[0] == "unverified"
     monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "3"})
-    assert provenance.state("x", "c", "f")[0] == "stale", "its code changed while it waited"
-    provenance.adopt("x", "c", "f", "verified", [{"agrees": True}])
-    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"cells.f": "4"})
-    assert provenance.state("x", "c", "f")[0] == "stale", "it awaits nothing any more"
+    assert provenance.state("x", "c", "f")[0] == "stale", "its code changed again"
     stored = provenance.read_ledger()["x"]["fits"]
-    assert [fit["how"] for fit in stored] == ["recorded", "verified", "verified"]
+    assert [fit["how"] for fit in stored] == ["recorded", "verified"]
 
 
 def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch, capsys):
@@ -323,8 +315,5 @@ def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_show
         assert provenance.parts_of(plan.chapter, plan.function)
 
 
-def test_no_run_awaits_its_first_repetition():
-    rows = provenance.read_ledger()
-    assert set(rows) == set(record.RUNS)
-    waiting = [name for name, row in rows.items() if row.get("awaiting")]
-    assert not waiting, "every run was recorded or repeated by code of today; one that no longer fits is stale"
+def test_provenance_is_kept_of_every_recorded_run_and_of_no_other():
+    assert set(provenance.read_ledger()) == set(record.RUNS)
