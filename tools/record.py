@@ -44,18 +44,14 @@ RUNS = {
     "next_word_neural": Run(
         "2003_next_word",
         "train_network",
-        [
-            {"steps": steps, "seed": seed}
-            for steps, seeds in ((2_000, 5), (8_000, 3), (16_000, 3))
-            for seed in range(seeds)
-        ],
+        [{"steps": steps, "seed": seed} for steps in (2_000, 8_000, 16_000) for seed in range(5)],
     ),
     "gnmt_attention": Run(
         "2016_gnmt",
         "record_translator",
         [
             {"attention": attention, "steps": 1_500, "seed": seed}
-            for seed in range(3)
+            for seed in range(5)
             for attention in ("none", "bottom")
         ],
     ),
@@ -64,7 +60,7 @@ RUNS = {
         "record_translator",
         [
             {"attention": "bottom", "steps": 1_200, "seed": seed, "vocabulary": vocabulary}
-            for vocabulary, seeds in (("words", 2), ("subwords", 2), ("characters", 1))
+            for vocabulary, seeds in (("words", 5), ("subwords", 5), ("characters", 1))
             for seed in range(seeds)
         ],
     ),
@@ -272,8 +268,8 @@ RUNS = {
         "record",
         [
             {"kind": kind, "attention": attention, "seed": seed}
-            for kind, seeds in (("images", 5), ("text", 3))
-            for seed in range(seeds)
+            for kind in ("images", "text")
+            for seed in range(5)
             for attention in ("dense", "strided", "fixed")
         ],
     ),
