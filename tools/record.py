@@ -87,7 +87,8 @@ RUNS = {
         "2017_transformer",
         "record_width",
         [
-            {"arm": arm, "width": width, "steps": 1_500, "seed": 0}
+            {"arm": arm, "width": width, "steps": 1_500, "seed": seed}
+            for seed in range(3)
             for arm, widths in (("Transformer", (64, 256)), ("LSTM with attention", (76, 312)))
             for width in widths
         ],
@@ -97,7 +98,7 @@ RUNS = {
         "record",
         [
             {"arm": "Transformer", "steps": 900, "seed": seed, **change}
-            for seed in range(3)
+            for seed in range(5)
             for change in (
                 {},
                 {"warm": False},
