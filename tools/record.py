@@ -79,6 +79,11 @@ def record(name: str, run: Run, path: Path) -> None:
             f"{path.name} was begun by other code than {run.chapter} and the library hold now; make it again: "
             f"make runs NAME={name}"
         )
+    strangers = [point["settings"] for point in done["points"] if point["settings"] not in run.settings]
+    if strangers:
+        raise SystemExit(
+            f"{path.name} holds {strangers[0]}, which is not planned; make it again: make runs NAME={name}"
+        )
     function = namespace(run.chapter)[run.function]
     for setting in run.settings:
         if any(point["settings"] == setting for point in done["points"]):

@@ -315,5 +315,24 @@ def test_recorded_runs_are_complete_and_belong_to_a_function_that_a_chapter_show
         assert provenance.parts_of(plan.chapter, plan.function)
 
 
+def test_a_seed_added_later_stands_in_its_place_and_a_point_that_is_not_planned_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "check_registered", lambda name: None)
+    monkeypatch.setattr(record, "namespace", lambda chapter: {"f": lambda **settings: settings["seed"]})
+    monkeypatch.setattr(provenance, "fingerprint", lambda chapter, function: "same")
+    monkeypatch.setattr(provenance, "adopt", lambda *row: None)
+    path, arms = tmp_path / "x.json.gz", ("a", "b")
+
+    def plan(*seeds):
+        return record.Run("c", "f", [{"arm": arm, "seed": seed} for arm in arms for seed in seeds])
+
+    record.record("x", plan(0), path)
+    record.record("x", plan(0, 1), path)
+    stored = json.loads(gzip.decompress(path.read_bytes()))["points"]
+    assert [(p["settings"]["arm"], p["settings"]["seed"]) for p in stored] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert [p["result"] for p in stored] == [0, 1, 0, 1]
+    with pytest.raises(SystemExit, match="holds .*'seed': 0.*, which is not planned; make it again"):
+        record.record("x", plan(1, 2), path)
+
+
 def test_provenance_is_kept_of_every_recorded_run_and_of_no_other():
     assert set(provenance.read_ledger()) == set(record.RUNS)

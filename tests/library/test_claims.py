@@ -410,6 +410,22 @@ def test_withdrawn_claims_give_their_reason_and_replications_their_place():
         assert claim.test != "replication" or not claim.where.startswith("ours"), claim.id
 
 
+def printed_replications(rows):
+    """Return by chapter how many replications that stand set a printed number beside ours."""
+    chapters = dict.fromkeys((claim.chapter for claim in rows), 0)
+    for claim in rows:
+        measured = claim.kind in ("measurement", "timing")
+        chapters[claim.chapter] += measured and claim.test == "replication" and claim.paper_value is not None
+    return chapters
+
+
+def test_every_chapter_sets_at_least_five_printed_numbers_beside_its_own():
+    rows = [claim for claim in claims.ledger().values() if not claim.withdrawn]
+    assert min(printed_replications(rows).values()) >= 5, printed_replications(rows)
+    fewer = [claim for claim in rows if claim.id not in ("bert.layers", "gpt2.zero-shot")]
+    assert {name for name, n in printed_replications(fewer).items() if n < 5} == {"2018_bert", "2019_gpt2"}
+
+
 def test_interval_claims_registered_since_the_rule_say_the_half_width_they_need():
     path = str(Path(__file__).parents[2] / "tools")
     sys.path.insert(0, path)
