@@ -37,7 +37,7 @@ class TranslationTokenizer:
     """A tokenizer for both languages, and the ids of its special tokens."""
 
     base: Any
-    """Has ``encode``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or a ``WordTokenizer``."""
+    """Has ``encode_ordinary``, ``decode`` and ``vocab_size``: a ``ByteBPE`` or a ``WordTokenizer``."""
     pad_id: int  #: Fills up the shorter sentences of a batch.
     bos_id: int  #: Stands before the first word of a translation.
     eos_id: int  #: Ends a sentence.
@@ -71,7 +71,8 @@ class TranslationTokenizer:
         """Return the ids of a sentence."""
         if not isinstance(text, str):
             raise TypeError(f"text is a {type(text).__name__}; give one sentence, and encode several in a loop")
-        ids: list[int] = self.base.encode(" " + text)  # the first word is then the same token as later in a sentence
+        # A sentence is text, even if it says "<end>"; and its first word is then the same token as later in a sentence.
+        ids: list[int] = self.base.encode_ordinary(" " + text)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -114,6 +115,8 @@ class WordTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the id of every word and punctuation mark."""
         return [self.ids.get(word, 3) for word in self.PATTERN.findall(text)]
+
+    encode_ordinary = encode  # no text becomes a special token here
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the words with spaces between them, and none before a mark or after an opening one."""
