@@ -35,6 +35,7 @@ class Book:
         shutil.copytree(ROOT / "tools", root / "tools")
         shutil.copytree(ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
         (root / "chapters").mkdir()
+        shutil.copy(ROOT / "chapters/chapters.toml", root / "chapters")
         (root / "lib/nextword/book/calibration.json").write_text(json.dumps(CALIBRATION))
 
     def git(self, *arguments):
