@@ -24,7 +24,7 @@ CALIBRATION = {"cpu": {"toy.sum": {"mean": 120.0, "sd": 1.0, "n": 5, "runs": [{"
 RECORDED = LEDGER + 'runs = ["next_word_neural"]\n'
 ADOPT = "import provenance as p; p.adopt('next_word_neural', '2003_next_word', 'train_network', 'recorded', [])"
 CELL = "from nextword import runtime\ndef train_network(seed):\n    return runtime.seed() + seed"
-SEEDS = 'claims.record_seeds("toy.sum", [119.0, 120.0, 121.0])'
+SEEDS = 'claims.record_seeds("toy.sum", [118.0, 119.0, 120.0, 121.0, 122.0])'
 
 
 class Book:
@@ -196,11 +196,15 @@ FAULTS = {
     ),
     "seeds that the run does not have": (
         {"ledger": RECORDED, "code": 'claims.record_seeds("toy.sum", [119.0, 120.0, 121.0, 120.5])', "recorded": CELL},
-        ["is the mean of 4 values, and the arms of next_word_neural have [3, 5] seeds"],
+        ["is the mean of 4 values, and the arms of next_word_neural have [5] seeds"],
     ),
     "every seed twice, for a narrower interval": (
-        {"ledger": RECORDED, "code": 'claims.record_seeds("toy.sum", 2 * [119.0, 120.0, 121.0])', "recorded": CELL},
-        ["is the mean of 6 values", "Record every seed, once"],
+        {
+            "ledger": RECORDED,
+            "code": 'claims.record_seeds("toy.sum", 2 * [118.0, 119.0, 120.0, 121.0, 122.0])',
+            "recorded": CELL,
+        },
+        ["is the mean of 10 values", "Record every seed, once"],
     ),
     "an interval narrower than its seeds": (
         {"code": 'claims.record_seeds("toy.sum", [110.0, 120.0, 130.0], interval=(119.0, 121.0))'},
