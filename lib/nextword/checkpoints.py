@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ BUNDLED = Path(__file__).parent / "bundled" / "models"
 T = TypeVar("T", bound=nn.Module)
 
 _FORMAT = 1
+_ALWAYS, _PERHAPS = {"model.safetensors", "config.json", "card.json"}, {"tokenizer.json"}  # what save writes
 _SCALE = ".scale"  # ends the name of the scales of a matrix in 8 bits
 
 
@@ -82,7 +84,7 @@ def save(
 
     Args:
         model: its ``config`` is written beside its weights.
-        path: the folder; an older one of that name is replaced.
+        path: a new or empty folder, or one that an earlier save made, which is replaced.
         card: what a reader should know: data, seed, steps, seconds, loss, licence.
         tokenizer: what turned text into the model's ids.
         dtype: how the parameters are rounded. ``float32`` keeps them as they are. ``float16`` halves the file and keeps 11
@@ -90,8 +92,10 @@ def save(
             and one scale, which moves a weight by at most 1/254 of the largest in its row, and the rest in ``float16``.
 
     Raises:
-        ValueError: ``dtype`` is none of these, or a weight is too large for it.
+        ValueError: ``path`` is a file, or a folder with something that ``save`` does not write, such as the checkpoint of a
+            training; ``dtype`` is none of these, or a weight is too large for it. Nothing was written or deleted.
     """
+    _check_replaceable(Path(path))
     if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
         raise ValueError(f"dtype={dtype}: choose torch.float32, float16, bfloat16 or int8")
     tensors: dict[str, Tensor] = {}
@@ -105,6 +109,21 @@ def save(
         (folder / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         if tokenizer is not None:
             tokenizer.save(folder / "tokenizer.json")
+        shutil.copymode(folder / "card.json", folder / "model.safetensors")  # safetensors closes its file to all others
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse a path where saving would delete what no earlier save wrote."""
+    fits = "give a new folder, or one that an earlier save made"
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"path={str(path)!r} is a file, which save would delete; {fits}")
+    held = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    # A folder that holds some of save's names only, such as a config.json of one's own, is none of save's either.
+    foreign = sorted(held - _ALWAYS - _PERHAPS if held >= _ALWAYS else held)
+    if foreign:
+        what = "the state of a training by fit(checkpoint=…)" if "training.pt" in foreign else "no earlier save's"
+        name = "training.pt" if "training.pt" in foreign else foreign[0]
+        raise ValueError(f"path={str(path)!r} holds {name}, {what}, which save would delete; {fits}")
 
 
 def _unique_state(model: nn.Module) -> dict[str, Tensor]:

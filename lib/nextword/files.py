@@ -43,10 +43,15 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iter
 
     Args:
         path: the folder to be.
-        replace: an older folder of that name goes. False: it stays, because another process was quicker, and what the
-            block wrote is thrown away.
+        replace: an older folder of that name goes, with all that it holds; the caller has looked at it. False: it stays,
+            because another process was quicker, and what the block wrote is thrown away.
+
+    Raises:
+        FileExistsError: there is a file of that name. It stays.
     """
     target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"path={str(path)!r} is a file; give a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     old = work.with_name(work.name + ".old")

@@ -25,7 +25,9 @@ from nextword.decoder import Decoder, DecoderConfig
 from nextword.encoder import Encoder, EncoderConfig, MaskedLM
 from nextword.evaluation import perplexity
 from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
+from nextword.reward_model import RewardModel
 from nextword.tokenizers import ByteBPE
+from nextword.training import TrainConfig, fit
 from nextword.transformer import Transformer, TransformerConfig
 from nextword.translation import SPECIAL_TOKENS, TranslationTokenizer, cross_entropy
 
@@ -214,6 +216,67 @@ def test_a_broken_folder_is_named(case: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
     if case == "other format":
         assert "format 1" in str(caught.value)
+
+
+FOREIGN = {
+    "notes": (
+        ["notes.txt"],
+        "holds notes.txt, no earlier save's, which save would delete; give a new folder, or one that",
+    ),
+    "folder": (["data/text.txt"], "holds data, no earlier save's"),
+    "training": (
+        ["a.txt", "training.pt"],
+        r"holds training.pt, the state of a training by fit\(checkpoint=…\), which save",
+    ),
+    "own settings": (["config.json"], "holds config.json, no earlier save's"),
+    "with a model": (["MODEL", "log.txt"], "holds log.txt, no earlier save's"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_folder_with_anything_that_save_does_not_write_is_left_as_it_is(case: str, tmp_path: Path) -> None:
+    names, message = FOREIGN[case]
+    path = tmp_path / "tiny"
+    for name in names:
+        if name == "MODEL":
+            checkpoints.save(Seq2SeqLSTM(LSTM), path, card=CARD)
+        else:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text("years of work")
+    before = content(tmp_path)
+    decoder = Decoder(DecoderConfig(**SIZES))
+    for save in (decoder.save, RewardModel(decoder).save, functools.partial(checkpoints.save, decoder, card={})):
+        with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
+            save(path)
+    assert content(tmp_path) == before and os.listdir(tmp_path) == ["tiny"]
+
+
+def test_a_file_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("years of work")
+    with (
+        as_a_reader_sees_it(),
+        pytest.raises(ValueError, match="thesis' is a file, which save would delete; give a new"),
+    ):
+        checkpoints.save(Seq2SeqLSTM(LSTM), tmp_path / "thesis", card=CARD)
+    assert content(tmp_path) == {"thesis": b"years of work"}
+
+
+def test_a_training_goes_on_after_its_model_was_to_be_saved_over_it(tmp_path: Path) -> None:
+    model, batches = Decoder(DecoderConfig(**SIZES)), [(torch.ones(1, 4, dtype=torch.int64),) * 2]
+    fit(model, batches, TrainConfig(steps=2, schedule="constant"), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="training.pt"):
+        model.save(tmp_path)
+    history = fit(model, batches, TrainConfig(steps=3, schedule="constant"), checkpoint=tmp_path, resume=True)
+    assert history.steps == [1, 2, 3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_all_files_of_a_saved_model_may_be_read_by_the_same_people(tmp_path: Path) -> None:
+    bpe = ByteBPE.train([], 259, special_tokens=SPECIAL_TOKENS)
+    checkpoints.save(Seq2SeqLSTM(LSTM), tmp_path / "tiny", card=CARD, tokenizer=bpe)
+    (tmp_path / "other").write_text("")
+    modes = {path.stat().st_mode for path in (tmp_path / "tiny").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode} and len(list((tmp_path / "tiny").iterdir())) == 4
 
 
 # --- Crashes ---

@@ -70,3 +70,14 @@ def test_a_folder_replaces_all_of_the_old_one_unless_it_is_to_stay(tmp_path):
             (work / name).write_text(name)
         assert content(tmp_path) == {f"a/{left}": left} and os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_folder_never_takes_the_place_of_a_file(replace, tmp_path):
+    (tmp_path / "a").write_text("thesis")
+    with (
+        pytest.raises(FileExistsError, match="a' is a file; give a folder"),
+        atomic_folder(tmp_path / "a", replace=replace),
+    ):
+        pass
+    assert content(tmp_path) == {"a": "thesis"}
