@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.docutils import docutils_namespace
 
 from nextword.book import claims
@@ -394,3 +395,18 @@ def test_the_page_of_the_library_leaves_out_helpers_and_nothing_else():
         "checkpoints": None,
     }.items():
         assert nextword_sphinx.leave_out(None, "module", name, None, False, None) is left_out
+
+
+def test_a_sentence_with_a_colon_about_an_attribute_is_no_type():
+    """Napoleon reads ``sentence: rest`` of an attribute as ``type: description``, and would print a heading of it."""
+    config = Config(napoleon_numpy_docstring=False)
+    lines = ["Steps between two checkpoints. 0: only at the end.", "", "- ``a``: b"]
+    assert ":type:" in str(GoogleDocstring(lines, config, what="attribute", name="x"))
+    for what in ("attribute", "data", "property"):
+        kept = list(lines)
+        nextword_sphinx.keep_whole(None, what, "TrainConfig.checkpoint_every", None, None, kept)
+        shown = str(GoogleDocstring(kept, config, what=what, name="x"))
+        assert ":type:" not in shown and shown.endswith("\n".join(lines))
+    kept = list(lines)
+    nextword_sphinx.keep_whole(None, "function", "fit", None, None, kept)
+    assert kept == lines
