@@ -29,6 +29,7 @@ from nextword.layers import (
     Norm,
     NormPosition,
     check_choices,
+    check_config,
     check_fraction,
     check_heads,
     check_ids,
@@ -162,6 +163,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        check_config(config, DecoderConfig)
         self.config = c = config
         self.embedding = nn.Embedding(c.vocab_size, c.d_model)
         # Attention alone sees a set of tokens and not their order: each position gets a vector of its own.

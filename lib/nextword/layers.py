@@ -366,6 +366,13 @@ def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:
     return all_of_them if embedding else all_of_them - sum(p.numel() for p in tables)
 
 
+def check_config(config: Any, kind: type[Any]) -> None:
+    """Raise an error where ``config`` is not of this class, such as a dictionary that was to be one."""
+    if not isinstance(config, kind):
+        fits = f"{kind.__name__}(**config)" if isinstance(config, Mapping) else f"a {kind.__name__}"
+        raise TypeError(f"config is of type {type(config).__name__}; give {fits}")
+
+
 def check_sizes(config: Any, *names: str) -> None:
     """Raise an error that names the first of these fields that is no whole number of at least 1."""
     for name in names:

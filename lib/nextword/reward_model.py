@@ -278,9 +278,13 @@ def train_reward_model(
 
 def check_encoded(name: str, rows: Any) -> None:
     """Raise an error that names the argument where ``rows`` are no rows of ids, such as text that nobody has encoded."""
-    if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
+    try:
+        texts = isinstance(rows, str) or any(isinstance(row, str) for row in rows)
+        empty = [i for i, row in enumerate(rows) if not len(row)]
+    except TypeError:  # a number has no length
+        raise TypeError(f"{name} is {rows!r:.60}; give rows of ids, a single one as [[5, 6]]") from None
+    if texts:
         raise TypeError(f"{name} holds text; give rows of ids: [tokenizer.encode(text) for text in {name}]")
-    empty = [i for i, row in enumerate(rows) if not len(row)]
     if empty or not len(rows):
         raise ValueError(f"{name} holds no token at {empty[0]}" if empty else f"{name} is empty; give a row of ids")
 

@@ -11,6 +11,7 @@ Used in: 2022_instructgpt.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -23,7 +24,7 @@ from nextword import runtime
 from nextword.attention import pad
 from nextword.decoder import Decoder
 from nextword.generation import stop_tokens
-from nextword.layers import check_ids, eval_mode
+from nextword.layers import check_config, check_ids, eval_mode
 from nextword.ppo import (
     approx_kl,
     check_finite,
@@ -36,7 +37,7 @@ from nextword.ppo import (
     whiten,
 )
 from nextword.reward_model import RewardModel, check_encoded
-from nextword.training import by_name, due, linear
+from nextword.training import by_name, check_evaluate, due, linear
 
 __all__ = [
     "AdaptiveKL",
@@ -64,13 +65,24 @@ class Reward(Protocol):
     """Whatever gives texts a number: a :class:`~nextword.reward_model.RewardModel`, or a function.
 
     It is called as ``reward(ids, mask=mask)`` with prompts and responses, ``ids`` of shape (B, S) in int64, and ``mask`` (B, S),
-    which is True at their tokens and False at padding on either side. It returns (B,) finite floats.
+    which is True at their tokens and False at padding on either side. It returns (B,) finite floats, where ``ids`` lie.
+
+    All responses begin in one column, that of the longest prompt's length P, since shorter prompts are padded on the left. Of
+    lists of prompts P is ``max(map(len, prompts))``, and of a tensor ``prompts.shape[1]``: ``ids[:, P:]`` are responses alone.
+
+    A response that was cut off at ``max_new_tokens`` gets ``missing_eos_penalty`` *in place of* its reward. The default of -1
+    suits a reward model that was normalised to a mean of 0 (:meth:`~nextword.reward_model.RewardModel.normalize`). Where rewards
+    lie below -1, as in the example, it would pay for never ending: give a penalty below them all, or None.
 
     Example:
+        >>> prompts = [[5, 6], [7]]
+        >>> P = max(map(len, prompts))
         >>> def short(ids, *, mask):
-        ...     return -mask.sum(1).float()  # (B, S) to (B,): each token costs 1
-        >>> short(torch.tensor([[0, 5, 6], [7, 8, 9]]), mask=torch.tensor([[False, True, True], [True, True, True]]))
-        tensor([-2., -3.])
+        ...     return -mask[:, P:].sum(1).float()  # (B, S) to (B,): each token of the response costs 1
+        >>> config = RLHFConfig(missing_eos_penalty=None)  # a long response costs what it is long, with an end or without
+        >>> ids, mask = torch.tensor([[5, 6, 8, 1], [0, 7, 1, 1]]), torch.tensor([[True] * 4, [False, True, True, False]])
+        >>> short(ids, mask=mask)
+        tensor([-2., -1.])
     """
 
     def __call__(self, ids: Int64[Tensor, "B S"], *, mask: Bool[Tensor, "B S"]) -> Float[Tensor, " B"]:
@@ -350,7 +362,8 @@ class RLHFConfig:
     lam: float = 0.95  #: λ of :func:`~nextword.ppo.gae`: 0 trusts the critic after one token, 1 the reward alone.
     temperature: float = 1.0  #: Of sampling, and of all probabilities that are learned from.
     max_grad_norm: float | None = 1.0  #: Largest norm of the policy's gradient, and of the critic's. None: any.
-    #: The score of a response without a stop token, in units of the reward. None: what the reward model says of it.
+    #: The score of a response without a stop token, in units of the reward. It replaces what the reward model says, so it must
+    #: lie below the rewards of responses that end, or none will. None: what the reward model says of it.
     missing_eos_penalty: float | None = -1.0
     seed: int = 0  #: Where the random numbers start that draw prompts, responses and minibatches.
 
@@ -384,7 +397,8 @@ class RLHFResult:
     critic: RewardModel
     """What told, at every token, how much reward was to be expected."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """A row an iteration; ``result["reward"]`` is one key over all rows. Means over the responses written in the iteration:
+    """A row an iteration; ``result["reward"]`` is one key over the rows that have it, all but for what ``evaluate`` gave:
+    ``[(row["iteration"], row["value"]) for row in result.history if "value" in row]`` says when that was. Means over the responses written in the iteration:
 
     - ``iteration``, counted from 1.
     - ``reward``: what the reward model said, whether a response ended or not. Healthy: rises, and then levels off. Rising
@@ -463,14 +477,23 @@ def train_rlhf(
             row of that iteration.
         evaluate_every: iterations between two calls of ``evaluate``. 0: only at the end.
 
+    There are no checkpoints: a training that is broken off begins anew. What ``evaluate`` is called with may be saved there.
+
     Raises:
-        TypeError, ValueError: ``config.ptx`` without batches or with too few, fewer prompts than ``config.batch_size``, no
-            such prompts, or a reward that is not finite.
+        TypeError, ValueError: ``config`` is no :class:`RLHFConfig`, ``config.ptx`` without batches or with too few, fewer
+            prompts than ``config.batch_size``, no such prompts, ``evaluate_every`` without ``evaluate``, or a reward that is
+            not finite.
         FloatingPointError: a loss is not finite.
+
+    Warns:
+        UserWarning: ``config.missing_eos_penalty`` is above the mean reward of the first responses, so that not ending pays.
     """
+    check_config(config, RLHFConfig)
+    check_evaluate(evaluate, evaluate_every)
     prompts, mask = _left_padded(prompts, mask, policy)
     if len(prompts) < config.batch_size:
-        raise ValueError(f"prompts holds {len(prompts)}; batch_size={config.batch_size} needs as many at least")
+        need, n = f"batch_size={config.batch_size} needs as many at least", -(-config.batch_size // len(prompts))
+        raise ValueError(f"prompts holds {len(prompts)}; {need}: a list is repeated by prompts * {n}")
     if config.ptx and pretrain_batches is None:
         raise ValueError(f"ptx={config.ptx} needs pretrain_batches, the text that is not to be forgotten")
     # A copy: where the reference is the very same model, it must not move along with the policy.
@@ -496,6 +519,8 @@ def train_rlhf(
         # Judge: the score, the price of KL, and which tokens did better than the critic had expected.
         with eval_mode(frozen):
             columns, row = score_rollout(rollouts, reference, reward_model, critic, config, kl_coef)
+        if i == 1:
+            _warn_of_penalty(config.missing_eos_penalty, row["reward"])
         # Learn: a few epochs over these responses. Then they are thrown away, since another policy wrote them.
         row |= ppo_update(policy, critic, adam, columns, config, pretrain_iterator, batch_generator)
         if kl_controller is not None:
@@ -505,6 +530,14 @@ def train_rlhf(
         if evaluate is not None and due(i, evaluate_every, config.iterations):
             result.history[-1] |= by_name(evaluate(policy))
     return result
+
+
+def _warn_of_penalty(penalty: float | None, reward: float) -> None:
+    """Warn where a response without an end is scored above the mean response: the policy would learn not to end."""
+    if penalty is not None and penalty > reward:
+        message = f"missing_eos_penalty={penalty} is above the first responses' mean reward of {reward:.2f}"
+        fix = "choose a lower one, or None, which leaves the reward as it is, or normalise the reward model"
+        warnings.warn(f"{message}, so that a response earns more without an end: {fix}", stacklevel=3)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nextword import runtime
 from nextword.attention import pad
-from nextword.layers import IGNORE_INDEX, check_vocabulary, eval_mode, train_mode
+from nextword.layers import IGNORE_INDEX, check_config, check_vocabulary, eval_mode, train_mode
 
 Batch: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """What ``batches`` yields: the model's positional arguments, or its keyword arguments."""
@@ -34,10 +34,13 @@ def random_windows(
     """Return batches without end: inputs and targets (batch_size, length) from random places of one long text (N,).
 
     Raises:
+        TypeError: ``ids`` is text that nobody has encoded.
         ValueError: ``ids`` is no single text, or does not hold a window and its last target.
 
     Used in: 2018_gpt1, 2018_bert, 2022_instructgpt.
     """
+    if isinstance(ids, str):
+        raise TypeError("ids is text; give random_windows the ids of it: tokenizer.encode(text)")
     text = torch.as_tensor(ids)
     if text.ndim != 1:
         raise ValueError(f"ids has shape {tuple(text.shape)}; give one long text (N,)")
@@ -345,7 +348,8 @@ def fit(
             it ends, it is started again.
         config: the settings. The run is a function of model, batches and config: random numbers start at
             ``config.seed``, and those of the caller go on afterwards as if there had been no training.
-        evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary goes into the history.
+        evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary, in which ``step`` is no name of
+            yours, goes into the history.
             It has random numbers of its own, so evaluating more often does not change the training.
         checkpoint: a folder for the state of the run, written at the start, every ``config.checkpoint_every`` steps and
             at the end. A process killed at any moment leaves a whole one.
@@ -355,14 +359,20 @@ def fit(
             rates of the steps already made as they were.
 
     Raises:
-        ValueError: ``batches`` ran out, the first one holds ids outside the model's vocabulary, or the checkpoint belongs
-            to other settings or to another model.
-        TypeError: a batch is no tuple or dictionary, or the model returned no loss.
+        ValueError: ``batches`` ran out, the first one holds ids outside the model's vocabulary, ``config.evaluate_every``
+            comes without ``evaluate``, or the checkpoint is a file, or belongs to other settings or to another model.
+        TypeError: a batch is no tuple or dictionary, the model returned no loss, ``config`` is no :class:`TrainConfig`, or
+            ``evaluate`` no function.
         FloatingPointError: the loss or the gradient is not finite; the model is as it was before that step.
 
     Used in: every chapter that trains.
     """
+    check_config(config, TrainConfig)
+    check_evaluate(evaluate, config.evaluate_every)
     _check(checkpoint is not None or not resume, "resume=True needs checkpoint=…, the folder to go on from")
+    _check(
+        checkpoint is None or not os.path.isfile(checkpoint), f"checkpoint={str(checkpoint)!r} is a file; give a folder"
+    )
     file = None if checkpoint is None else Path(checkpoint) / "training.pt"
     rates: dict[str, Any] = {"learning_rate": config.learning_rate, "betas": config.betas}
     optimizer = make_optimizer(model, weight_decay=config.weight_decay, **rates)
@@ -399,7 +409,7 @@ def fit(
             if evaluate and due(step, config.evaluate_every, config.steps):
                 # Each evaluation starts at the same random numbers, so that two of them differ by the model alone.
                 with runtime.fork_rng(config.seed), eval_mode(model):  # what it draws does not change the training
-                    named = by_name(evaluate(model))
+                    named = by_name(evaluate(model), taken="step")
                 history.evaluations.append({**{name: float(x) for name, x in named.items()}, "step": step})
             # After the evaluation, so that the stored history holds it and a resumed run need not repeat it.
             if file and due(step, config.checkpoint_every, config.steps):
@@ -412,9 +422,17 @@ def due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def by_name(result: Any) -> Mapping[str, Any]:
-    """Return what a caller's ``evaluate`` gave under names, a single number as ``value``."""
+def check_evaluate(evaluate: Any, every: int) -> None:
+    """Raise an error where ``evaluate`` cannot be called, before hours of training, or is missing for ``evaluate_every``."""
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(f"evaluate={evaluate!r:.60}; give a function of the model: evaluate=lambda model: …")
+    _check(evaluate is not None or not every, f"evaluate_every={every} does nothing without evaluate=…, a function")
+
+
+def by_name(result: Any, *, taken: str | None = None) -> Mapping[str, Any]:
+    """Return what a caller's ``evaluate`` gave under names, a single number as ``value``; refuse the name ``taken``."""
     if isinstance(result, Mapping):
+        _check(taken not in result, f"evaluate returned {taken!r}, which the history sets itself; choose another name")
         return result
     try:
         return {"value": float(result)}

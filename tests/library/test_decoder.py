@@ -853,3 +853,11 @@ def test_sparse_layers_compute_less():
 def test_a_kind_of_attention_that_cannot_be_is_named(settings, message):
     with as_a_reader_sees_it(), pytest.raises(ValueError, match=message):
         DecoderConfig(**SMALL, n_layers=2, **settings)
+
+
+def test_sizes_that_nobody_has_made_a_config_of_are_refused() -> None:
+    with (
+        as_a_reader_sees_it(),
+        pytest.raises(TypeError, match=r"config is of type dict; give DecoderConfig\(\*\*config\)"),
+    ):
+        Decoder({"vocab_size": 5})  # type: ignore[arg-type]

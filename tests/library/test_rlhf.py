@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -356,6 +357,37 @@ def test_a_response_without_an_end_gets_the_fixed_score() -> None:
     assert result["reward"][0] == 1, "what the reward model said"
 
 
+def test_a_penalty_that_pays_for_not_ending_is_noticed_once() -> None:
+    policy, (ids, mask) = decoder(), prompts(8)
+    settings = {"mask": mask, "stop": STOP}
+
+    def short(ids: Tensor, *, mask: Tensor) -> Tensor:
+        return -mask.sum(1).float()
+
+    trap = r"missing_eos_penalty=-1.0 is above the first responses' mean reward of -\d+\.\d\d, .* choose a lower one, or None"
+    with as_a_reader_sees_it(), pytest.warns(UserWarning, match=trap) as caught:
+        train_rlhf(policy, policy, short, ids, RLHFConfig(**{**vars(QUICK), "missing_eos_penalty": -1.0}), **settings)
+    assert len([w for w in caught if "missing_eos" in str(w.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for penalty in (None, -50.0):
+            config = RLHFConfig(**{**vars(QUICK), "missing_eos_penalty": penalty})
+            train_rlhf(policy, policy, short, ids, config, **settings)
+        train_rlhf(policy, policy, count_threes, ids, QUICK, **settings)
+
+
+def test_a_reward_can_read_the_responses_alone() -> None:
+    policy, given = decoder(), [[3, 3, 3], [3], [4, 5]]
+    P, seen = max(map(len, given)), []
+
+    def reward(ids: Tensor, *, mask: Tensor) -> Tensor:
+        seen.append([row[real].tolist() for row, real in zip(ids[:, P:], mask[:, P:], strict=True)])
+        return torch.zeros(len(ids))
+
+    best = best_of_n(policy, reward, given, 1, max_new_tokens=5, stop=STOP, generator=seeded())
+    assert seen == [best.responses()]
+
+
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
@@ -479,6 +511,26 @@ def test_a_measure_is_taken_at_the_end_unless_told_otherwise_and_may_be_a_number
         train_rlhf(policy, policy, count_threes, ids, QUICK, evaluate=lambda model: None, **settings)
 
 
+def test_what_cannot_be_meant_is_refused_before_anything_is_written() -> None:
+    policy, (ids, mask) = decoder(), prompts(8)
+
+    def never(ids: Tensor, *, mask: Tensor) -> Tensor:
+        raise AssertionError("nothing is judged")
+
+    def train(prompts: Any = ids, config: Any = QUICK, **more: Any) -> None:
+        train_rlhf(policy, policy, never, prompts, config, mask=mask, stop=STOP, **more)
+
+    with as_a_reader_sees_it():
+        with pytest.raises(TypeError, match=r"config is of type dict; give RLHFConfig\(\*\*config\)"):
+            train(config=vars(QUICK))
+        with pytest.raises(TypeError, match="evaluate=3.0; give a function of the model"):
+            train(evaluate=3.0)
+        with pytest.raises(ValueError, match="evaluate_every=2 does nothing without evaluate="):
+            train(evaluate_every=2)
+        with pytest.raises(TypeError, match=r"prompts is \[5, 6\]; give rows of ids, a single one as \[\[5, 6\]\]"):
+            train([5, 6])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -494,7 +546,10 @@ def test_a_measure_is_taken_at_the_end_unless_told_otherwise_and_may_be_a_number
         ({"kl_coef": 0.0, "kl_target": 6.0}, "kl_coef=0 cannot follow kl_target=6.0"),
         ({"kl_target": 6.0, "kl_horizon": 100, "batch_size": 512}, "kl_horizon=100 is too short .*; 103 is the least"),
         ({"ptx": 1.0}, "ptx=1.0 needs pretrain_batches"),
-        ({"batch_size": 64}, "prompts holds 20; batch_size=64 needs as many at least"),
+        (
+            {"batch_size": 64},
+            "prompts holds 20; batch_size=64 needs as many at least: a list is repeated by prompts \\* 4",
+        ),
         ({"max_new_tokens": 20}, "prompts of 5 tokens and max_new_tokens=20 exceed context_length=24"),
         ({"temperature": 0.0}, "temperature=0.0: give a positive number"),
     ],

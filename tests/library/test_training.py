@@ -463,6 +463,42 @@ def test_bad_batches_and_models_are_named() -> None:
         fit(TinyLM(), [(torch.zeros(1, 2, dtype=torch.long), torch.full((1, 2), -100))], config)
 
 
+def test_what_cannot_be_meant_is_refused_before_training(tmp_path: Path) -> None:
+    class Never(TinyLM):
+        def forward(self, *args: Any) -> Any:
+            raise AssertionError("nothing is trained")
+
+    two = TrainConfig(steps=2)
+
+    def train(config: Any = two, **more: Any) -> None:
+        fit(Never(), make_batches(), config, **more)
+
+    with as_a_reader_sees_it():
+        with pytest.raises(TypeError, match=r"config is of type dict; give TrainConfig\(\*\*config\)"):
+            train({"steps": 2})
+        with pytest.raises(TypeError, match="config is of type int; give a TrainConfig"):
+            train(2)
+        with pytest.raises(TypeError, match="evaluate=3.0; give a function of the model"):
+            train(evaluate=3.0)
+        with pytest.raises(ValueError, match="evaluate_every=2 does nothing without evaluate="):
+            train(TrainConfig(steps=2, evaluate_every=2))
+        (tmp_path / "thesis").write_text("years of work")
+        with pytest.raises(ValueError, match="thesis' is a file; give a folder"):
+            train(checkpoint=tmp_path / "thesis")
+        assert (tmp_path / "thesis").read_text() == "years of work"
+        with pytest.raises(
+            TypeError, match=r"ids is text; give random_windows the ids of it: tokenizer.encode\(text\)"
+        ):
+            random_windows("text", 2, 1)
+
+
+def test_the_history_keeps_its_own_names() -> None:
+    with pytest.raises(
+        ValueError, match="evaluate returned 'step', which the history sets itself; choose another name"
+    ):
+        fit(TinyLM(), make_batches(), TrainConfig(steps=1), evaluate=lambda model: {"step": 7.0})
+
+
 def test_the_bar_shows_the_running_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     class Bar(list[int]):
         shown: list[str] = []
