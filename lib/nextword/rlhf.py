@@ -489,7 +489,9 @@ def train_rlhf(
         UserWarning: ``config.missing_eos_penalty`` is above the mean reward of the first responses, so that not ending pays.
     """
     check_config(config, RLHFConfig)
-    check_evaluate(evaluate, evaluate_every)
+    check_evaluate(evaluate)
+    if evaluate_every and evaluate is None:
+        raise ValueError(f"evaluate_every={evaluate_every} does nothing without evaluate=…, a function of the policy")
     prompts, mask = _left_padded(prompts, mask, policy)
     if len(prompts) < config.batch_size:
         need, n = f"batch_size={config.batch_size} needs as many at least", -(-config.batch_size // len(prompts))

@@ -181,9 +181,9 @@ class TrainConfig:
     seed: int = 0
     """Where the random numbers of the run (dropout, shuffling by ``batches``) start."""
     checkpoint_every: int = 0
-    """Steps between two checkpoints. 0: only at the start and at the end."""
+    """Steps between two checkpoints, where ``fit`` is given a folder for them. 0: only at the start and at the end."""
     evaluate_every: int = 0
-    """Steps between two calls of ``evaluate``. 0: only at the end."""
+    """Steps between two calls of ``evaluate``, where ``fit`` is given one. 0: only at the end."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -359,8 +359,8 @@ def fit(
             rates of the steps already made as they were.
 
     Raises:
-        ValueError: ``batches`` ran out, the first one holds ids outside the model's vocabulary, ``config.evaluate_every``
-            comes without ``evaluate``, or the checkpoint is a file, or belongs to other settings or to another model.
+        ValueError: ``batches`` ran out, the first one holds ids outside the model's vocabulary, or the checkpoint is a file, or
+            belongs to other settings or to another model.
         TypeError: a batch is no tuple or dictionary, the model returned no loss, ``config`` is no :class:`TrainConfig`, or
             ``evaluate`` no function.
         FloatingPointError: the loss or the gradient is not finite; the model is as it was before that step.
@@ -368,7 +368,7 @@ def fit(
     Used in: every chapter that trains.
     """
     check_config(config, TrainConfig)
-    check_evaluate(evaluate, config.evaluate_every)
+    check_evaluate(evaluate)
     _check(checkpoint is not None or not resume, "resume=True needs checkpoint=…, the folder to go on from")
     _check(
         checkpoint is None or not os.path.isfile(checkpoint), f"checkpoint={str(checkpoint)!r} is a file; give a folder"
@@ -422,11 +422,10 @@ def due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def check_evaluate(evaluate: Any, every: int) -> None:
-    """Raise an error where ``evaluate`` cannot be called, before hours of training, or is missing for ``evaluate_every``."""
+def check_evaluate(evaluate: Any) -> None:
+    """Raise an error where ``evaluate`` cannot be called: before hours of training, and not behind them."""
     if evaluate is not None and not callable(evaluate):
         raise TypeError(f"evaluate={evaluate!r:.60}; give a function of the model: evaluate=lambda model: …")
-    _check(evaluate is not None or not every, f"evaluate_every={every} does nothing without evaluate=…, a function")
 
 
 def by_name(result: Any, *, taken: str | None = None) -> Mapping[str, Any]:
