@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nextword import checkpoints, pretrained
 from nextword.attention import KVCache
-from nextword.generation import sample
+from nextword.generation import sample, stop_tokens
 from nextword.layers import (
     Activation,
     Block,
@@ -299,7 +299,8 @@ class Decoder(nn.Module):
         if before and whole > limit:
             parts = f"prompt_cache of {before}, ids of {T}, and max_new_tokens={max_new_tokens}"
             raise ValueError(f"{parts} make {whole} tokens; context_length={limit}")
-        settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop}
+        stops = stop_tokens(stop, self.config.vocab_size)
+        settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stops}
         with torch.inference_mode(), eval_mode(self):
             cache = self.new_cache(min(limit, whole))
             if prompt_cache is not None:  # seen by every row, copied for none until it writes

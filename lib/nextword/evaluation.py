@@ -81,10 +81,13 @@ def bits_per_byte(model: nn.Module, tokenizer: Tokenizer, text: str, *, context_
         context_length: as for :func:`perplexity`.
 
     Raises:
+        TypeError: ``text`` is no text, such as a tokenizer where the two were exchanged.
         ValueError: the text is empty, or there is no context length.
 
     Source: Radford et al. 2019, section 3.1. Used in: 2019_gpt2.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text is a {type(text).__name__}; the order is bits_per_byte(model, tokenizer, text)")
     if not text:
         raise ValueError("text is empty: it has no bytes to divide by")
     # The first token must be paid for too. Where texts begin with a start token, the model scores it after that one;
@@ -135,14 +138,20 @@ def _checked(model: nn.Module, ids: object) -> Tensor:
     """Return ``ids`` as int64, or say why they are no text for this model."""
     if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
         kind = f"tensor of {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"ids is a {kind}; give a tensor of whole numbers")
+        fix = "tokenizer.encode(text)" if isinstance(ids, str) else "ids"
+        raise TypeError(f"ids is a {kind}; give a tensor of whole numbers, such as torch.tensor({fix})")
     if ids.ndim != 1 or len(ids) < 2:
         raise ValueError(f"ids has shape {tuple(ids.shape)}; give one text (T,) of at least two tokens")
-    ids, size = ids.long(), _limit(model, "vocab_size")  # uint16, as texts are stored, has no min
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or (size is not None and high >= size):
-        raise ValueError(f"ids run from {low} to {high}; they must lie in 0 … {'V' if size is None else size} - 1")
+    ids = ids.long()  # uint16, as texts are stored, has no min
+    _check_range(model, "ids", int(ids.min()), int(ids.max()))
     return ids
+
+
+def _check_range(model: nn.Module, name: str, low: int, high: int) -> None:
+    """Refuse ids that run beyond the model's vocabulary, where it has one."""
+    size = _limit(model, "vocab_size")
+    if low < 0 or (size is not None and high >= size):
+        raise ValueError(f"{name} run from {low} to {high}; they must lie in 0 … {'V' if size is None else size} - 1")
 
 
 def _limit(model: nn.Module, name: str) -> int | None:
@@ -168,7 +177,7 @@ class Likelihood(NamedTuple):
 def loglikelihood(
     model: nn.Module,
     tokenizer: Tokenizer,
-    pairs: Sequence[tuple[str | Sequence[int], str]],
+    pairs: Sequence[tuple[str | Sequence[int], str | Sequence[int]]],
     *,
     bos_id: int | None = None,
     share_prefix: bool = True,
@@ -177,8 +186,11 @@ def loglikelihood(
 
     Context and continuation are tokenised as one text, as the model would meet them; spaces at the end of a context count
     to the continuation, since in byte-level vocabularies they begin its first word. A text that is longer than the
-    model's context loses its beginning. A context may be ids as well, such as those of a conversation that
-    :meth:`~nextword.tokenizers.ByteBPE.encode_chat` returns: they are taken as they are, and the continuation is tokenised alone.
+    model's context loses its beginning.
+
+    A context or a continuation may be ids as well. They are taken as they are, and a text beside them is tokenised alone. So a
+    conversation that :meth:`~nextword.tokenizers.ByteBPE.encode_chat` returns can be a context, and a special token, which a text
+    cannot name, a continuation: ``(ids, [stop])`` asks whether the answer ends here.
 
     Args:
         model: as for :func:`perplexity`; it must take ``mask=`` where the texts differ in length.
@@ -190,14 +202,16 @@ def loglikelihood(
             examples of a few-shot prompt. The numbers are the same without, but come later.
 
     Raises:
-        TypeError: ``pairs`` is one pair or text, not a list of pairs, or a context is neither text nor ids.
-        ValueError: a continuation is empty, or so is a context without ``bos_id``.
+        TypeError: ``pairs`` is one pair or text, not a list of pairs, or a part of one is neither text nor ids.
+        ValueError: a continuation is empty, or so is a context without ``bos_id``, or an id is outside the model's vocabulary.
 
     Source: the rules of EleutherAI's evaluation harness. Used in: 2019_gpt2, 2020_gpt3.
     """
     _check_no_text(pairs=pairs)
     limit = _limit(model, "context_length")
     texts = [_tokenised(tokenizer, *pair, bos_id=bos_id, limit=limit) for pair in pairs]  # (ids, n) each
+    for ids, _ in texts:
+        _check_range(model, "the ids of pairs", min(ids), max(ids))
     # Questions of one task often begin with the same solved examples. In a decoder nothing that follows can change the
     # keys and values of what stands before, so that these are computed for all rows together.
     prefix = _shared_prefix([ids[:-n] for ids, n in texts]) if share_prefix and isinstance(model, Decoder) else []
@@ -242,13 +256,19 @@ def _check_no_text(**lists: Sequence[object]) -> None:
 
 
 def _tokenised(
-    tokenizer: Tokenizer, context: str | Sequence[int], continuation: str, *, bos_id: int | None, limit: int | None
+    tokenizer: Tokenizer,
+    context: str | Sequence[int],
+    continuation: str | Sequence[int],
+    *,
+    bos_id: int | None,
+    limit: int | None,
 ) -> tuple[list[int], int]:
     """Return the ids of both together, and how many of them are the continuation's."""
-    if isinstance(context, str):
+    if isinstance(context, str) and isinstance(continuation, str):
         before, after = _cut_together(tokenizer, context, continuation)
     else:
-        before, after = id_row(context, "a context in pairs"), list(tokenizer.encode(continuation))
+        before = _ids_of(tokenizer, context, "a context in pairs")
+        after = _ids_of(tokenizer, continuation, "a continuation in pairs")
     ids, n = ([] if bos_id is None else [bos_id]) + before + after, len(after)
     if n < 1:
         raise ValueError(f"pairs holds the continuation {continuation!r}, which adds no token to {context[-40:]!r}")
@@ -257,6 +277,11 @@ def _tokenised(
     if n == len(ids):
         raise ValueError("pairs holds an empty context; give bos_id=, the id that texts begin with")
     return (ids if limit is None else ids[-(limit + 1) :]), n  # the last token is only scored: limit + 1 fit
+
+
+def _ids_of(tokenizer: Tokenizer, part: str | Sequence[int], name: str) -> list[int]:
+    """Return a text's ids, and ids as they are."""
+    return list(tokenizer.encode(part)) if isinstance(part, str) else id_row(part, name)
 
 
 def _cut_together(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -448,7 +473,7 @@ def multiple_choice(
 def generate_until(
     model: Decoder,
     tokenizer: ByteBPE,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int]],
     *,
     max_new_tokens: int = 16,
     stop: str = "\n",
@@ -458,20 +483,28 @@ def generate_until(
 
     Args:
         model: a decoder; its context must hold prompt and answer.
-        prompts: texts; spaces at their end are cut off, since they belong to the first token of the answer.
+        prompts: texts; spaces at their end are cut off, since they belong to the first token of the answer. Or ids, which are
+            taken as they are, such as those of :meth:`~nextword.tokenizers.ByteBPE.encode_chat`.
         max_new_tokens: the longest answer.
-        stop: ends an answer, as a special token does, and is not part of it.
+        stop: the text that ends an answer, as every special token does, and is not part of it.
         bos_id: an id to put before each prompt, if the model was trained with one.
 
     Raises:
-        TypeError: ``prompts`` is a single text.
-        ValueError: a prompt is empty and there is no ``bos_id``, or prompt and answer do not fit the context.
+        TypeError: ``prompts`` is a single text, one of them is neither text nor ids, or ``stop`` is no text.
+        ValueError: ``stop`` is empty, a prompt is empty and there is no ``bos_id``, or prompt and answer do not fit the context.
 
     Used in: 2020_gpt3.
     """
     _check_no_text(prompts=prompts)
+    if not isinstance(stop, str):
+        fix = "give one text, such as '\\n'; special tokens end an answer by themselves"
+        raise TypeError(f"stop={stop!r:.60} is a {type(stop).__name__}; {fix}")
+    if not stop:
+        raise ValueError("stop is an empty text; give one that ends an answer, such as '\\n'")
     # A space at the end would part the first word of the answer from the space that its token begins with.
-    texts = [([] if bos_id is None else [bos_id]) + tokenizer.encode(prompt.rstrip(" ")) for prompt in prompts]
+    cut = [prompt.rstrip(" ") if isinstance(prompt, str) else prompt for prompt in prompts]
+    start = [] if bos_id is None else [bos_id]
+    texts = [start + _ids_of(tokenizer, prompt, "an entry of prompts") for prompt in cut]
     if not all(texts):
         raise ValueError("prompts holds an empty text; give bos_id=, the id that texts begin with")
     longest, limit = max(map(len, texts), default=0), model.config.context_length

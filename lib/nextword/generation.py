@@ -121,11 +121,19 @@ def sample(
     return ids
 
 
-def stop_tokens(stop: int | Collection[int] | None) -> list[int]:
-    """Return what ``stop`` says, an id, several or None, as a list; raise an error where it is none of these."""
+def stop_tokens(stop: int | Collection[int] | None, vocab_size: int | None = None) -> list[int]:
+    """Return what ``stop`` says, an id, several or None, as a list; raise an error where it is none of these.
+
+    An id outside a vocabulary of ``vocab_size`` is refused too: it would never be written, and nothing would stop.
+    """
     try:
         several = [] if stop is None else stop if isinstance(stop, Collection) else [stop]
-        return [operator.index(i) for i in several]
+        ids = [operator.index(i) for i in several]
+        outside = [i for i in ids if i < 0 or (vocab_size is not None and i >= vocab_size)]
+        if outside:
+            known = "" if vocab_size is None else f"; the ids of this model are 0 … {vocab_size - 1}"
+            raise ValueError(f"stop holds {outside[0]}, which is no token's id{known}")
+        return ids
     except TypeError:
         raise ValueError(
             f"stop={stop!r}; give the id of a token, or several: a tokenizer's encode turns text into ids"

@@ -540,6 +540,8 @@ def test_other_masks_cannot_be_continued(mask: Tensor, message: str) -> None:
         ({"ids": [1, 2, 3]}, TypeError, r"ids is a list; give a tensor \(B, T\), such as torch.tensor\(\[\[5, 6\]\]\)"),
         ({"ids": ids().float()}, TypeError, "ids is of type torch.float32; ids are int64"),
         ({"stop": "\n"}, ValueError, r"stop='\\n'; give the id of a token, or several: a tokenizer's encode"),
+        ({"stop": 9999}, ValueError, r"stop holds 9999, which is no token's id; the ids of this model are 0 … "),
+        ({"stop": [3, -1]}, ValueError, "stop holds -1, which is no token's id"),
         ({"stop": [3, "\n"]}, ValueError, r"stop=\[3, '\\n'\]; give the id of a token, or several"),
     ],
 )

@@ -302,6 +302,25 @@ def test_a_context_may_be_ids_which_are_taken_as_they_are() -> None:
             evaluation.loglikelihood(model, letters, [pair])
 
 
+def test_a_continuation_may_be_ids_which_are_taken_as_they_are() -> None:
+    model, letters = Chain(), Letters()
+    pairs = [("ab", [4]), ([0, 2], (4,)), ("ab ", [9, 7]), ([], [4])]
+    found = [score.log_prob for score in evaluation.loglikelihood(model, letters, pairs, bos_id=50)]
+    expected = [[2, 4], [2, 4], [2, 9, 7], [50, 4]]
+    assert found == pytest.approx([by_hand(model, ids) for ids in expected], abs=1e-12)
+    for pair, error, message in (
+        (("a", []), ValueError, r"continuation \[\], which adds no token to 'a'"),
+        (("a", 4), TypeError, "a continuation in pairs must be one row of whole numbers"),
+    ):
+        with as_a_reader_sees_it(), pytest.raises(error, match=message):
+            evaluation.loglikelihood(model, letters, [pair])
+    with (
+        as_a_reader_sees_it(),
+        pytest.raises(ValueError, match="the ids of pairs run from 1 to 40; they must lie in 0 … 2"),
+    ):
+        evaluation.loglikelihood(tiny(vocab_size=30), letters, [([1, 40], [2])])
+
+
 def test_greedy_means_every_token_is_the_first_choice() -> None:
     model, letters = Chain(), Letters()
     with torch.no_grad():
@@ -773,6 +792,23 @@ def test_prompts_are_completed_as_if_each_were_alone(
         assert first == len(shared) and (together < sum(read) / 2 or at_once < 2048)
 
 
+def test_prompts_may_be_ids_and_a_stop_is_a_text() -> None:
+    bpe = letters_and_end()
+    model = writer_of(bpe, ["a", "b", "<|end|>"], ["c", "d", "\n"])
+    texts = ["a", "c", "ca"]
+    as_ids = [bpe.encode("a"), tuple(bpe.encode("c")), bpe.encode("ca")]
+    assert generate_until(model, bpe, as_ids) == generate_until(model, bpe, texts) == ["b", "d", "b"]
+    refused: tuple[tuple[Any, type[Exception], str], ...] = (
+        ({"stop": 5}, TypeError, r"stop=5 is a int; give one text, such as '\\n'; special tokens end an answer by"),
+        ({"stop": ["\n", "."]}, TypeError, r"stop=\['\\n', '.'\] is a list; give one text"),
+        ({"stop": ""}, ValueError, "stop is an empty text"),
+        ({"prompts": [5, 6]}, TypeError, "an entry of prompts must be one row of whole numbers, .* got 5"),
+    )
+    for change, error, message in refused:
+        with as_a_reader_sees_it(), pytest.raises(error, match=message):
+            generate_until(model, bpe, **{"prompts": texts, **change})
+
+
 def test_writing_answers_leaves_the_mode_as_it_was() -> None:
     bpe = letters_and_end()
     model = tiny(vocab_size=bpe.vocab_size, dropout=0.5)
@@ -790,7 +826,18 @@ def test_writing_answers_leaves_the_mode_as_it_was() -> None:
         (lambda: few_shot_prompt(("dog", "dogs"), 1, query="cat"), "examples is .*; give a list of pairs"),
         (lambda: few_shot_prompt("dog -> dogs", 1, query="cat"), "examples is 'dog -> dogs'; give a list of pairs"),
         (lambda: generate_until(tiny(), letters_and_end(), "ox ->"), "prompts is 'ox ->'; give a list of texts"),
-        (lambda: perplexity(Chain(), [1, 2, 3], context_length=2), "ids is a list; give a tensor of whole numbers"),
+        (
+            lambda: perplexity(Chain(), [1, 2, 3], context_length=2),
+            r"ids is a list; give .* such as torch.tensor\(ids\)$",
+        ),
+        (
+            lambda: perplexity(Chain(), "text"),
+            r"ids is a str; give .* such as torch.tensor\(tokenizer.encode\(text\)\)",
+        ),
+        (
+            lambda: bits_per_byte(Chain(), "text", Letters()),
+            r"text is a Letters; the order is .*model, tokenizer, text",
+        ),
         (lambda: perplexity(Chain(), np.arange(3), context_length=2), "ids is a ndarray; give a tensor"),
         (lambda: perplexity(Chain(), torch.ones(3), context_length=2), "ids is a tensor of torch.float32; give"),
     ],
