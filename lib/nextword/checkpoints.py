@@ -86,16 +86,18 @@ def save(
         model: its ``config`` is written beside its weights.
         path: a new or empty folder, or one that an earlier save made, which is replaced.
         card: what a reader should know: data, seed, steps, seconds, loss, licence.
-        tokenizer: what turned text into the model's ids.
+        tokenizer: what turned text into the model's ids; it has no more of them than the model.
         dtype: how the parameters are rounded. ``float32`` keeps them as they are. ``float16`` halves the file and keeps 11
             binary digits of each, ``bfloat16`` 8. ``int8`` writes each row of a matrix as whole numbers from -127 to 127
             and one scale, which moves a weight by at most 1/254 of the largest in its row, and the rest in ``float16``.
 
     Raises:
-        ValueError: ``path`` is a file, or a folder with something that ``save`` does not write, such as the checkpoint of a
+        TypeError: ``tokenizer`` is no :class:`~nextword.tokenizers.ByteBPE`.
+        ValueError: ``tokenizer`` has ids that the model has not; ``path`` is a file, or a folder with something that ``save`` does not write, such as the checkpoint of a
             training; ``dtype`` is none of these, or a weight is too large for it. Nothing was written or deleted.
     """
     _check_replaceable(Path(path))
+    _check_tokenizer(tokenizer, getattr(model.config, "vocab_size", None))
     if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
         raise ValueError(f"dtype={dtype}: choose torch.float32, float16, bfloat16 or int8")
     tensors: dict[str, Tensor] = {}
@@ -110,6 +112,16 @@ def save(
         if tokenizer is not None:
             tokenizer.save(folder / "tokenizer.json")
         shutil.copymode(folder / "card.json", folder / "model.safetensors")  # safetensors closes its file to all others
+
+
+def _check_tokenizer(tokenizer: Any, vocab_size: Any) -> None:
+    """Refuse what is no tokenizer, and one whose ids the model does not know."""
+    if tokenizer is not None and not isinstance(tokenizer, ByteBPE):
+        raise TypeError(f"tokenizer={tokenizer!r:.60}; give the ByteBPE that made the model's ids")
+    # The other way round is common: a vocabulary that is filled up to a round number is faster, and nothing is lost.
+    if tokenizer is not None and isinstance(vocab_size, int) and tokenizer.vocab_size > vocab_size:
+        sizes = f"tokenizer has {tokenizer.vocab_size} ids, and the model vocab_size={vocab_size}"
+        raise ValueError(f"{sizes}; give the one that made the model's ids")
 
 
 def _check_replaceable(path: Path) -> None:
@@ -215,8 +227,12 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
 def _folder(path: str | os.PathLike[str]) -> Path:
     """Return the folder of that path, or of the model of that name that comes with the library."""
-    bundled = BUNDLED / path
-    return bundled if bundled.is_dir() and not Path(path).is_dir() else Path(path)
+    bundled, own = BUNDLED / path, Path(path)
+    is_state = own.name == "training.pt" and own.is_file()
+    if is_state or ((own / "training.pt").is_file() and not (own / "config.json").is_file()):
+        fits = "fit(…, checkpoint=…, resume=True) goes on from it, and model.save writes what can be loaded"
+        raise ValueError(f"path={str(path)!r} holds the state of a training; {fits}")
+    return bundled if bundled.is_dir() and not own.is_dir() else own
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

@@ -28,7 +28,17 @@ from nextword.files import atomic_file
 from nextword.pretrained import open_gguf
 from nextword.runtime import progress
 
-__all__ = ["BYTE_ORDER", "GPT2_PATTERN", "SMOLLM_PATTERN", "ByteBPE", "LinkedPieces", "learn_merges", "merge_piece"]
+__all__ = [
+    "BYTE_ORDER",
+    "GPT2_PATTERN",
+    "PATTERNS",
+    "SMOLLM_PATTERN",
+    "SMOLLM_SYSTEM",
+    "ByteBPE",
+    "LinkedPieces",
+    "learn_merges",
+    "merge_piece",
+]
 
 Pair = tuple[int, int]
 
@@ -447,6 +457,8 @@ class ByteBPE:
     def encode_chat(self, messages: str | Iterable[Mapping[str, str]]) -> list[int]:
         """Return a conversation as the ids that SmolLM2 was tuned on, up to where the assistant begins to speak.
 
+        It speaks next whoever spoke last: after a message of its own it begins another one.
+
         The answer ends with ``<|im_end|>``: give its id to ``generate`` as ``stop``, and :meth:`decode` what is written with
         ``skip_special=True``.
 
@@ -455,7 +467,8 @@ class ByteBPE:
                 a user's first message. Where the first is not the system's, ``SMOLLM_SYSTEM`` is put before it.
 
         Raises:
-            ValueError: the vocabulary has no ``<|im_start|>`` and ``<|im_end|>``, or a message has no such form.
+            TypeError: ``messages`` is a single message, not a list.
+            ValueError: the vocabulary has no ``<|im_start|>`` and ``<|im_end|>``, there is no message, or one has no such form.
 
         Example:
             >>> bpe = ByteBPE.train([], 258, special_tokens=["<|im_start|>", "<|im_end|>"])
@@ -468,13 +481,17 @@ class ByteBPE:
         if not {"<|im_start|>", "<|im_end|>"} <= self._special.keys():
             raise ValueError("this vocabulary lacks <|im_start|> and <|im_end|>, with which SmolLM2 parts messages")
         start, end, roles = self._special["<|im_start|>"], self._special["<|im_end|>"], ("system", "user", "assistant")
+        if isinstance(messages, Mapping):
+            raise TypeError("messages is a single message; give a list of them: [message]")
         chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        if not chat:
+            raise ValueError('messages is empty; give one at least: [{"role": "user", "content": "…"}]')
         for message in chat:
             if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
                 raise ValueError(f'messages holds {message!r}; write {{"role": "user", "content": "…"}}')
             if message.get("role") not in roles:
                 raise ValueError(f"messages holds {message!r}; the role must be one of {', '.join(map(repr, roles))}")
-        if not chat or chat[0]["role"] != "system":
+        if chat[0]["role"] != "system":
             chat = [{"role": "system", "content": SMOLLM_SYSTEM}, *chat]
         ids: list[int] = []
         for message in chat:

@@ -279,6 +279,28 @@ def test_all_files_of_a_saved_model_may_be_read_by_the_same_people(tmp_path: Pat
     assert modes == {(tmp_path / "other").stat().st_mode} and len(list((tmp_path / "tiny").iterdir())) == 4
 
 
+def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    model = Decoder(DecoderConfig(**SIZES))
+    with pytest.raises(ValueError, match="tokenizer has 256 ids, and the model vocab_size=50; give the one that made"):
+        model.save(tmp_path / "tiny", tokenizer=ByteBPE.train([], 260))
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match="tokenizer='gpt2'; give the ByteBPE that made"):
+        model.save(tmp_path / "tiny", tokenizer="gpt2")
+    assert os.listdir(tmp_path) == []
+    padded = Decoder(DecoderConfig(**{**SIZES, "vocab_size": 320}))
+    padded.save(tmp_path / "tiny", tokenizer=ByteBPE.train([], 260))
+
+
+@pytest.mark.parametrize("name", ["", "training.pt"])
+def test_the_state_of_a_training_is_no_model(name: str, tmp_path: Path) -> None:
+    model, batches = Decoder(DecoderConfig(**SIZES)), [(torch.ones(1, 4, dtype=torch.int64),) * 2]
+    fit(model, batches, TrainConfig(steps=1), checkpoint=tmp_path)
+    for load in (checkpoints.load, Decoder.from_pretrained, RewardModel.from_pretrained):
+        with pytest.raises(
+            ValueError, match=r"holds the state of a training; fit\(…, checkpoint=…, resume=True\) goes on"
+        ):
+            load(tmp_path / name)
+
+
 # --- Crashes ---
 
 

@@ -316,7 +316,7 @@ def test_a_continuation_may_be_ids_which_are_taken_as_they_are() -> None:
             evaluation.loglikelihood(model, letters, [pair])
     with (
         as_a_reader_sees_it(),
-        pytest.raises(ValueError, match="the ids of pairs run from 1 to 40; they must lie in 0 … 2"),
+        pytest.raises(ValueError, match="the ids of pairs run from 1 to 40; they must lie in 0 … 30 - 1"),
     ):
         evaluation.loglikelihood(tiny(vocab_size=30), letters, [([1, 40], [2])])
 

@@ -755,6 +755,16 @@ def test_a_vocabulary_without_the_marks_of_a_chat_says_so(bpe):
         bpe.encode_chat("Hi")
 
 
+def test_a_conversation_is_a_list_of_one_message_at_least(smollm2):
+    with (
+        as_a_reader_sees_it(),
+        pytest.raises(TypeError, match=r"messages is a single message; give a list of them: \[mess"),
+    ):
+        smollm2.encode_chat({"role": "user", "content": "Hi"})
+    with pytest.raises(ValueError, match="messages is empty; give one at least"):
+        smollm2.encode_chat([])
+
+
 # -------------------------------------------------------------------------------------------------------------- files
 
 
