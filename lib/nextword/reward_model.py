@@ -13,6 +13,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import torch
@@ -24,8 +25,17 @@ from torch.nn.utils.rnn import pad_sequence
 from nextword import checkpoints, runtime
 from nextword.attention import pad
 from nextword.decoder import Decoder, DecoderConfig
+from nextword.layers import eval_mode
 
-__all__ = ["Comparison", "RewardModel", "comparison_loss", "ranking_loss", "ranks", "train_reward_model"]
+__all__ = [
+    "Comparison",
+    "RewardModel",
+    "comparison_accuracy",
+    "comparison_loss",
+    "ranking_loss",
+    "ranks",
+    "train_reward_model",
+]
 
 Comparison: TypeAlias = Sequence[tuple[Sequence[int], float]]
 """Texts that were compared with each other: a list of (ids, rating), the ids of a whole text, its prompt included, as a row, and
@@ -206,7 +216,7 @@ def comparison_loss(model: RewardModel, comparisons: Sequence[Comparison]) -> Fl
     """Return :func:`ranking_loss` of a model on comparisons, which may differ in size; each text is read once.
 
     On comparisons that it was not trained on, and under ``torch.no_grad()``, it tells what the model has learned: log 2 = 0.69
-    nats is a guess.
+    nats is a guess. :func:`comparison_accuracy` counts instead.
 
     Args:
         model: reads the texts.
@@ -226,6 +236,26 @@ def comparison_loss(model: RewardModel, comparisons: Sequence[Comparison]) -> Fl
         rewards = model(ids, mask=mask).float()  # (number of texts,)
     # The rewards stand text after text, as the True of (P, K) are read row by row.
     return ranking_loss(rewards.new_zeros(order.shape).masked_scatter(order > 0, rewards), order)
+
+
+def comparison_accuracy(model: RewardModel, comparisons: Sequence[Comparison]) -> float:
+    """Return the share of pairs, two texts of one comparison with unequal ratings, that the model orders as they are rated.
+
+    0.5 is a guess, and equal rewards count as an error. Ask it about comparisons that it was not trained on.
+
+    Raises:
+        TypeError, ValueError: no comparison, none with two ratings that differ, or something that is no comparison.
+    """
+    _check_comparisons(comparisons)
+    with eval_mode(model):
+        rewards = iter(model.score([ids for texts in comparisons for ids, _ in texts]).tolist())
+    right: list[bool] = []
+    for texts in comparisons:
+        judged = [(rating, next(rewards)) for _, rating in texts]
+        right += [(a - b) * (x - y) > 0 for (a, x), (b, y) in combinations(judged, 2) if a != b]
+    if not right:
+        raise ValueError("comparisons: all ratings are equal, so there is no pair to order")
+    return sum(right) / len(right)
 
 
 def train_reward_model(
@@ -278,6 +308,8 @@ def train_reward_model(
 
 def check_encoded(name: str, rows: Any) -> None:
     """Raise an error that names the argument where ``rows`` are no rows of ids, such as text that nobody has encoded."""
+    if isinstance(rows, Tensor):
+        raise TypeError(f"{name} is a tensor of shape {tuple(rows.shape)}; give rows of ids, as lists without padding")
     try:
         texts = isinstance(rows, str) or any(isinstance(row, str) for row in rows)
         empty = [i for i, row in enumerate(rows) if not len(row)]

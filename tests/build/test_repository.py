@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -191,10 +192,11 @@ def test_the_readmes_programs_and_those_of_the_api_page_run(capsys, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "book.txt").write_text("And he said to them, The sea is wide. " * 2000, encoding="utf8")
     written = []
-    for code in [readme[0], *api[:3]]:
+    for code in [readme[0], *api[:2], api[2] + "print('---')\n" + api[3]]:  # the fourth goes on from the third
         exec(compile(code, "program", "exec"), {})
         written.append(capsys.readouterr().out)
     counted, trained, asked, preferred = written
+    preferred, own_reward = preferred.split("---\n")
     assert "[" in counted
     assert "loss " in trained and "And he said to them, The sea is wide." in trained
     assert Decoder.from_pretrained(str(tmp_path / "my-gpt")).config.d_model == 64
@@ -203,6 +205,20 @@ def test_the_readmes_programs_and_those_of_the_api_page_run(capsys, monkeypatch,
     assert float(new) < 0.69, "what was preferred is known of a new subject, too"
     before, after = map(float, re.search(r"reward (\S+) → (\S+), KL", preferred).groups())
     assert after > before + 1, "the policy learns what was preferred"
+    before, after = map(float, re.search(r"reward (\S+) → (\S+)$", own_reward.strip()).groups())
+    assert after > before + 1, "the policy learns what a function rewards"
+
+
+def test_the_loop_of_the_api_page_writes_what_generate_writes(capsys):
+    [code] = [code for code in programs("chapters/api.md") if "new_cache" in code]
+    names = {}
+    exec(compile(code, "program", "exec"), names)
+    model, bpe = names["model"], names["bpe"]
+    ids = torch.tensor([bpe.encode("The sea is")])
+    stop = bpe.encode(".")[0]
+    text = bpe.decode(model.generate(ids, 41 - ids.shape[1], temperature=0, stop=stop)[0, ids.shape[1] :])
+    shown = capsys.readouterr().out
+    assert shown == text.removesuffix(".") and len(shown) > 10
 
 
 PAGE = (ROOT / "chapters" / "api.md").read_text(encoding="utf8")

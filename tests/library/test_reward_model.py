@@ -16,7 +16,14 @@ from torch.nn import functional as F
 
 from nextword import checkpoints
 from nextword.decoder import Decoder, DecoderConfig
-from nextword.reward_model import RewardModel, comparison_loss, ranking_loss, ranks, train_reward_model
+from nextword.reward_model import (
+    RewardModel,
+    comparison_accuracy,
+    comparison_loss,
+    ranking_loss,
+    ranks,
+    train_reward_model,
+)
 
 
 def by_definition(rewards: Tensor, ranks: Tensor) -> float:
@@ -305,3 +312,30 @@ def test_the_rate_rises_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) ->
         train_reward_model(tiny(), [counting(2, 0)] * 4, learning_rate=1e30)
     with as_a_reader_sees_it(), pytest.raises(ValueError, match="batches is empty"):
         train_reward_model(tiny(), [])
+
+
+def test_accuracy_counts_the_pairs_that_are_ordered_as_they_are_rated() -> None:
+    class Longer(RewardModel):
+        def forward(self, ids: Tensor, *, mask: Tensor | None = None) -> Tensor:
+            assert mask is not None and not self.training
+            return mask.sum(1).float()
+
+    model = Longer(Decoder(DecoderConfig(vocab_size=9, context_length=8, d_model=4, n_layers=1, n_heads=1))).train()
+    one, two, three = [1], [1, 2], [1, 2, 3]
+    assert comparison_accuracy(model, [[(two, 1), (one, 0)]]) == 1 and model.training
+    assert comparison_accuracy(model, [[(one, 1), (two, 0)]]) == 0
+    # three > one right, three > two right, two > one wrong; equal ratings make no pair, equal rewards none that is right
+    texts = [[(three, 2.5), (two, 0), (one, 1)], [(one, 1), (two, 1)], [(one, 1), ([7], 0)]]
+    assert comparison_accuracy(model, texts) == 2 / 4
+    with pytest.raises(ValueError, match="all ratings are equal, so there is no pair"):
+        comparison_accuracy(model, [[(one, 1), (two, 1)]])
+
+
+def test_one_row_in_place_of_rows_is_refused() -> None:
+    model = RewardModel(Decoder(DecoderConfig(vocab_size=9, context_length=8, d_model=4, n_layers=1, n_heads=1)))
+    for texts, message in (
+        ([1, 2], r"texts is \[1, 2\]; give rows of ids, a single one as \[\[5, 6\]\]"),
+        (torch.ones(2, 3, dtype=torch.int64), r"texts is a tensor of shape \(2, 3\); give rows of ids, as lists"),
+    ):
+        with as_a_reader_sees_it(), pytest.raises(TypeError, match=message):
+            model.score(texts)
