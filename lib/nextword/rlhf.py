@@ -460,7 +460,9 @@ def train_rlhf(
 ) -> RLHFResult:
     """Train a copy of the policy to earn more reward: PPO, and with ``config.ptx`` PPO-ptx (Ouyang et al. 2022, 3.5).
 
-    All models are used without dropout, so that a ratio differs from 1 only because the policy has changed.
+    All models are used without dropout, so that a ratio differs from 1 only because the policy has changed. You are warned once
+    where ``config.missing_eos_penalty`` is above the mean reward of the first responses, so that not ending pays. There are no
+    checkpoints: a training that was broken off begins anew, but ``evaluate`` may save the policy that it is called with.
 
     Args:
         policy: the model to begin with, usually the supervised one. It is left as it is.
@@ -477,16 +479,11 @@ def train_rlhf(
             row of that iteration.
         evaluate_every: iterations between two calls of ``evaluate``. 0: only at the end.
 
-    There are no checkpoints: a training that is broken off begins anew. What ``evaluate`` is called with may be saved there.
-
     Raises:
         TypeError, ValueError: ``config`` is no :class:`RLHFConfig`, ``config.ptx`` without batches or with too few, fewer
             prompts than ``config.batch_size``, no such prompts, ``evaluate_every`` without ``evaluate``, or a reward that is
             not finite.
         FloatingPointError: a loss is not finite.
-
-    Warns:
-        UserWarning: ``config.missing_eos_penalty`` is above the mean reward of the first responses, so that not ending pays.
     """
     check_config(config, RLHFConfig)
     check_evaluate(evaluate)

@@ -351,7 +351,7 @@ def fit(
         evaluate: called as ``evaluate(model)`` in evaluation mode; its number or dictionary, in which ``step`` is no name of
             yours, goes into the history.
             It has random numbers of its own, so evaluating more often does not change the training.
-        checkpoint: a folder for the state of the run, written at the start, every ``config.checkpoint_every`` steps and
+        checkpoint: a folder of its own for the state of the run, written at the start, every ``config.checkpoint_every`` steps and
             at the end. A process killed at any moment leaves a whole one.
         resume: go on from the checkpoint, bit for bit as if there had been no break. ``batches`` must start from its
             beginning: those already used are drawn and thrown away. Without a checkpoint training starts at step 1. A
