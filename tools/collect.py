@@ -31,7 +31,7 @@ import registration
 from nextword.book import claims
 from nextword.book.claims import Claim, Repeat, Verdict
 
-FORMAT = 2
+FORMAT = 3
 """Version of build/claims.json; chapters/_static/claims.schema.json describes it."""
 
 
@@ -63,6 +63,8 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         row["repeat"]["live"],
         row["repeat"]["recorded"],
         claims.tolerances().get(row["repeat"]["quantity"], 0.0),
+        claims.recorded_precision(row["repeat"]["quantity"].partition(".")[0]),
+        row["repeat"]["here"],
     )
     busy = bool(row["busy"]) and claim.kind == "timing"
     verdict = claims.judge(claim, row["measured"], interval=pair, repeat=again, preset=row["preset"], busy=busy)
@@ -74,8 +76,10 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
     return result
 
 
-def check_honesty(chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str) -> list[str]:
-    """Return a message where a chapter's own verdict or preset is not what its numbers give."""
+def check_honesty(
+    chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str, precision: str
+) -> list[str]:
+    """Return a message where a chapter's own verdict, preset or precision is not what its numbers and its run give."""
     faults = []
     for before, row in zip(said, rows, strict=True):
         if before["verdict"] != row["verdict"]:
@@ -88,6 +92,11 @@ def check_honesty(chapter: str, said: list[dict[str, Any]], rows: list[dict[str,
             faults.append(
                 f"{chapter}: claim {row['id']} was recorded under the preset {row['preset']!r} in a run under {preset!r}. "
                 "A chapter never sets its own preset."
+            )
+        if row["repeat"] and row["repeat"]["here"] != precision:
+            faults.append(
+                f"{chapter}: claim {row['id']} says that its live point was made in {row['repeat']['here']}, and the "
+                f"chapter ran in {precision}. A chapter never sets its own precision."
             )
     return faults
 
@@ -108,7 +117,7 @@ def check_states(chapter: str, rows: list[dict[str, Any]]) -> list[str]:
                     f"{chapter}: claim {row['id']} rests on the recorded run {name}, which is {state}: {why}. Run `make "
                     f"verify NAME={name}`; if it gives other numbers, `make runs NAME={name}`."
                 )
-        if row["repeat"] and not row["repeat"]["agrees"]:
+        if row["repeat"] and row["repeat"]["agrees"] is False:
             again = row["repeat"]
             faults.append(
                 f"{chapter}: claim {row['id']} is contradicted: {again['quantity']} was {claims.number(again['live'])} just "
@@ -324,7 +333,9 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
         said = [row for row in records(notebook) if row["id"] in ledger]
         found = [judged(row, ledger[row["id"]]) for row in said]
         runs[chapter] = run
-        faults += check_recorded(chapter, found, ledger) + check_honesty(chapter, said, found, run["preset"])
+        faults += check_recorded(chapter, found, ledger) + check_honesty(
+            chapter, said, found, run["preset"], run["precision"]
+        )
         complete(found, known)
         if run["preset"] != "smoke":
             faults += check_states(chapter, found) + check_verdicts(chapter, found, ledger)
@@ -381,6 +392,13 @@ def main() -> int:
     faults += check_schema(ledger)
     tally = Counter(row["verdict"] for row in ledger["claims"])
     print("claims:", ", ".join(f"{n} {verdict}" for verdict, n in tally.items()) or "none")
+    pairs = [row["repeat"] for row in ledger["claims"] if row["repeat"]]
+    apart = {pair["quantity"] for pair in pairs if pair["agrees"] is None}
+    if apart:
+        here, there = pairs[0]["here"], pairs[0]["precision"]
+        print(
+            f"not compared, since this build computes in {here} and they were recorded in {there}: {', '.join(sorted(apart))}"
+        )
     for fault in faults:
         print(f"  ! {fault}")
     strict = os.environ.get("CI") == "true"

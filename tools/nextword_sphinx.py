@@ -38,7 +38,7 @@ def source(app: Sphinx) -> Path:
 
 def load(app: Sphinx) -> None:
     """Read build/claims.json."""
-    empty = {"format": 2, "meta": {}, "claims": [], "withdrawn": []}
+    empty = {"format": 3, "meta": {}, "claims": [], "withdrawn": []}
     content = json.loads(source(app).read_text(encoding="utf8")) if source(app).exists() else empty
     app.env.nextword_ledger = content  # type: ignore[attr-defined]  # our own attribute
     app.env.nextword_claims = {row["id"]: row for row in content["claims"]}  # type: ignore[attr-defined]

@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from toy_ledger import ledger
 
+from nextword import runtime
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "2003_next_word"
 
@@ -280,9 +282,16 @@ FAULTS = {
     "a tolerance widened inside the chapter": (
         {
             "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
-            "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 99.0))",
+            "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 99.0, *2 * ('bfloat16 autocast',)))",
         },
         ["toy.sum is contradicted", "the tolerance is 0.5"],
+    ),
+    "a live point that is said to be of another precision": (
+        {
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 0.5, 'x', 'float64'))",
+        },
+        ["toy.sum says that its live point was made in float64", "A chapter never sets its own precision"],
     ),
     "a recorded run that nobody has tied to its code": (
         {"ledger": RECORDED, "code": SEEDS},
@@ -338,6 +347,8 @@ def edit_a_number(root):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_stops_the_build(book, fault):
     changes, says, *raised = FAULTS[fault]  # where the chapter itself raises: why
+    if "toy.sum is contradicted" in says and not runtime.bf16():
+        pytest.skip("the run was recorded in bfloat16, and nothing is compared with it on this machine")
     executed, collected = book(**changes)
     assert collected.returncode == 1, f"{fault} went unnoticed:\n{collected.stdout}"
     for text in says:

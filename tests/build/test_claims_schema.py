@@ -41,7 +41,7 @@ def test_the_schema_is_one():
 
 def test_what_the_build_writes_passes():
     assert not faults(whole())
-    assert not faults({"format": 2, "meta": {"date": "2026-11-27", "chapters": {}}, "claims": [], "withdrawn": []})
+    assert not faults({"format": 3, "meta": {"date": "2026-11-27", "chapters": {}}, "claims": [], "withdrawn": []})
 
 
 @pytest.mark.parametrize("number", range(len(everything())))

@@ -64,7 +64,7 @@ def everything():
     late = REGISTERED | {"when": "after"}
     bet = {"test": "bet", "paper_value": None}
     old = Amendment("2026-11-26", {"threshold": 90.0}, "90 was met by chance.", "holds")
-    again = Repeat("toy_run.sum", 120.0, 119.0, 2.0)
+    again = Repeat("toy_run.sum", 120.0, 119.0, 2.0, "float32", "float32")
     wide = {"op": "ci_low>", "threshold": 0.0, **bet}
     return [
         row(),
@@ -83,7 +83,7 @@ def everything():
 def content(rows=None, gone=None):
     """Return the contents of build/claims.json."""
     rows = everything() if rows is None else rows
-    return {"format": 2, "meta": {"date": "2026-11-27", "chapters": {}}, "claims": rows, "withdrawn": gone or []}
+    return {"format": 3, "meta": {"date": "2026-11-27", "chapters": {}}, "claims": rows, "withdrawn": gone or []}
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_each_claim_has_its_file(build, tmp_path):
     names = {path.stem for path in folder.glob("*.json")}
     assert names == {found["id"] for found in everything()} | {"toy.gone", "claims"}
     one = json.loads((folder / "toy.sum.json").read_text(encoding="utf8"))
-    assert one == {"format": 2, "claim": row()}
+    assert one == {"format": 3, "claim": row()}
     assert json.loads((folder / "claims.json").read_text(encoding="utf8")) == content(gone=[withdrawn()])
 
 

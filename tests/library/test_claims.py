@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from nextword import runtime
 from nextword.book import claims
 
 GOOD = """
@@ -42,6 +43,7 @@ def ledger(tmp_path, monkeypatch):
         monkeypatch.setattr(claims, "ledger", lambda: rows)
         monkeypatch.setattr(claims, "calibration", lambda: {})
         monkeypatch.setattr(claims, "tolerances", lambda: {"x_run.a": 0.5})
+        monkeypatch.setattr(claims, "recorded_precision", lambda run: runtime.describe()["precision"])
         return rows
 
     return make
@@ -148,6 +150,20 @@ def test_a_live_point_that_does_not_repeat_the_recorded_one_contradicts_the_clai
         for measured in (2.0, 0.0):
             apart = claims.record("x.a", measured, std=0.1, live=claims.repeat("x_run.a", 1.6, [1.0]))
             assert apart.verdict == "contradicted" and apart.to_dict()["repeat"]["agrees"] is False
+
+
+def test_a_live_point_in_another_precision_is_shown_and_not_compared(ledger, monkeypatch):
+    ledger()
+    monkeypatch.setattr(claims, "recorded_precision", lambda run: "float8")
+    apart = claims.record("x.a", 2.0, std=0.1, live=claims.repeat("x_run.a", 9.0, [1.0]))
+    assert apart.verdict == "holds" and apart.to_dict()["repeat"]["agrees"] is None
+    told = dict(claims.facts(apart.to_dict()))["the same seed again (x_run.a)"]
+    assert told.startswith("9 just now, 1 recorded") and "not compared" in told and "float8" in told
+
+
+def test_every_recorded_run_says_its_precision():
+    for name in {quantity.split(".")[0] for quantity in claims.tolerances()}:
+        assert claims.recorded_precision(name) in ("bfloat16 autocast", "float32")
 
 
 def test_a_repetition_needs_a_registered_tolerance_and_one_recorded_point(ledger, monkeypatch):

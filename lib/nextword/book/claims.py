@@ -23,6 +23,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from nextword import runtime
+from nextword.book import runs
 
 MIME = "application/vnd.nextword.claim+json"
 """The output type under which a verdict travels inside an executed notebook."""
@@ -159,11 +160,17 @@ class Repeat:
     live: float
     recorded: float
     tolerance: float
+    precision: str  # in which the recorded point was made
+    here: str  # in which the live one was
 
     @property
-    def agrees(self) -> bool:
-        """Whether the two lie no further apart than the tolerance that was registered for the quantity."""
-        return abs(self.live - self.recorded) <= self.tolerance
+    def agrees(self) -> bool | None:
+        """Whether the two lie no further apart than the tolerance that was registered for the quantity.
+
+        None where they were made in different precisions: these are two experiments, and rounding to bfloat16 alone moves
+        a perplexity by a percent. The two are shown beside each other and not compared.
+        """
+        return abs(self.live - self.recorded) <= self.tolerance if self.precision == self.here else None
 
 
 @dataclass(frozen=True)
@@ -258,7 +265,15 @@ def repeat(quantity: str, live: float, recorded: Sequence[float]) -> Repeat | No
         raise ValueError(f"recorded has {len(recorded)} values; the live point repeats one, of the same seed")
     if not recorded or runtime.preset() == "smoke":
         return None
-    return Repeat(quantity, _finite("live", live), _finite("recorded", recorded[0]), tolerances()[quantity])
+    pair = _finite("live", live), _finite("recorded", recorded[0])
+    made = recorded_precision(quantity.partition(".")[0])
+    return Repeat(quantity, *pair, tolerances()[quantity], made, runtime.describe()["precision"])
+
+
+def recorded_precision(run: str) -> str:
+    """Return the precision in which a recorded run was made, as :func:`nextword.runtime.describe` names it."""
+    precision: str = runs.load_run(run)["versions"]["precision"]
+    return precision
 
 
 def get(id: str) -> Claim:
@@ -379,7 +394,7 @@ def judge(
     busy: bool = False,
 ) -> str:
     """Return the verdict on a measurement; the chapter and ``tools/collect.py`` both come here."""
-    if repeat is not None and not repeat.agrees:
+    if repeat is not None and repeat.agrees is False:
         return CONTRADICTED
     if claim.kind == "report":
         return "reported"
@@ -646,7 +661,10 @@ def facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         cells.append(("live runs with other seeds", range_text(row["band"])))
     if row["repeat"]:
         same = row["repeat"]
-        text = f"{number(same['live'])} just now, {number(same['recorded'])} recorded, tolerance {number(same['tolerance'])}"
+        text = f"{number(same['live'])} just now, {number(same['recorded'])} recorded, "
+        text += f"tolerance {number(same['tolerance'])}"
+        if same["agrees"] is None:
+            text += f"; not compared, since one was made in {same['here']} and the other in {same['precision']}"
         cells.append((f"the same seed again ({same['quantity']})", text))
     return cells
 
