@@ -62,8 +62,13 @@ from nextword.decoder import PRESETS, Decoder, DecoderConfig
 from nextword.transformer import Transformer, TransformerConfig
 
 STORED = Path(__file__).with_name("golden.json.gz")
-GONE = (("attention_function", "dropped"), ("heads_with_a_cache", "dropout / "))
-"""Stored values that nothing computes any more, by case and by how their paths begin: attention has no dropout of its own."""
+GONE = (
+    ("attention_function", "dropped"),
+    ("heads_with_a_cache", "dropout / "),
+    *(("feed_forward", f"{name}, bias {bias} / dropped") for name in layers.ACTIVATIONS for bias in (True, False)),
+)
+"""Stored values that nothing computes any more, by case and by how their paths begin: neither attention nor the feed-forward
+network has a dropout of its own."""
 WHOLE, SOME = 64, 16
 """Numbers of a tensor that is stored as it is, and entries that are stored of a larger one."""
 
@@ -410,9 +415,9 @@ def positions_and_norms() -> Values:
 def feed_forward() -> Values:
     found: Values = {}
     for activation, bias in itertools.product(layers.ACTIVATIONS, (True, False)):
-        model = drawn(layers.FeedForward(8, 20, activation=activation, bias=bias, dropout=0.2))
+        model = drawn(layers.FeedForward(8, 20, activation=activation, bias=bias))
         y = model.eval()(normal(2, 3, 8))
-        values = {"out": y, "gradients": gradients(y, model), "dropped": model.train()(normal(2, 3, 8))}
+        values = {"out": y, "gradients": gradients(y, model)}
         found[f"{activation}, bias {bias}"] = values
     return found
 

@@ -327,7 +327,7 @@ class MultiHeadAttention(nn.Module):
         return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)  # rearrange(x, "B T (H D) -> B H T D", H=n_heads)
 
     def _check(self, x: Tensor, context: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> None:
-        for name, tensor in {"x": x, "context": context}.items():
+        for name, tensor in (("x", x), ("context", context)):
             if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.d_model):
                 fits = f"(B, T, C) with a width C of {self.d_model}"
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {fits} fits")

@@ -113,9 +113,10 @@ def sample(
         logits = filter_logits(_ask(step, ids)[0], temperature=temperature, top_k=top_k, top_p=top_p)  # (N, V)
         greedy = temperature == 0
         new = logits.argmax(-1) if greedy else torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        new = torch.where(stopped, ids[:, -1], new)  # a row that has stopped ends in its stop token
+        if stop_ids:
+            new = torch.where(stopped, ids[:, -1], new)  # a row that has stopped ends in its stop token
+            stopped |= torch.isin(new, stops)
         ids = torch.cat([ids, new[:, None]], 1)
-        stopped |= torch.isin(new, stops)
         if stop_ids and stopped.all():
             break
     return ids

@@ -111,12 +111,9 @@ class FeedForward(nn.Module):
         d_ff: width of the hidden layer, usually four times as much.
         activation: ``relu`` (the paper), ``gelu`` (BERT), ``gelu_tanh`` (GPT) or ``swiglu`` (Llama).
         bias: add b₁ and b₂.
-        dropout: share of the hidden units dropped in training; the paper drops none.
     """
 
-    def __init__(
-        self, d_model: int, d_ff: int, *, activation: Activation = "relu", bias: bool = True, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, d_model: int, d_ff: int, *, activation: Activation = "relu", bias: bool = True) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r}: choose {', '.join(ACTIVATIONS)}")
@@ -124,7 +121,6 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(d_model, d_ff, bias=bias)  # W₁, b₁
         self.gate = nn.Linear(d_model, d_ff, bias=bias) if activation == "swiglu" else None
         self.down = nn.Linear(d_ff, d_model, bias=bias)  # W₂, b₂
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Apply the network to every position."""
@@ -133,7 +129,7 @@ class FeedForward(nn.Module):
             h = activate(self.up(x))  # (B, T, d_ff), max(0, xW₁ + b₁) in the paper
         else:
             h = activate(self.gate(x)) * self.up(x)  # one matrix more, which opens and shuts the hidden units
-        y: Tensor = self.down(self.dropout(h))  # (B, T, C), hW₂ + b₂
+        y: Tensor = self.down(h)  # (B, T, C), hW₂ + b₂
         return y
 
 
