@@ -157,7 +157,7 @@ class Seq2SeqLSTM(EncoderDecoder):
         nn.init.zeros_(self.output.bias)
 
     def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
-        """Return the encoder's view of ``source``, whose padding stands at the end; NaN for a row where it does not."""
+        """Return the encoder's view of ``source``, whose padding stands at the end; NaN in ``last`` where it does not."""
         check_ids("source", source)
         mask = source != self.config.pad_id  # (B, S)
         lengths = mask.sum(1)
@@ -169,11 +169,11 @@ class Seq2SeqLSTM(EncoderDecoder):
         for number, lstm in enumerate(self.encoder, start=2):
             y, _ = lstm(self.dropout(x))
             x = self._residual(number, x, y)
+        last = x[torch.arange(len(x), device=x.device), lengths - 1]  # (B, C), of the last real token
         # An LSTM reads padding as if it were words, so a row with padding before a word would be wrong. NaN says so
-        # without reading a value here; check_source says it in words.
+        # without reading a value here, for the decoder begins with it; check_source says it in words.
         misplaced = (mask[:, 1:] & ~mask[:, :-1]).any(1) | ~mask[:, 0]  # (B,)
-        x = x.masked_fill(misplaced[:, None, None], torch.nan)
-        last = x[torch.arange(len(x), device=x.device), lengths - 1]  # of the last real token
+        last = last.masked_fill(misplaced[:, None], torch.nan)
         # W_m h_j does not depend on the query: computed here it is not computed again for every word that is written.
         return Memory(x, self.attention.key(x) if self.attention else x, last, mask)
 
