@@ -61,8 +61,9 @@ class _Bare(ast.NodeTransformer):
 
     def _body(self, node: Any) -> Any:
         self.generic_visit(node)
-        if node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
-            node.body = node.body[1:] or [ast.Pass()]
+        # A docstring stands first, that of an attribute or a constant behind it: a bare constant computes nothing anywhere.
+        idle = [s for s in node.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)]
+        node.body = [s for s in node.body if s not in idle] or [ast.Pass()]
         return node
 
     visit_ClassDef = visit_Module = _body

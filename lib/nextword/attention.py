@@ -26,7 +26,7 @@ def attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B H S D"],
     v: Float[Tensor, "B H S E"],
-    mask: Bool[Tensor, ...] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
     *,
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "B H T E"], Float[Tensor, "B H T S"]]:
@@ -42,15 +42,15 @@ def attention(
         >>> weights[0, 0, 0]
         tensor([1., 0.])
     """
-    # A sum of D products has a variance of D where its factors have 1: divided by its root, the scores stay near 1
-    # and the softmax does not begin saturated (footnote 4 of the paper).
+    # The sum of D products of independent numbers with mean 0 and variance 1 has a variance of D. Divided by √D the
+    # scores keep a variance of 1, and the softmax does not begin saturated (footnote 4 of the paper).
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = q @ k.mT * scale  # (B, H, T, S): how well each query fits each key
     if mask is not None:
         mask = _expanded(mask, scores.shape)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # whose exponential is 0
     weights = scores.softmax(-1)  # each query spends a weight of 1 on the keys
-    if mask is not None:  # a query whose keys are all hidden has spread its 1 evenly over them: take it back
+    if mask is not None:  # softmax gives a query whose keys are all hidden uniform weights: set them to 0
         weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return weights @ v, weights
 
@@ -59,7 +59,7 @@ def scaled_dot_product_attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B G S D"],
     v: Float[Tensor, "B G S E"],
-    mask: Bool[Tensor, ...] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
     *,
     causal: bool = False,
     scale: float | None = None,
@@ -84,14 +84,14 @@ def scaled_dot_product_attention(
         mask = None if mask is None else _expanded(mask, (B, H, 1, S)).reshape(B, G, H // G, S)
         heads = scaled_dot_product_attention(q.reshape(B, G, H // G, D), k, v, mask, scale=scale)
         return heads.reshape(B, H, 1, -1)
-    # The kernel takes the softmax piece by piece and never stores the weights, T·S numbers a head.
+    # The fused kernel takes the softmax piece by piece and does not store the weights, T·S numbers a head.
     settings: dict[str, Any] = {"scale": scale, "enable_gqa": G < H}
     if causal and mask is None and T == S:  # the kernel's own triangle, which skips half of the work
         return _fused(q, k, v, is_causal=True, **settings)
     allowed = _allowed(mask, causal, q, k)
     if allowed is None or (mask is None and T <= S):  # no query is without a key: its own at least
         return _fused(q, k, v, attn_mask=allowed, **settings)
-    # A query without a key would be 0/0 in the kernel: let it see everything, then throw away what it found.
+    # Not every kernel of every version of torch gives 0 for a query without a key: let it see everything, then clear it.
     empty = ~allowed.any(-1, keepdim=True)  # (…, T, 1)
     return _fused(q, k, v, attn_mask=allowed | empty, **settings).masked_fill(empty, 0.0)
 
@@ -137,7 +137,7 @@ def pad(
     Args:
         rows: texts; the longest has T ids.
         fill: the id to fill up with.
-        side: ``left`` puts the filling before a text, as writing needs it: the newest tokens then stand side by side.
+        side: ``left`` puts the filling before a text, as generation needs it: the newest tokens then stand side by side.
         device: where both go; None for torch's default.
 
     Raises:
@@ -169,7 +169,7 @@ def pad(
 class KVCache:
     """The keys and values that one attention layer has seen, so that each step computes only its own.
 
-    It is for writing, not for training: the store is filled in place, and no gradient passes it.
+    It is for generation, not for training: the store is filled in place, and no gradient passes it.
 
     Args:
         max_length: positions to reserve at once. Without it the store doubles whenever it is full.
@@ -274,9 +274,9 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "B T C"],
         context: Float[Tensor, "B S C"] | None = None,
         *,
-        mask: Bool[Tensor, ...] | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
-        rotation: Complex[Tensor, ...] | None = None,
+        rotation: Complex[Tensor, "..."] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Let every position of ``x`` attend to ``context``, or to ``x`` itself where there is none.
@@ -302,7 +302,9 @@ class MultiHeadAttention(nn.Module):
             source = x if context is None else context
             k = self._split(self.key(source), self.n_kv_heads)  # (B, G, S, D)
             v = self._split(self.value(source), self.n_kv_heads)  # (B, G, S, E)
-            if rotation is not None:  # the values stay: where something stands must not change what it says
+            if (
+                rotation is not None
+            ):  # not the values: they carry content, and the position only decides who attends to it
                 q, k = rotate(q, rotation), rotate(k, rotation)
             if cache is not None:
                 k, v = cache.append(k, v)  # of all positions so far
@@ -312,7 +314,7 @@ class MultiHeadAttention(nn.Module):
         return y
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Float[Tensor, "B H T E"]:
-        """Return what each head finds. Sparse attention overrides this method and nothing else."""
+        """Return what each head finds. Sparse attention overrides this method; the rest of the forward pass stays."""
         if mask is not None and mask.ndim < 4:  # the same for all heads, and one of two dimensions for all queries
             mask = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
         if self.captured is None:
@@ -366,7 +368,7 @@ def capture_attention(modules: Iterable[nn.Module]) -> Iterator[list[Float[Tenso
             layer.captured = was
 
 
-def rotate(x: Float[Tensor, "B H T D"], rotation: Complex[Tensor, ...]) -> Float[Tensor, "B H T D"]:
+def rotate(x: Float[Tensor, "B H T D"], rotation: Complex[Tensor, "..."]) -> Float[Tensor, "B H T D"]:
     """Turn each pair of neighbouring numbers like the hand of a clock: a pair is a complex number, turning it a product.
 
     Args:

@@ -93,8 +93,8 @@ def save(
 
     Raises:
         TypeError: ``tokenizer`` is no :class:`~nextword.tokenizers.ByteBPE`.
-        ValueError: ``tokenizer`` has ids that the model has not; ``path`` is a file, or a folder with something that ``save`` does not write, such as the checkpoint of a
-            training; ``dtype`` is none of these, or a weight is too large for it. Nothing was written or deleted.
+        ValueError: ``tokenizer`` has ids that the model has not; ``path`` is a file, or a folder with
+            something that ``save`` does not write, such as the checkpoint of a training; ``dtype`` is none of these, or a weight is too large for it. Nothing was written or deleted.
     """
     _check_replaceable(Path(path))
     _check_tokenizer(tokenizer, getattr(model.config, "vocab_size", None))

@@ -81,7 +81,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the shape of Llama, as open models have it today; sizes of the published file
     "smollm2-135m": _sizes(49_152, 8192, 576, 30, 9, n_kv_heads=3, d_ff=1536, rope_base=100_000.0, **_LLAMA),
 }
-"""Sizes of published models, as printed."""
+"""Sizes of published models, from the tables named above or their released files.
+
+All layers of the GPT-3 presets are dense; GPT-3 itself alternates dense and sparse ones. Dropout of attention weights, which
+GPT-1 has, is not built here.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +211,11 @@ class Decoder(nn.Module):
             IndexError: an id outside the vocabulary, from the embedding.
         """
         logits = self.output(self.hidden(ids, mask=mask, cache=cache))  # (B, T, V)
-        # The loss is the mean of -log p(next token): all positions of a text are lessons at once, since none sees its own.
+        # The loss is the mean of -log p(next token). Every position is a training example, since none sees its own target.
         return ModelOutput(logits, None if targets is None else next_token_loss(logits, targets, name="targets"))
 
     def training_loss(self, ids: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the loss of :meth:`forward`, sooner."""
+        """Return the loss of :meth:`forward`, computed faster."""
         # All logits together are the largest tensor of a step: here they are computed in chunks, and none is kept.
         return chunked_cross_entropy(self.hidden(ids), self.output.weight, targets, name="targets")
 
@@ -389,8 +393,9 @@ class Decoder(nn.Module):
         return checkpoints.from_state_dict(lambda: cls(DecoderConfig(**config)), weights)
 
     def _initialise(self) -> None:
-        # As in GPT-2: a standard deviation of 0.02, and biases at 0. Where one of 2L sublayers adds its output to x the
-        # weights start smaller, so that L layers do not swell it (Radford et al. 2019, section 2.3).
+        # As in GPT-2: a standard deviation of 0.02 (its code has 0.01 for positions), and biases at 0. Where one of 2L
+        # sublayers adds its output to x the weights start smaller, so that L layers do not swell it (Radford et al. 2019,
+        # section 2.3).
         smaller = 0.02 / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):

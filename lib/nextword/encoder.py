@@ -149,7 +149,7 @@ class Encoder(nn.Module):
             positions = torch.arange(ids.shape[1], device=ids.device)[None] if mask is None else positions_of(mask)
             turn = rotation(positions, self.config.d_model // self.config.n_heads)[:, None]
         x = self.dropout(self.embedding_norm(x))
-        for block in self.blocks:  # without the causal mask: every position sees all others, on both sides
+        for block in self.blocks:  # no causal mask, as a rule: every position sees all others, on both sides
             x = block(x, mask=mask, causal=self.config.causal, rotation=turn)
         hidden = self.norm(x)
         return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))  # [CLS], the first, speaks for all
@@ -269,7 +269,7 @@ class MaskedLM(nn.Module):
         labels: Int64[Tensor, "B T"],
         next_sentence_labels: Int64[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of :meth:`forward`, sooner."""
+        """Return the loss of :meth:`forward`, computed faster."""
         check_labels("labels", labels, ids.shape)
         hidden, pooled = self.encoder(ids, segments, mask=mask)  # (B, T, C), (B, C)
         # Score only the positions that have a label, one in seven of BERT's. How many these are must be read from the
@@ -354,7 +354,7 @@ def mask_tokens(
         rate: share of the tokens that are chosen, rounded.
         mix: shares of the chosen that become [MASK], that stay, and that become a random word, in the order of table 8.
         mask: True at real tokens; all, if None. ``rate`` is a share of those.
-        max_predictions: choose at most so many in a text; the original takes 20 of 128 and 76 of 512.
+        max_predictions: choose at most so many in a text; BERT's own code takes 20 of 128 by default.
         generator: source of randomness.
 
     Source: Devlin et al. 2018, section 3.1 and appendix C.2.
@@ -374,8 +374,8 @@ def mask_tokens(
     shuffled = torch.rand(ids.shape, generator=generator, device=ids.device).masked_fill(special, 2.0)
     rank = shuffled.argsort(1).argsort(1)  # (B, T): each token's place in that order
     chosen = rank < n_chosen[:, None]  # (B, T)
-    # In use there is no [MASK], and the model must not wait for it: of ten chosen tokens one stays as it is, and one
-    # becomes any word, so that every word in sight may be one to be guessed.
+    # [MASK] never occurs in fine-tuning. So that the model does not rely on it, one of ten chosen tokens stays as it is
+    # and one becomes a random word: any word it reads may be one that it has to predict.
     fate = torch.rand(ids.shape, generator=generator, device=ids.device)
     words = torch.randint(vocab_size, ids.shape, generator=generator, device=ids.device)
     inputs = ids.masked_fill(chosen & (fate < mix[0]), mask_id)  # 80 %
@@ -420,6 +420,8 @@ def sentence_pairs(
 ) -> Iterator[TextPair]:
     """Cut documents into pairs of texts for next-sentence prediction, as BERT's own code does (appendix A.2).
 
+    One thing differs: the smaller number of ids is drawn for each pair and not for each document.
+
     Args:
         documents: each a list of sentences, each a list of ids; two documents or more, none empty.
         max_tokens: ids of both texts together: the context less three, for [CLS] and two [SEP].
@@ -443,8 +445,8 @@ def sentence_pairs(
             sentences = _enough(document[start:], target)
             middle = draw.randint(1, len(sentences) - 1) if len(sentences) > 1 else 1
             a, b = sentences[:middle], sentences[middle:]
-            # Half of the time, and always where a document's last sentence is left alone, the second text is foreign:
-            # what stands at a random place of another document. So more than half of the pairs are.
+            # Half of the time, and always where a single sentence fills the sequence or ends the document, the second text
+            # is foreign: what stands at a random place of another document. So more than half of the pairs are.
             foreign = not b or draw.random() < 0.5
             if foreign:
                 other = draw.randrange(len(documents) - 1)

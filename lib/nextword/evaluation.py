@@ -300,7 +300,7 @@ def _cut_together(tokenizer: Tokenizer, context: str, continuation: str) -> tupl
 def _shared_prefix(contexts: list[list[int]]) -> list[int]:
     """Return what all contexts begin with, their last tokens apart; nothing where that saves too little to be worth it."""
     # What the first and the last in order have in common at their beginning, all between them have too.
-    first, last = min(contexts, default=[]), max(contexts, default=[])  # in the order of a dictionary
+    first, last = min(contexts, default=[]), max(contexts, default=[])  # lexicographically
     n = next((t for t, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     # The last token of each text must be read by its own row: its logits score the first token of what comes next.
     n = min(n, min(map(len, contexts), default=0) - 1)

@@ -162,8 +162,8 @@ def length_penalty(n: int, alpha: float) -> float:
     """
     if n < 1:
         raise ValueError(f"n={n} is below 1: a hypothesis has at least its end token")
-    # Each word multiplies the probability by less than 1. With alpha=0 the shorter sentence therefore wins; alpha=1 comes
-    # near the mean log-probability of a word, softened by the 5 for short sentences.
+    # Each word multiplies the probability by less than 1. With alpha=0 the shorter sentence therefore wins; alpha=1
+    # ranks them nearly by their mean log-probability a word, softened by the 5 for short sentences.
     return float(((5 + n) / 6) ** alpha)
 
 

@@ -51,7 +51,7 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
         raise ValueError(f"C={C} must be even: each frequency takes a sine and a cosine")
     # A sine and its cosine are the hand of a clock. Moving by k positions turns every hand by a fixed angle, so that
     # PE(pos + k) is a linear function of PE(pos).
-    # In double precision: in single, the angle of a late position would be off by far more than a rounding.
+    # In double precision: in single, the angle of a late position would lose digits, since it is a large number.
     frequencies = 10_000.0 ** (-torch.arange(0, C, 2, dtype=torch.float64) / C)  # (C/2,), radians a position
     angles = torch.arange(T, dtype=torch.float64)[:, None] * frequencies  # (T, C/2)
     # rearrange([sines, cosines], "two T half -> T (half two)"): each sine beside its cosine
@@ -88,7 +88,7 @@ def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000
         raise ValueError(f"d_head={d_head} must be even: rotary positions turn pairs of numbers")
     # Each pair is the hand of a clock. A query at t and a key at s meet at an angle that depends on t - s alone: the
     # product of the two knows how far apart they stand, and not where.
-    # In double precision: in single, far positions would be off by whole degrees.
+    # In double precision: in single, the angle of a far position would lose digits, since it is a large number.
     even = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device)  # (D/2,), twice the pair's number
     angles = positions[..., None] * base ** (-even / d_head)  # (…, T, D/2), radians
     return torch.polar(torch.ones_like(angles), angles)  # exp(i·angle)
@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
         if self.gate is None:
             h = activate(self.up(x))  # (B, T, d_ff), max(0, xW₁ + b₁) in the paper
         else:
-            h = activate(self.gate(x)) * self.up(x)  # one matrix more, which opens and shuts the hidden units
+            h = activate(self.gate(x)) * self.up(x)  # one matrix more: a gate that scales each hidden unit
         y: Tensor = self.down(h)  # (B, T, C), hW₂ + b₂
         return y
 
@@ -191,10 +191,10 @@ class Block(nn.Module):
         x: Float[Tensor, "B T C"],
         memory: Float[Tensor, "B S C"] | None = None,
         *,
-        mask: Bool[Tensor, ...] | None = None,
-        memory_mask: Bool[Tensor, ...] | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
+        memory_mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
-        rotation: Complex[Tensor, ...] | None = None,
+        rotation: Complex[Tensor, "..."] | None = None,
         cache: tuple[KVCache, KVCache] | KVCache | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Return the layer's output.
@@ -218,7 +218,7 @@ class Block(nn.Module):
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(self, x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:
-        """Return LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x)) with pre-norm (section 3.1)."""
+        """Return LayerNorm(x + Sublayer(x)) (section 3.1), or x + Sublayer(LayerNorm(x)) with pre-norm."""
         if self.norm_position == "pre":
             dropped: Tensor = self.dropout(sublayer(norm(x)))
             return x + dropped  # x itself passes untouched through all layers, and so does its gradient
@@ -355,7 +355,7 @@ def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def count_parameters(model: nn.Module, *, embedding: bool = True) -> int:
-    """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
+    """Return the number of parameters, each shared matrix once; without ``embedding``, the non-embedding parameters."""
     # Tables are all embeddings, and the matrix that scores the words.
     tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)} | {model.get_parameter("output.weight")}
     all_of_them = sum(p.numel() for p in model.parameters())

@@ -92,7 +92,7 @@ def maximum_likelihood(grams: KGrams, n_contexts: int, backoff: float) -> Weight
 
 
 def add_k(grams: KGrams, n_contexts: int, k: float) -> Weights:
-    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): each word counted k times more often than it was."""
+    """Return c(hw) / (c(h) + kV) and kV / (c(h) + kV): k is added to the count of every word."""
     h, kV = grams.contexts, k * grams.vocab_size
     total = np.bincount(h, weights=grams.counts, minlength=n_contexts) + kV  # (M,); kV alone for an unseen h
     return grams.counts / total[h], kV / total  # with 1/V for p(w|h') their sum is the usual (c(hw) + k) / (c(h) + kV)
@@ -116,6 +116,8 @@ def discount(counts: np.ndarray) -> float:
 def kneser_ney(grams: KGrams, longer: KGrams | None, n_contexts: int) -> Weights:
     """Return α = max(c(hw) - D, 0) / c(h) and λ(h) = D · N₁₊(h •) / c(h) (Kneser & Ney 1995; Chen & Goodman 1999).
 
+    This is interpolated Kneser-Ney: every order contributes, p(w|h) = α(hw) + λ(h) p(w|h').
+
     Args:
         grams: the k-grams hw.
         longer: the (k+1)-grams; None where there are none, at the longest order.
@@ -123,8 +125,8 @@ def kneser_ney(grams: KGrams, longer: KGrams | None, n_contexts: int) -> Weights
     """
     c = grams.counts
     if longer is not None:
-        # Whoever asks a shorter context has met nothing better in the longer one. Then it does not matter how often hw
-        # occurred, but after how many different words v: N₁₊(• hw). Each different vhw has one hw as its suffix.
+        # A shorter context weighs most where the longer one was hardly seen. There it does not matter how often hw occurred
+        # but after how many different words v: N₁₊(• hw). Each different vhw has one hw as its suffix.
         c = np.bincount(longer.suffixes, minlength=len(c))
     D = discount(c)
     h = grams.contexts  # (N,)
@@ -149,7 +151,8 @@ class NGram:
     - ``"add_k"``: p(w|h) = (c(hw) + k) / (c(h) + kV), without shorter contexts.
     - ``"kneser_ney"``: p(w|h) = max(c(hw) - D, 0)/c(h) + λ(h) p(w|h'); see :func:`kneser_ney`.
 
-    An unseen context passes everything on to the shorter one; below the single words lies the uniform 1/V.
+    With ``mle`` and ``kneser_ney`` an unseen context passes everything on to the shorter one; below the single words lies
+    the uniform 1/V. With ``add_k`` an unseen context gives 1/V at once.
 
     Args:
         order: n, at least 1; a word and the n - 1 before it.
@@ -209,7 +212,7 @@ class NGram:
         return self
 
     def smooth(self, k: int, grams: KGrams, n_contexts: int) -> Weights:
-        """Return α and λ of the k-grams ``grams``, which have k words of context, by the smoothing that was chosen."""
+        """Return α and λ of the (k+1)-grams ``grams``, which have k words of context, by the smoothing that was chosen."""
         if self.smoothing == "mle":
             return maximum_likelihood(grams, n_contexts, self.backoff)
         if self.smoothing == "add_k":

@@ -108,14 +108,14 @@ class PPOLoss(NamedTuple):
 
 
 def ppo_loss(
-    log_prob: Float[Tensor, ...],
-    old_log_prob: Float[Tensor, ...],
-    advantage: Float[Tensor, ...],
-    value: Float[Tensor, ...],
-    old_value: Float[Tensor, ...],
-    returns: Float[Tensor, ...],
+    log_prob: Float[Tensor, "..."],
+    old_log_prob: Float[Tensor, "..."],
+    advantage: Float[Tensor, "..."],
+    value: Float[Tensor, "..."],
+    old_value: Float[Tensor, "..."],
+    returns: Float[Tensor, "..."],
     *,
-    mask: Bool[Tensor, ...] | None = None,
+    mask: Bool[Tensor, "..."] | None = None,
     clip: float | None = 0.2,
     value_clip: float | None = 0.2,
 ) -> PPOLoss:
@@ -167,11 +167,11 @@ def ppo_loss(
     return PPOLoss(-masked_mean(surrogate, mask), masked_mean(error, mask) / 2, kl, clip_fraction)
 
 
-def approx_kl(log_ratio: Float[Tensor, ...], kind: Literal["k1", "k2", "k3"] = "k3") -> Float[Tensor, ...]:
+def approx_kl(log_ratio: Float[Tensor, "..."], kind: Literal["k1", "k2", "k3"] = "k3") -> Float[Tensor, "..."]:
     """Return an estimate of KL(sampler ‖ other) from each sample, given log ρ = log(other / sampler).
 
-    ``k1`` is unbiased, but negative for every sample that the other finds likelier; ``k2`` is never negative and a little
-    biased; ``k3`` is unbiased and never negative (J. Schulman's note of 2020).
+    ``k1`` is unbiased, but negative for every sample that the other finds likelier; ``k2`` is never negative and
+    biased, little where the two are close; ``k3`` is unbiased and never negative (J. Schulman's note of 2020).
 
     Example:
         >>> sampler, other = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])
@@ -190,7 +190,7 @@ def approx_kl(log_ratio: Float[Tensor, ...], kind: Literal["k1", "k2", "k3"] = "
 
 
 def explained_variance(
-    value: Float[Tensor, ...], returns: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None
+    value: Float[Tensor, "..."], returns: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None
 ) -> Float[Tensor, ""]:
     """Return 1 - Var(R - V) / Var(R): 1 if V knew R, 0 if a constant would have done; not finite if R hardly varies."""
     if mask is not None:
@@ -198,7 +198,7 @@ def explained_variance(
     return 1 - (returns - value).var(correction=0) / returns.var(correction=0)
 
 
-def masked_mean(x: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None) -> Float[Tensor, ""]:
+def masked_mean(x: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, ""]:
     """Return the mean of the numbers where the mask is true; of all without a mask.
 
     Raises:
@@ -214,8 +214,8 @@ def masked_mean(x: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None) ->
 
 
 def whiten(
-    x: Float[Tensor, ...], mask: Bool[Tensor, ...] | None = None, *, shift_mean: bool = True
-) -> Float[Tensor, ...]:
+    x: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None, *, shift_mean: bool = True
+) -> Float[Tensor, "..."]:
     """Return the numbers with mean 0 and variance 1; what the mask leaves out is 0.
 
     ``shift_mean=False`` keeps the mean, as OpenAI's code does with rewards.
@@ -270,7 +270,7 @@ def check_settings(config: Any, **fields: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """How a policy is trained. The defaults are those of the paper's section 6.1, with the sizes that suit CartPole.
+    """How a policy is trained. Defaults of γ, λ, ε, epochs and network are the paper's (section 6.1); sizes suit CartPole.
 
     Example:
         >>> PPOConfig(n_envs=3, n_steps=5, n_minibatches=4)
@@ -290,8 +290,10 @@ class PPOConfig:
     lam: float = 0.95  #: λ of :func:`gae`.
     clip: float = 0.2  #: ε of the objective ``clip``.
     value_clip: float | None = None  #: The critic's ε, or None as in the paper.
-    vf_coef: float = 0.5  #: c₁, weight of the critic's loss. It has a network of its own.
-    entropy_coef: float = 0.0  #: c₂, weight of the entropy, which keeps the policy trying. Games need it.
+    vf_coef: float = 0.5  #: c₁, weight of the critic's loss. With a network of its own and Adam it hardly matters.
+    entropy_coef: float = (
+        0.0  #: c₂, weight of the entropy bonus, which encourages exploration; the paper uses it for Atari.
+    )
     max_grad_norm: float | None = None  #: Largest norm of the gradient, or None as in the paper. OpenAI's code has 0.5.
     target_kl: float | None = None  #: An update ends after the epoch whose estimated KL exceeded it. None: never.
     seed: int = 0  #: Where the random numbers of environments, weights, actions and minibatches start.
@@ -299,8 +301,12 @@ class PPOConfig:
     kl_target: float = 0.01  #: d_targ, the KL an update that ``adaptive_kl`` steers to by its β. It ends no update.
     normalize_advantage: bool = True  #: Whether the advantages of each minibatch are whitened.
     normalize_obs: bool = False  #: Whether observations get mean 0 and variance 1 by running statistics.
-    normalize_reward: bool = False  #: Whether rewards are divided by the running deviation of their discounted sum.
-    bootstrap_truncated: bool = True  #: Whether an episode that a time limit cut off would have gone on.
+    normalize_reward: bool = (
+        False  #: Whether rewards are divided by the running standard deviation of their discounted sum.
+    )
+    bootstrap_truncated: bool = (
+        True  #: Whether V of the last observation stands for the rewards that a time limit cut off.
+    )
     orthogonal_init: bool = True  #: Whether weights start orthogonal, the actor's last layer near 0; else as in torch.
 
     def __post_init__(self) -> None:
@@ -389,7 +395,7 @@ class Experience(NamedTuple):
     values: Float[Tensor, "T N"]
     """What the critic expected before each action."""
     rewards: Float[Tensor, "T N"]
-    """Scaled, where the settings say so, and with what a time limit took away."""
+    """Scaled, where the settings say so, and with γ·V(last observation) added where a time limit ended the episode."""
     dones: Bool[Tensor, "T N"]
     """Whether the episode ended with the step."""
     last_value: Float[Tensor, " N"]
@@ -489,7 +495,7 @@ class RolloutCollector:
             rewards = np.clip(rewards / self.return_stats.std, -10, 10)
         return obs, rewards, terminated, truncated, info
 
-    def _scaled(self, obs: Array, *, update: bool = False) -> Float[Tensor, ...]:
+    def _scaled(self, obs: Array, *, update: bool = False) -> Float[Tensor, "..."]:
         if self.config.normalize_obs:
             if update:
                 self.obs_stats.update(obs)
@@ -539,8 +545,8 @@ class PPOResult(NamedTuple):
     """Healthy: rises as rewards are found, then falls. Rising without end: the rewards are too large, or ``dones`` stand one
     step too early or late, so that returns reach over the ends of episodes."""
     approx_kl: Array
-    """KL from the policy that acted, as k3 estimates it from the actions. Healthy: a part of ``kl``, since it begins at 0.
-    With one epoch of one minibatch it must be 0; else acting and learning compute different probabilities."""
+    """KL from the policy that acted, as k3 estimates it from the actions. Healthy: below ``kl``, since it is a
+    mean over an update that begins at 0. With one epoch of one minibatch it must be 0; else acting and learning compute different probabilities."""
     clip_fraction: Array
     """Share of ratios outside the clip range; 0 for objectives that do not clip. Healthy: 0.02 to 0.3. Exactly 0 over many
     epochs: the old log-probabilities are computed anew by the policy in training."""
@@ -624,7 +630,7 @@ def ppo_update(
         for rows in torch.randperm(len(columns[0])).view(config.n_minibatches, -1):  # each step once, at random
             obs, action, old_outputs, old_log_prob, old_value, A, R = (column[rows] for column in columns)
             actions = policy.distribution(policy(obs))
-            # About half of the actions become likelier and half less so, and the scale of the rewards does not matter.
+            # With a mean of 0 some actions become likelier and others less so, and the scale of the rewards does not matter.
             A = whiten(A) if config.normalize_advantage else A
             tensors = actions.log_prob(action), old_log_prob, A, policy.value(obs), old_value, R
             clip = config.clip if objective == "clip" else None

@@ -123,7 +123,8 @@ class Seq2SeqLSTM(EncoderDecoder):
     """An LSTM encoder-decoder (Sutskever et al. 2014), with attention where the configuration says so.
 
     The bottom layer of the encoder reads in both directions (Wu et al. 2016, section 3.2). Every decoder layer gets the
-    context beside its input; without attention that is always the encoder's last state.
+    context beside its input, except the bottom one where ``attention`` is ``bottom``, since it computes the context;
+    without attention the context is always the encoder's last state.
     """
 
     config_class = Seq2SeqConfig
@@ -321,10 +322,10 @@ class LSTMLanguageModel(nn.Module):
     def hidden(self, ids: Int64[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """Return the top layer's output at every position, normalised."""
         check_ids("ids", ids)
-        # The table begins with a deviation of 1/√C, as its scores need it; times √C it has one of 1 for the LSTM.
+        # The table begins with a standard deviation of 1/√C, as its scores need it; times √C it has one of 1 for the LSTM.
         x = self.embedding(ids) * math.sqrt(self.config.d_model)
         for lstm in self.layers:
-            # From layer to layer only: between words it would wear away what the cell is to remember.
+            # From layer to layer only: dropped from word to word, the state would lose what the cell is to remember.
             x, _ = lstm(self.dropout(x))
         y: Tensor = self.output_norm(self.dropout(x))
         return y

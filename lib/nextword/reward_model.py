@@ -274,8 +274,9 @@ def train_reward_model(
     Args:
         decoder: the language model. The head's first weights are drawn from torch's own random numbers.
         batches: lists of comparisons (see :data:`Comparison`), one for each update.
-        learning_rate: the highest; it falls in a straight line towards 0 at the end of ``batches``.
-        warmup: updates over which it rises first; half of all where there are fewer than twice as many.
+        learning_rate: it is multiplied by a line that falls from 1 to 0 over ``batches``, and at first by a warm-up: the
+            highest rate stays a little below it.
+        warmup: updates over which the warm-up rises to 1; half of all where there are fewer than twice as many.
         weight_decay: AdamW's.
         max_grad_norm: longer gradients are cut to it.
 
@@ -288,7 +289,7 @@ def train_reward_model(
     # A copy, since the supervised model may still be needed: as the first policy, and as the reference of its KL.
     model, losses = RewardModel(copy.deepcopy(decoder)).train(), []
     adam = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
-    # With a warm-up as long as the training the rate, which falls all the while, would stay below a third of the highest.
+    # With a warm-up as long as the training, warm-up times decay would never exceed about a quarter of the rate.
     warmup = min(warmup, len(batches) // 2)
     bar = runtime.progress(batches, desc="reward model", unit="update")
     for i, comparisons in enumerate(bar):

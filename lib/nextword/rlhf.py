@@ -2,7 +2,7 @@
 
 An action is a token, an episode the response to a prompt. The reward model scores the whole response at its end; at every
 token the policy pays for what it has moved away from the reference. Prompts are padded on the left, responses on the
-right, so that all responses begin at one position. Shapes: B texts of S = P + T tokens, P of the prompt and T of the
+right, so that all responses begin in one column. Shapes: B texts of S = P + T tokens, P of the prompt and T of the
 response.
 
 Used in: 2022_instructgpt.
@@ -79,7 +79,7 @@ class Reward(Protocol):
         >>> P = max(map(len, prompts))
         >>> def short(ids, *, mask):
         ...     return -mask[:, P:].sum(1).float()  # (B, S) to (B,): each token of the response costs 1
-        >>> config = RLHFConfig(missing_eos_penalty=None)  # a long response costs what it is long, with an end or without
+        >>> config = RLHFConfig(missing_eos_penalty=None)  # a token costs 1, whether the response ends or not
         >>> ids, mask = torch.tensor([[5, 6, 8, 1], [0, 7, 1, 1]]), torch.tensor([[True] * 4, [False, True, True, False]])
         >>> short(ids, mask=mask)
         tensor([-2., -1.])
@@ -133,7 +133,8 @@ def rollout(
     Args:
         policy: writes.
         prompts: see :data:`Prompts`.
-        mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
+        mask: True at the prompts' tokens. Needed for a tensor of prompts, unless none of them is
+            padded; lists are padded for you.
         max_new_tokens: T, the length at which a response without an end is cut off.
         stop: the token that ends a response, or several of which each does.
         temperature: of sampling, above 0; the log-probabilities are those at this temperature.
@@ -170,16 +171,22 @@ def rollout(
 def log_probs(
     model: Decoder, ids: Int64[Tensor, "B S"], mask: Bool[Tensor, "B S"], n: int, *, temperature: float = 1.0
 ) -> Float[Tensor, "B n"]:
-    """Return the log-probability of each of the last ``n`` tokens after those before it, of which there is one at least.
+    """Return the log-probability of each of the last ``n`` tokens given those before it, in nats.
 
-    ``mask`` is True at the texts' tokens; ``temperature`` divides the logits.
+    Args:
+        model: scores; it is left in the mode, training or evaluation, in which it is.
+        ids: texts, with at least one token before the last ``n``: n ≤ S - 1.
+        mask: True at the texts' tokens, False at padding.
+        n: how many tokens are scored.
+        temperature: divides the logits.
     """
     with runtime.autocast():
         # The last token has nothing to predict, and only n positions need a row of V scores, the largest tensor here.
         hidden = model.hidden(ids[:, :-1], mask=mask[:, :-1])[:, -n:]  # (B, n, C), each one before what it predicts
         logits = model.output(hidden)  # (B, n, V)
-    # In bfloat16 a log-probability of -5 moves in steps of 1/32 nat, too coarse for ratios that should stay near 1. The
-    # temperature is part of the policy: without it these would be the probabilities of another one.
+    # A log-softmax in bfloat16 would round a log-probability of -5 to steps of 1/32 nat, too coarse for ratios that should
+    # stay near 1; only the logits keep their rounding. The temperature is part of the policy: without it these would be
+    # the probabilities of another one.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature  # of bfloat16, float32
     chosen: Tensor = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])  # (B, n, 1)
     return chosen.squeeze(-1)
@@ -210,7 +217,8 @@ def best_of_n(
 ) -> Rollout:
     """Let the policy write ``n`` responses to each prompt, and keep the one with the highest reward; no training.
 
-    The KL from the policy is at most log n - (n - 1) / n (Stiennon et al. 2020, section 4.3).
+    The KL from the policy is at most log n - (n - 1) / n: Stiennon et al. 2020 give it as the value (section 4.3), Beirami
+    et al. 2024 prove that it is a bound.
 
     Args:
         policy: writes.
@@ -340,7 +348,10 @@ class AdaptiveKL:
 
 @dataclass(frozen=True, kw_only=True)
 class RLHFConfig:
-    """How a language model is trained on a reward. The clip, λ, γ and temperature are InstructGPT's (appendix C.4)."""
+    """How a language model is trained on a reward.
+
+    The clip, γ, β and temperature are InstructGPT's (Ouyang et al. 2022, appendix C.4); λ is that of Stiennon et al. 2020.
+    """
 
     iterations: int = 100  #: Times that responses are written and learned from.
     batch_size: int = 128  #: B, responses an iteration, to as many prompts.
@@ -357,8 +368,8 @@ class RLHFConfig:
     ptx: float = 0.0  #: γ of PPO-ptx: the weight of the pre-training loss, mean over its tokens. 0: PPO alone.
     clip: float = 0.2  #: ε: a token whose ratio has left 1 ± ε pulls no further.
     value_clip: float | None = 0.2  #: The critic's ε, in units of the reward. None: it may move freely.
-    vf_coef: float = 0.1  #: Weight of the critic's loss, which has a network of its own.
-    gamma: float = 1.0  #: Discount of a token: 1, since a response is worth no less for being long.
+    vf_coef: float = 0.1  #: Weight of the critic's loss. With a network and Adam of its own it hardly matters.
+    gamma: float = 1.0  #: Discount of a token. 1: none, so a reward counts the same however long the response.
     lam: float = 0.95  #: λ of :func:`~nextword.ppo.gae`: 0 trusts the critic after one token, 1 the reward alone.
     temperature: float = 1.0  #: Of sampling, and of all probabilities that are learned from.
     max_grad_norm: float | None = 1.0  #: Largest norm of the policy's gradient, and of the critic's. None: any.
@@ -398,7 +409,8 @@ class RLHFResult:
     """What told, at every token, how much reward was to be expected."""
     history: list[dict[str, float]] = field(default_factory=list)
     """A row an iteration; ``result["reward"]`` is one key over the rows that have it, all but for what ``evaluate`` gave:
-    ``[(row["iteration"], row["value"]) for row in result.history if "value" in row]`` says when that was. Means over the responses written in the iteration:
+    ``[(row["iteration"], row["value"]) for row in result.history if "value" in row]`` says when that was.
+    Means over the responses written in the iteration:
 
     - ``iteration``, counted from 1.
     - ``reward``: what the reward model said, whether a response ended or not. Healthy: rises, and then levels off. Rising
@@ -470,7 +482,8 @@ def train_rlhf(
         reward_model: gives prompt and response a number; see :class:`Reward`.
         prompts: see :data:`Prompts`; each iteration draws ``config.batch_size`` of them.
         stop: the token that ends a response, or several of which each does.
-        mask: True at the prompts' tokens. Only a tensor whose rows are all alike needs none.
+        mask: True at the prompts' tokens. Needed for a tensor of prompts, unless none of them is
+            padded; lists are padded for you.
         critic: the first critic, left as it is. None: the reward model, or if that is a mere function, the policy with a
             head that says 0.
         pretrain_batches: inputs and targets, each (B, T), one pair for each minibatch; needed for ``config.ptx``. Where they

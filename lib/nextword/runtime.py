@@ -181,7 +181,7 @@ def busy() -> bool:
     return os.getloadavg()[0] > cores + 0.5 if hasattr(os, "getloadavg") else False
 
 
-def progress(iterable: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm[T]:
+def progress(iterable: Iterable[Any], *, total: int | None = None, desc: str = "", unit: str = "it") -> tqdm:
     """Return ``iterable`` behind a bar on standard output that tells how far it is and how long it will take.
 
     The bar is plain text, so it needs no widget and no network. Where nobody watches (``NEXTWORD_PROGRESS=0``, as in the

@@ -1,7 +1,8 @@
 """How the loss of a language model falls with its size, its data and its compute: Kaplan's laws, Chinchilla's, and fits.
 
-N counts the parameters between the tables (12·L·C² for L layers of width C), D the tokens that were read, C = 6·N·D the
-operations of training. A loss is in nats a token, or a byte where the tokens are bytes; the exponents do not mind.
+N counts the non-embedding parameters (12·L·C² for L layers of width C), D the tokens that were read, C = 6·N·D the
+operations of training. A loss is in nats a token, or a byte where the tokens are bytes; the unit does not change the
+exponents.
 
 Used in: 2020_scaling_laws.
 """
@@ -237,7 +238,7 @@ def _best_floor(x: Array, loss: Array) -> float:
 
     # Equal steps of ``above`` divide the gap between floor and lowest loss by the same factor each. The grid finds the
     # right valley, and the search its bottom.
-    grid = np.arange(0, 30, 14 / 299)  # up to e⁻³⁰ of the lowest loss below it: a steep law comes that near
+    grid = np.arange(0, 30, 14 / 299)  # floors from 0 to (1 - e⁻³⁰) times the lowest loss: a steep law comes that near
     best = int(np.argmin([misfit(above) for above in grid]))
     around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     refined = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-12})

@@ -1,9 +1,9 @@
 """Attention to some of the positions before: local, strided and fixed patterns (Child et al. 2019), computed exactly.
 
-Dense attention computes T² scores for T positions. Here each position looks at about √T others, chosen so that two layers
-still connect any position with any later one. :meth:`SparsePattern.allows` says who sees whom, as the paper writes it;
-:meth:`SparsePattern.tables` finds plain causal attention in it, many small ones at once; :func:`attend_tables` joins what
-they find as if there had been one softmax. No tensor of T × T numbers is made.
+Dense attention computes T² scores for T positions. Here each position looks at about √T others, or twice as many, and with
+the strided and fixed patterns two layers still connect any position with any later one. :meth:`SparsePattern.allows` says
+who sees whom, as the paper writes it; :meth:`SparsePattern.tables` finds plain causal attention in it, many small ones at
+once; :func:`attend_tables` joins what they find as if there had been one softmax. No tensor of T × T numbers is made.
 
 Used in: 2019_sparse_transformer, 2020_gpt3.
 """
@@ -152,7 +152,7 @@ class SparsePattern:
         """Return the pattern's length, the window or l; tables take a text whose length is a multiple of it."""
         return self.window or self.stride or 1
 
-    def allows(self, i: Int64[Tensor, ...], j: Int64[Tensor, ...], head: int = 0) -> Bool[Tensor, ...]:
+    def allows(self, i: Int64[Tensor, "..."], j: Int64[Tensor, "..."], head: int = 0) -> Bool[Tensor, "..."]:
         """Return whether a query at position ``i`` may attend to ``j``, in a head; ``i`` and ``j`` broadcast.
 
         Source: Child et al. 2019, section 4.3.
@@ -399,7 +399,7 @@ def _attend_last(
     seen = allowed.flatten(0, 1).any(0).nonzero()[:, 0]  # of the keys, the few that some query may see
     allowed, seen = allowed[:, None, :, seen].to(q.device), seen.to(q.device)
     k, v = k[:, :, seen], v[:, :, seen]
-    # A query without a key would be 0/0 in the kernel: let it see everything, then throw away what it found.
+    # Not every kernel of every version of torch gives 0 for a query without a key: let it see everything, then clear it.
     empty = ~allowed.any(-1, keepdim=True)  # (B, 1, T, 1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | empty, scale=scale).masked_fill(empty, 0.0)
 

@@ -110,7 +110,7 @@ def cosine(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_r
         >>> [round(cosine(step, learning_rate=1.0, warmup=2, steps=6), 3) for step in (1, 2, 4, 6, 7)]
         [0.5, 1.0, 0.55, 0.1, 0.1]
     """
-    # The rate stays high for long, to get far, and is small in the end, so that the weights settle.
+    # Large steps for most of the training, to get far; small ones in the end, so that the weights settle.
     wave = (1 + math.cos(math.pi * _progress(step, warmup, steps, min_lr_ratio))) / 2  # from 1 down to 0
     return learning_rate * _warm(step, warmup) * (min_lr_ratio + (1 - min_lr_ratio) * wave)
 
@@ -275,12 +275,11 @@ def make_optimizer(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]  # no frozen ones; a tied one comes once
     _check(bool(parameters), f"model: this {type(model).__name__} has no parameter with requires_grad=True")
-    # Decay keeps the many numbers of a matrix small, embeddings included. A gain of 0 would silence its whole layer.
+    # Decay keeps the many numbers of a matrix small, embeddings included. A gain of 0 would silence its channel.
     matrices = {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay}
     vectors = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}
     groups = [group for group in (matrices, vectors) if group["params"]]
     fused = parameters[0].device.type in ("cpu", "cuda")  # there one kernel updates all parameters at once
-    # torch adds eps after the bias correction; the TensorFlow code of the papers added it before.
     # Decoupled decay acts on the weights directly. As a part of the gradient it would be divided by Adam's root of
     # squares, and so be weakest for the weights with the largest gradients.
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)

@@ -100,7 +100,8 @@ class Memory(NamedTuple):
 class Transformer(EncoderDecoder):
     """The encoder-decoder of Vaswani et al. 2017, sections 3.1 to 3.5.
 
-    The paper does not say how weights begin. Here the tables have a standard deviation of 1/√C, and the other matrices are
+    The paper does not say how weights begin. Here the tables of words have a standard deviation of 1/√C, learned
+    positions one of 1, and the other matrices are
     uniform within ±1/√(their input's width), as torch's linear layers are.
     """
 

@@ -357,9 +357,10 @@ def test_a_planted_fault_stops_the_build(book, fault):
         assert text in executed.stdout, f"{text!r} is not what the chapter raises:\n{executed.stdout}"
 
 
-def test_a_comment_in_the_library_makes_nothing_stale(book):
+def test_a_comment_or_a_docstring_in_the_library_makes_nothing_stale(book):
     def remark(book):
         book.change("lib/nextword/runtime.py", "return int(text)", "return int(text)  # a remark")
+        book.change("lib/nextword/runtime.py", 'T = TypeVar("T")', 'T = TypeVar("T")\n"""What each preset gives."""')
 
     _, collected = book(ledger=RECORDED, code=SEEDS, recorded=CELL, then=remark)
     assert collected.returncode == 0, collected.stdout
