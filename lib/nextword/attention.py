@@ -36,6 +36,9 @@ def attention(
         mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
         scale: factor of QKᵀ; None for 1/√D.
 
+    Raises:
+        TypeError, ValueError: a mask that is not boolean, or that does not broadcast.
+
     Example:
         >>> q = k = v = torch.eye(2).view(1, 1, 2, 2)
         >>> output, weights = attention(q, k, v, causal_mask(2))
@@ -71,9 +74,11 @@ def scaled_dot_product_attention(
             (grouped-query attention, Ainslie et al. 2023).
         mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
         causal: the query at position t sees keys up to its own. With fewer queries than keys they are the last ones.
+            With a mask, a key must be allowed by both.
         scale: factor of QKᵀ; None for 1/√D.
 
     Raises:
+        TypeError: a mask that is not boolean.
         ValueError: shapes that do not fit.
     """
     _check_shapes(q, k, v)
@@ -137,7 +142,7 @@ def pad(
     Args:
         rows: texts; the longest has T ids.
         fill: the id to fill up with.
-        side: ``left`` puts the filling before a text, as generation needs it: the newest tokens then stand side by side.
+        side: ``left`` puts the padding before a text, as generation needs it: the newest tokens then stand side by side.
         device: where both go; None for torch's default.
 
     Raises:

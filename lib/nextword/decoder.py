@@ -197,12 +197,12 @@ class Decoder(nn.Module):
         mask: Bool[Tensor, "B S"] | None = None,
         cache: Cache | None = None,
     ) -> ModelOutput:
-        """Score every next token.
+        """Score every next token: return logits (B, T, V), and the mean loss in nats a token where there are ``targets``.
 
         Args:
             ids: the text, at most ``context_length`` tokens.
             targets: the token that follows each of ``ids``; -100 where none is to be learned.
-            mask: True at real tokens; False at filling, which nobody attends to and which takes no position. With a
+            mask: True at real tokens; False at padding, which nobody attends to and which takes no position. With a
                 cache it covers what is cached too, S = cached + T.
             cache: from :meth:`new_cache`; then ``ids`` are only what is new.
 
@@ -229,7 +229,7 @@ class Decoder(nn.Module):
         if end > limit:
             raise ValueError(f"ids reach to position {end}, and context_length={limit}")
         check_mask(mask, (len(ids), end))
-        # Real tokens are counted from each row's first, so that filling on the left moves no text.
+        # Real tokens are counted from each row's first, so that padding on the left moves no text.
         positions = torch.arange(start, end, device=ids.device)[None] if mask is None else positions_of(mask)[:, start:]
         x = self.embedding(ids)  # (B, T, C)
         turn = None
@@ -326,11 +326,11 @@ class Decoder(nn.Module):
         return written.clone()  # outside of inference mode: an ordinary tensor, which can be learned from
 
     def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
+        """Return the number of parameters, each shared matrix once; without ``embedding``, the non-embedding ones."""
         return count_parameters(self, embedding=embedding)
 
     def flops_per_token(self, T: int | None = None) -> int:
-        """Return the additions and multiplications to score one token of a text of ``T``; training takes three times as many.
+        """Return the FLOPs of the forward pass for one token of a text of ``T``; training takes three times as many.
 
         Source: Kaplan et al. 2020, table 1, whose sum leaves out the output matrix.
         """
@@ -406,7 +406,7 @@ class Decoder(nn.Module):
 
 
 def _check_filling(ids: Tensor, mask: Tensor | None) -> None:
-    """Refuse filling that does not stand on the left."""
+    """Refuse padding that does not stand on the left."""
     check_mask(mask, ids.shape)
     if mask is not None and not (bool(mask[:, -1].all()) and bool((mask[:, :-1] <= mask[:, 1:]).all())):
         raise ValueError("mask must be False on the left of a row only, then True up to its end: fill up on the left")

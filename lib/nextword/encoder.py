@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         Args:
             ids: the texts, at most ``context_length`` tokens each; the pooler reads the first position.
             segments: which text of its sequence each token belongs to, from 0; all to the first, if None.
-            mask: True at real tokens; False at filling, which nobody attends to.
+            mask: True at real tokens; False at padding, which nobody attends to.
 
         Raises:
             TypeError, ValueError: ids or segments that are no int64, or too many for the context; a mask or segments of
@@ -288,7 +288,7 @@ class MaskedLM(nn.Module):
         return scores
 
     def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters, the shared table once; without ``embedding``, those between the tables."""
+        """Return the number of parameters, the shared table once; without ``embedding``, the non-embedding ones."""
         return count_parameters(self, embedding=embedding)
 
     def save(
@@ -348,7 +348,7 @@ def mask_tokens(
     """Hide some tokens of each text; return what is left, and labels: the hidden token where there is one, -100 elsewhere.
 
     Args:
-        special: True at what is never chosen, such as [CLS], [SEP] and filling.
+        special: True at what is never chosen, such as [CLS], [SEP] and padding.
         mask_id: the id of [MASK].
         vocab_size: a random word may be any of 0 … ``vocab_size`` - 1; the original's may be a special token, too.
         rate: share of the tokens that are chosen, rounded.

@@ -106,7 +106,7 @@ class EncoderDecoder(nn.Module):
         return checkpoints.from_folder(cls, cls.config_class, path)
 
     def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters, each shared matrix once; without ``embedding``, those between the tables."""
+        """Return the number of parameters, each shared matrix once; without ``embedding``, the non-embedding ones."""
         return count_parameters(self, embedding=embedding)
 
 

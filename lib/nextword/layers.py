@@ -59,14 +59,14 @@ def sinusoidal_positions(T: int, C: int, *, dtype: torch.dtype | None = None) ->
 
 
 def positions_of(mask: Bool[Tensor, "B S"]) -> Int64[Tensor, "B S"]:
-    """Return where each token stands among those of its row: what the mask hides is filling and takes no position.
+    """Return where each token stands among those of its row: what the mask hides is padding and takes no position.
 
     Example:
         >>> positions_of(torch.tensor([[False, True, True], [True, True, True]]))
         tensor([[0, 0, 1],
                 [0, 1, 2]])
     """
-    return (mask.cumsum(1) - 1).clamp(min=0)  # filling on the left would be at -1; nobody looks at it
+    return (mask.cumsum(1) - 1).clamp(min=0)  # padding on the left would be at -1; nobody looks at it
 
 
 def rotation(positions: Int64[Tensor, "*B T"], d_head: int, base: float = 10_000.0) -> Complex[Tensor, "*B T D_half"]:
@@ -258,7 +258,10 @@ def chunked_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return ``next_token_loss(hidden @ weight.T, labels)`` without ever holding all the logits.
 
-    Second derivatives cannot be had.
+    Second derivatives cannot be had. Where every label is -100 there is nothing to average, and the loss is NaN.
+
+    Raises:
+        TypeError, ValueError: labels that are no int64, or of another shape (B, T) than ``hidden``.
     """
     check_labels(name, labels, hidden.shape[:2])
     kind = hidden.device.type

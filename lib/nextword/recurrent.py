@@ -306,7 +306,7 @@ class LSTMLanguageModel(nn.Module):
             ids: the text.
             targets: ``targets[:, t]`` is the word at t + 1, -100 where there is none.
             mask: True at real tokens. Filling stands behind a text, where nothing that counts comes after it. An LSTM
-                reads filling as if it were words: a row with a real token behind filling gets NaN.
+                reads padding as if it were words: a row with a real token behind padding gets NaN.
 
         Raises:
             TypeError, ValueError: ids or targets that are no batch of int64, or of two shapes.
@@ -331,7 +331,7 @@ class LSTMLanguageModel(nn.Module):
         return y
 
     def num_parameters(self, embedding: bool = True) -> int:
-        """Return the number of parameters; without ``embedding``, those between the tables."""
+        """Return the number of parameters; without ``embedding``, the non-embedding ones."""
         return count_parameters(self, embedding=embedding)
 
 

@@ -102,6 +102,8 @@ class RewardModel(nn.Module):
     def score(self, texts: Sequence[Sequence[int]], *, batch_size: int = 256) -> Float[Tensor, " N"]:
         """Return the rewards of N texts, each a row of ids, read ``batch_size`` at a time; they lie on the CPU.
 
+        The model is left in its mode: put one with dropout into evaluation mode first.
+
         They are computed in bfloat16 where that is faster (:func:`nextword.runtime.bf16`), and then differ from those of a
         call in their third digit, and a little by what else is in a batch. ``NEXTWORD_BF16=0`` computes them in float32.
 

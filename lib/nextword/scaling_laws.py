@@ -154,7 +154,7 @@ def kaplan_loss(*, N: float | None = None, D: float | None = None, C: float | No
     """Return the loss in nats a token that Kaplan et al. expect on WebText2 (tokens of GPT-2, 1,024 at a time).
 
     Args:
-        N: parameters between the tables; alone: with enough data, trained to the end.
+        N: non-embedding parameters; alone: with enough data, trained to the end.
         D: tokens of text; alone: with a model that is large enough. Together with N: equation 1.5.
         C: operations of training, spent in the best way on size and data; alone.
 

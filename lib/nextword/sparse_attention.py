@@ -222,7 +222,7 @@ class SparsePattern:
         """Return which of S keys each of the last T positions may attend to, by row of the batch or (1, T, S) for all.
 
         Args:
-            mask: True at real tokens; filling is seen by nobody and takes no position.
+            mask: True at real tokens; padding is seen by nobody and takes no position.
         """
         real = torch.ones(1, S, dtype=torch.bool) if mask is None else mask
         positions = real.cumsum(1) - 1  # (B, S), counted over real tokens
@@ -372,7 +372,7 @@ def _attend_alike(
         order = torch.argsort(~mask, dim=1, stable=True)
         q, k, v = (_reorder(x, order) for x in (q, k, v))
         return _reorder(_attend_alike(q, k, v, pattern, head, None, scale), torch.argsort(order, dim=1))
-    # Fill the text up to whole blocks. The filling stands behind it, where no real token looks.
+    # Fill the text up to whole blocks. The padding stands behind it, where no real token looks.
     missing = -T % pattern.block
     q, k, v = (F.pad(x, (0, 0, 0, missing)) if missing else x.contiguous() for x in (q, k, v))
     tables = [table for table in pattern.tables(head) if table.queries(q).numel()]  # one block has none before it

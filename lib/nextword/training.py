@@ -116,7 +116,7 @@ def cosine(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_r
 
 
 def linear(step: int, *, learning_rate: float, warmup: int, steps: int, min_lr_ratio: float = 0.0) -> float:
-    """Return the rate of a linear warm-up and then a straight line down, as BERT did (Devlin et al. 2019, section A.2).
+    """Return the rate of a linear warm-up and then a straight line down, as BERT did (Devlin et al. 2018, section A.2).
 
     Arguments and errors are those of :func:`cosine`. With ``min_lr_ratio=0`` the very last step has rate 0.
 

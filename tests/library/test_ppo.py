@@ -469,7 +469,7 @@ def test_running_statistics_are_those_of_stable_baselines() -> None:
 def test_unlimited_steps_go_further() -> None:
     config = PPOConfig(**{**vars(QUICK), "total_steps": 2000, "n_epochs": 20, "learning_rate": 1e-2})
     far, near = (train_ppo("Echo-v0", config, objective=objective).kl.mean() for objective in ("none", "clip"))
-    assert far > 2 * near
+    assert far > 1.5 * near
 
 
 def test_an_update_ends_when_it_has_gone_too_far() -> None:
