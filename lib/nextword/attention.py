@@ -75,7 +75,7 @@ def scaled_dot_product_attention(
         mask: True where a query may attend; any shape that broadcasts to (B, H, T, S).
         causal: the query at position t sees keys up to its own. With fewer queries than keys they are the last ones.
             With a mask, a key must be allowed by both.
-        scale: factor of QKᵀ; None for 1/√D.
+        scale: factor of QKᵀ, above 0 (torch's kernel masks before it scales, and 0 times -inf is NaN); None for 1/√D.
 
     Raises:
         TypeError: a mask that is not boolean.
