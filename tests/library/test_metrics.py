@@ -86,11 +86,11 @@ sentences = st.text(alphabet="ab c.é", max_size=12)
 @given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=8))
 @settings(deadline=None, max_examples=150)
 def test_counts_of_sentences_add_up_to_the_corpus_score(metric: str, pairs: list[tuple[str, str]]) -> None:
-    """Bit for bit, empty sentences included: what the bootstrap computes is sacrebleu's score."""
+    """Empty sentences included: what the bootstrap computes is sacrebleu's score. (From Python 3.12 on sums round otherwise.)"""
     count, score = metrics._FROM_COUNTS[metric]
     hypotheses, references = [h for h, _ in pairs], [r for _, r in pairs]
     sums = np.array([count(h, r) for h, r in pairs]).sum(0).tolist()
-    assert score(sums) == METRICS[metric][1]().corpus_score(hypotheses, [references]).score
+    assert score(sums) == pytest.approx(METRICS[metric][1]().corpus_score(hypotheses, [references]).score, rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["bleu", "chrf"])
