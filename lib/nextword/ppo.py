@@ -291,9 +291,7 @@ class PPOConfig:
     clip: float = 0.2  #: ε of the objective ``clip``.
     value_clip: float | None = None  #: The critic's ε, or None as in the paper.
     vf_coef: float = 0.5  #: c₁, weight of the critic's loss. With a network of its own and Adam it hardly matters.
-    entropy_coef: float = (
-        0.0  #: c₂, weight of the entropy bonus, which encourages exploration; the paper uses it for Atari.
-    )
+    entropy_coef: float = 0.0  #: c₂, weight of the entropy bonus, which encourages exploration. Atari games need it.
     max_grad_norm: float | None = None  #: Largest norm of the gradient, or None as in the paper. OpenAI's code has 0.5.
     target_kl: float | None = None  #: An update ends after the epoch whose estimated KL exceeded it. None: never.
     seed: int = 0  #: Where the random numbers of environments, weights, actions and minibatches start.
@@ -301,12 +299,8 @@ class PPOConfig:
     kl_target: float = 0.01  #: d_targ, the KL an update that ``adaptive_kl`` steers to by its β. It ends no update.
     normalize_advantage: bool = True  #: Whether the advantages of each minibatch are whitened.
     normalize_obs: bool = False  #: Whether observations get mean 0 and variance 1 by running statistics.
-    normalize_reward: bool = (
-        False  #: Whether rewards are divided by the running standard deviation of their discounted sum.
-    )
-    bootstrap_truncated: bool = (
-        True  #: Whether V of the last observation stands for the rewards that a time limit cut off.
-    )
+    normalize_reward: bool = False  #: Whether rewards are divided by the standard deviation of their discounted sum.
+    bootstrap_truncated: bool = True  #: Whether V(last observation) stands for rewards that a time limit cut off.
     orthogonal_init: bool = True  #: Whether weights start orthogonal, the actor's last layer near 0; else as in torch.
 
     def __post_init__(self) -> None:
