@@ -63,7 +63,7 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         row["repeat"]["live"],
         row["repeat"]["recorded"],
         claims.tolerances().get(row["repeat"]["quantity"], 0.0),
-        claims.recorded_precision(row["repeat"]["quantity"].partition(".")[0]),
+        claims.recorded_precision(row["repeat"]["quantity"]),
         row["repeat"]["here"],
     )
     busy = bool(row["busy"]) and claim.kind == "timing"
@@ -392,12 +392,13 @@ def main() -> int:
     faults += check_schema(ledger)
     tally = Counter(row["verdict"] for row in ledger["claims"])
     print("claims:", ", ".join(f"{n} {verdict}" for verdict, n in tally.items()) or "none")
-    pairs = [row["repeat"] for row in ledger["claims"] if row["repeat"]]
-    apart = {pair["quantity"] for pair in pairs if pair["agrees"] is None}
+    repeats = [row["repeat"] for row in ledger["claims"] if row["repeat"]]
+    apart = {f"{pair['quantity']} ({pair['precision']})" for pair in repeats if pair["agrees"] is None}
     if apart:
-        here, there = pairs[0]["here"], pairs[0]["precision"]
         print(
-            f"not compared, since this build computes in {here} and they were recorded in {there}: {', '.join(sorted(apart))}"
+            "not compared, since they were recorded in another precision than the live point's:",
+            *sorted(apart),
+            sep="\n  ",
         )
     for fault in faults:
         print(f"  ! {fault}")

@@ -266,13 +266,14 @@ def repeat(quantity: str, live: float, recorded: Sequence[float]) -> Repeat | No
     if not recorded or runtime.preset() == "smoke":
         return None
     pair = _finite("live", live), _finite("recorded", recorded[0])
-    made = recorded_precision(quantity.partition(".")[0])
-    return Repeat(quantity, *pair, tolerances()[quantity], made, runtime.describe()["precision"])
+    return Repeat(
+        quantity, *pair, tolerances()[quantity], recorded_precision(quantity), runtime.describe()["precision"]
+    )
 
 
-def recorded_precision(run: str) -> str:
-    """Return the precision in which a recorded run was made, as :func:`nextword.runtime.describe` names it."""
-    precision: str = runs.load_run(run)["versions"]["precision"]
+def recorded_precision(quantity: str) -> str:
+    """Return the precision in which a quantity's run was recorded, as :func:`nextword.runtime.describe` names it."""
+    precision: str = runs.load_run(quantity.partition(".")[0])["versions"]["precision"]
     return precision
 
 
