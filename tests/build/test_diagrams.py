@@ -1,0 +1,436 @@
+"""The drawn diagrams: accessible, in one style, readable on a phone, and true to the library and to the chapter's numbers."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch import nn
+
+from nextword.attention import MultiHeadAttention, capture_attention
+from nextword.layers import FeedForward
+from nextword.transformer import Transformer, TransformerConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+DIAGRAMS = ROOT / "chapters" / "_static" / "diagrams"
+FILES = {path.stem: path.read_text(encoding="utf8") for path in sorted(DIAGRAMS.glob("*.svg"))}
+CHAPTER = json.loads((ROOT / "chapters" / "2017_transformer.ipynb").read_text(encoding="utf8"))
+
+SVG = "{http://www.w3.org/2000/svg}"
+PHONE, SMALLEST, LARGEST = 390, 11, 12_000  # pixels of width, pixels of text, bytes of a file
+ALLOWED = {"svg", "title", "desc", "style", "defs", "marker", "g", "use", "text", "rect", "path"}
+GROUND = {"light": "#ffffff", "dark": "#121212"}  # of the page
+RULE = re.compile(r"^ +\.(nw-d-[\w-]+) \{([^{}]*)\}", re.MULTILINE)
+VARIABLE = re.compile(r"(--nw-[\w-]+): (#[0-9a-f]{6})")
+FALLBACK = re.compile(r"var\((--nw-[\w-]+), (#[0-9a-f]{3,6})\)")
+
+
+def elements(root):
+    """Yield every element with its tag's plain name and the classes of itself and its ancestors, outermost first."""
+
+    def walk(node, classes):
+        classes = [*classes, node.get("class", "").split()]
+        yield node, node.tag.removeprefix(SVG), classes
+        for child in node:
+            yield from walk(child, classes)
+
+    return walk(root, [])
+
+
+def style_of(root):
+    return root.find(f"{SVG}style").text
+
+
+def sizes(css):
+    """Return the font size of each class that sets one."""
+    rules = {name: re.search(r"font-size: ([\d.]+)px", body) for name, body in RULE.findall(css)}
+    base = re.search(r"^ +\.nw-d \{[^}]*font-size: ([\d.]+)px", css, re.MULTILINE)
+    return {"nw-d": float(base[1])} | {name: float(found[1]) for name, found in rules.items() if found}
+
+
+def faults(stem, source):
+    """Return what is wrong with one file, one sentence a fault."""
+    try:
+        root = ElementTree.fromstring(source)
+    except ElementTree.ParseError as error:
+        return [f"does not parse: {error}"]
+    found, css = [], style_of(root)
+    # A page takes the file as it is, in the middle of its HTML.
+    found += ["is too large"] if len(source.encode()) >= LARGEST else []
+    found += ["has an XML declaration"] if source.startswith("<?xml") else []
+    found += ["has an empty line, which ends raw HTML in Markdown"] if "\n\n" in source else []
+    # What it says to those who do not see it.
+    title, desc = root[0], root[1]
+    found += ["has no title and desc in front"] if (title.tag, desc.tag) != (f"{SVG}title", f"{SVG}desc") else []
+    found += ["is not labelled by title and desc"] if root.get("role") != "img" else []
+    named = f"{title.get('id')} {desc.get('id')}"
+    found += ["is not labelled by title and desc"] if root.get("aria-labelledby") != named else []
+    sentences = len(re.findall(r"[^.]{15,}\.(?=\s|$)", desc.text or ""))
+    found += [f"describes itself in {sentences} sentences"] if not 2 <= sentences <= 4 else []
+    # Nothing is fetched, nothing runs.
+    ids = {node.get("id") for node in root.iter() if node.get("id")}
+    links = re.findall(r"url\(([^)]*)\)", source)
+    for node, tag, classes in elements(root):
+        found += [f"has an element {tag}"] if tag not in ALLOWED else []
+        prefixed = node.get("id", stem).startswith(stem)
+        found += [] if prefixed else [f"id {node.get('id')} has not the file's name in front"]
+        for key, value in node.attrib.items():
+            name = key.split("}")[-1]
+            found += [f"has a handler {name}"] if name.startswith("on") else []
+            links += [value] if name == "href" else []
+            if name in ("fill", "stroke", "font-size", "font-family"):
+                found.append(f"sets {name} outside its style")
+        found += [f"class {c} is no nw-d" for c in classes[-1] if not re.fullmatch(r"nw-d(-[\w-]+)?", c)]
+        found += [f"class {c} has no rule" for c in classes[-1] if f".{c}" not in css and c not in MARKS]
+    found += [f"links to {link}" for link in links if link[:1] != "#" or link[1:] not in ids]
+    found += ["imports a style"] if "@import" in css or "@font-face" in css else []
+    # Readable on a phone.
+    _, _, width, height = map(float, root.get("viewBox").split())
+    found += ["is too wide"] if width > 720 else []
+    stretched = abs(float(root.get("width")) / float(root.get("height")) - width / height) > 0.005
+    found += ["has a size of another shape than its viewBox"] if stretched else []
+    by_class = sizes(css)
+    for node, tag, classes in elements(root):
+        if tag == "text":
+            size = [by_class[c] for names in classes for c in names if c in by_class][-1]  # the innermost
+            pixels = size * PHONE / width
+            if pixels < SMALLEST:
+                found.append(f"{''.join(node.itertext())!r} has {pixels:.1f} pixels on a phone")
+            if "scale" in node.get("transform", ""):
+                found.append(f"{''.join(node.itertext())!r} is scaled")
+    return found
+
+
+MARKS = {"nw-d-step", "nw-d-seen", "nw-d-kept", "nw-d-new", "nw-d-later"}
+"""Classes that mean something to the tests below, whether or not a rule dresses them."""
+
+
+def test_there_are_diagrams():
+    assert {"transformer", "attention", "heads", "three-attentions", "masking"} <= set(FILES)
+
+
+@pytest.mark.parametrize("stem", FILES)
+def test_diagram_keeps_the_rules(stem):
+    assert faults(stem, FILES[stem]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("</svg>", "", "does not parse"),
+        ("</svg>", "<script/></svg>", "element script"),
+        ("</svg>", "<image href='http://a.b/c.png'/></svg>", "links to http"),
+        ("<g id=", "<g onclick='' id=", "handler onclick"),
+        ("<g id=", "<g fill='#222' id=", "sets fill"),
+        ("url(#masking-tip)", "url(#masking-top)", "links to #masking-top"),
+        ("role=", "data-role=", "not labelled"),
+        ("<title ", "<desc/><title ", "no title and desc"),
+        ('id="masking-1"', 'id="step-1"', "file's name"),
+        ('class="nw-d-head"', 'class="head"', "is no nw-d"),
+        ("font-size: 12.5px", "font-size: 11px", "pixels on a phone"),
+        ("<svg", "<?xml version='1.0'?><svg", "XML declaration"),
+        ("</svg>", "\n\n</svg>", "empty line"),
+        ("</svg>", f"<!--{'x' * LARGEST}--></svg>", "too large"),
+        ('height="', 'height="1', "another shape"),
+    ],
+)
+def test_a_planted_fault_is_found(old, new, fault):
+    source = FILES["masking"]
+    assert old in source
+    assert fault in " ".join(faults("masking", source.replace(old, new)))
+
+
+def test_ids_are_unique_over_all_files():
+    ids = [i for source in FILES.values() for i in re.findall(r'\bid="([^"]+)"', source)]
+    assert len(ids) == len(set(ids))
+
+
+def test_all_share_one_style():
+    starts = {style_of(ElementTree.fromstring(s)).split("/* Only here")[0].rstrip() for s in FILES.values()}
+    assert len(starts) == 1, "a page shows several, and a style holds for all of it: keep the shared part the same"
+
+
+def test_motion_is_for_those_who_like_it():
+    for stem, source in FILES.items():
+        css = style_of(ElementTree.fromstring(source))
+        calm, *moving = re.split(r"(?m)^    @media \(prefers-reduced-motion: no-preference\) \{\n", css)
+        calm += "".join(part.split("\n    }\n", 1)[1] for part in moving)  # the block ends at its own indentation
+        assert not re.search(r"animation|@keyframes|transition", calm), f"{stem} moves for everybody"
+        assert "infinite" not in css, f"{stem} never comes to rest"
+        assert "<animate" not in source, f"{stem} moves without asking"
+
+
+# Colours.
+
+
+def rgb(colour):
+    digits = colour.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * d for d in digits)
+    return [int(digits[i : i + 2], 16) for i in (0, 2, 4)]
+
+
+def over(colour, opacity, ground):
+    return [opacity * c + (1 - opacity) * g for c, g in zip(colour, ground, strict=True)]
+
+
+def contrast(a, b):
+    def luminance(colour):
+        linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def palette(theme):
+    """Return the colours of a theme by the name of their variable."""
+    css = style_of(ElementTree.fromstring(FILES["masking"]))
+    colours = {name: rgb(colour) for name, colour in FALLBACK.findall(css)}
+    if theme == "dark":
+        start = css.index('html[data-theme="dark"]')
+        colours |= {name: rgb(colour) for name, colour in VARIABLE.findall(css[start : css.index("}", start)])}
+    return colours
+
+
+def test_each_colour_has_one_fallback_and_both_darks_are_the_same():
+    css = style_of(ElementTree.fromstring(FILES["masking"]))
+    fallbacks = set(FALLBACK.findall(css))
+    assert len(fallbacks) == len({name for name, _ in fallbacks})
+    inlined, alone = css.split('html[data-theme="dark"]')[1].split("prefers-color-scheme: dark")
+    assert VARIABLE.findall(inlined) == VARIABLE.findall(alone.split("Only here")[0])
+    assert {name for name, _ in VARIABLE.findall(inlined)} == {name for name, _ in fallbacks}
+
+
+@pytest.mark.parametrize("theme", GROUND)
+def test_text_stands_out_from_what_it_stands_on(theme):
+    colour, ground = palette(theme), rgb(GROUND[theme])
+    card = colour["--nw-card"]
+    soft = {name: over(colour[f"--nw-{name}"], 0.16, ground) for name in ("ask", "key", "val")}
+    pairs = {f"ink on {name}": (colour["--nw-ink"], g) for name, g in {"page": ground, "card": card, **soft}.items()}
+    pairs |= {"quiet on page": (colour["--nw-quiet"], ground), "quiet on card": (colour["--nw-quiet"], card)}
+    for name in ("ask", "key", "val"):
+        text = colour[f"--nw-{name}-text"]
+        pairs |= {f"{name} on page": (text, ground), f"{name} on itself": (text, soft[name])}
+        pairs |= {f"{name} on the decoder": (text, soft["ask"])}  # Q, K and V
+    pairs["a new key"] = colour["--nw-on"], colour["--nw-key"]
+    heat = colour["--nw-key-text"]
+    pairs |= {f"weight {w}": (colour["--nw-ink"], over(heat, w, ground)) for w in (0.029, 0.053, 0.49)}
+    pairs["weight 0.89"] = colour["--nw-on"], over(heat, 0.89, ground)
+    low = {name: round(contrast(*pair), 2) for name, pair in pairs.items() if contrast(*pair) < 4.5}
+    assert not low
+
+
+# Numbers.
+
+
+def group(stem, name):
+    root = ElementTree.fromstring(FILES[stem])
+    return next(node for node in root.iter(f"{SVG}g") if node.get("id") == f"{stem}-{name}")
+
+
+def texts(node):
+    return ["".join(text.itertext()) for text in node.iter(f"{SVG}text")]
+
+
+def rows(node):
+    """Return the words of a group, a list for each height, from left to right."""
+    by_height = {}
+    for text in node.iter(f"{SVG}text"):
+        by_height.setdefault(float(text.get("y")), []).append((float(text.get("x")), "".join(text.itertext())))
+    return [[word for _, word in sorted(row)] for _, row in sorted(by_height.items())]
+
+
+def letters(tensor, names):
+    """Return a shape as it is printed, such as (B, T, C)."""
+    return f"({', '.join(names[n] for n in tensor.shape)})"
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A Transformer of sizes that cannot be confused: three source words, four of the translation, C 10, H 5, V 7."""
+    torch.manual_seed(0)
+    sizes = {"source_vocab": 7, "target_vocab": 7, "d_model": 10, "n_heads": 5, "n_layers": 1, "d_ff": 16}
+    return Transformer(TransformerConfig(**sizes)).eval()
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The paper's base model, without its numbers."""
+    with torch.device("meta"):
+        return Transformer(TransformerConfig(source_vocab=37_000, target_vocab=37_000))
+
+
+READ, GIVEN = rows(group("transformer", "encoder"))[1], rows(group("transformer", "decoder"))[1]
+WRITTEN = rows(group("transformer", "decoder"))[-1]
+
+
+def test_the_decoder_is_given_what_it_writes_one_place_later():
+    assert len(READ) == 3 and len(GIVEN) == 4
+    assert GIVEN[0] == "start" and WRITTEN[-1] == "end"
+    assert GIVEN[1:] == WRITTEN[:-1]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_transformer_has_the_layers_of_the_library(base, part):
+    layers, drawn = getattr(base, part), texts(group("transformer", part))
+    kinds = {nn.LayerNorm: "add & norm", FeedForward: "feed-forward"}
+    for kind, label in kinds.items():
+        assert drawn.count(label) == sum(isinstance(module, kind) for module in layers[0].modules()), label
+    attentions = [name for name, module in layers[0].named_modules() if isinstance(module, MultiHeadAttention)]
+    assert [label for label in drawn if label.endswith("attention")] == {
+        ("attention",): ["self-attention"],
+        ("attention", "cross_attention"): ["causal self-attention", "cross-attention"],
+    }[tuple(attentions)]
+    assert drawn.count("N×") == 1 and "embedding · √C" in drawn
+
+
+def test_transformer_prints_the_shapes_of_the_library(small):
+    names = {2: "B", 3: "S", 4: "T", 10: "C", 7: "V"}
+    source, target = torch.randint(1, 7, (2, 3)), torch.randint(1, 7, (2, 4))
+    memory = small.encode(source)
+    hidden = small.decode(target, memory)
+    scores = small(source, target).logits
+    parts = "encoder", "memory", "decoder"
+    read, handed, written = ([t for t in texts(group("transformer", part)) if t[0] == "("] for part in parts)
+    assert read == handed == [letters(memory.states, names)]
+    assert written == [letters(hidden, names), letters(hidden, names), letters(scores, names)]
+
+
+def test_transformer_prints_the_sizes_of_the_base_model(base):
+    config = base.config
+    assert len(base.encoder) == len(base.decoder) == config.n_layers
+    assert dict(rows(group("transformer", "letters"))[1:]) == {
+        "B": "sentences",
+        "S": f"source words ({len(READ)} here)",
+        "T": f"target words ({len(GIVEN)} here)",
+        "C": f"width ({config.d_model})",
+        "V": f"vocabulary ({config.source_vocab:,})",
+        "N": f"layers ({config.n_layers}, twice)",
+    }
+    chapter = " ".join("".join(cell["source"]) for cell in CHAPTER["cells"])
+    assert f"{config.source_vocab:,} tokens" in chapter, "the chapter counts with another vocabulary"
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """The arithmetic of the chapter's first example, from its own numbers."""
+    cell = next((cell for cell in CHAPTER["cells"] if cell["id"] == "toy-attention"), None)
+    assert cell, "the chapter has no cell toy-attention: which one has the numbers that attention.svg shows?"
+    wanted = {"words", "x", "W_q", "W_k", "W_v"}
+    assigned = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
+    lines = [node for node in assigned if getattr(node.targets[0], "id", None) in wanted]
+    found = {"torch": torch}
+    exec(compile(ast.Module(lines, []), "toy-attention", "exec"), found)
+    x = found["x"]
+    q, k, v = (x @ found[name] for name in ("W_q", "W_k", "W_v"))
+    scores = q @ k.T / k.shape[1] ** 0.5
+    weights = scores.softmax(1)
+    tensors = {"x": x, "q": q, "k": k, "v": v, "scores": scores, "weights": weights, "output": weights @ v}
+    return found["words"], tensors
+
+
+def two_digits(tensor):
+    return [[f"{value:.2g}" for value in row] for row in tensor.tolist()]
+
+
+@pytest.mark.parametrize("name", ["x", "q", "k", "v", "scores", "weights", "output"])
+def test_attention_shows_the_numbers_of_the_toy_cell(toy, name):
+    assert rows(group("attention", name)) == two_digits(toy[1][name])
+
+
+def test_attention_draws_its_weights_to_scale(toy):
+    named, tensors = toy
+    weights = two_digits(tensors["weights"])
+    shades = [path.get("fill-opacity") for path in group("attention", "heat")]
+    assert shades == sum(weights, [])
+    bite = named.index("bite")
+    assert texts(group("attention", "bite")) == [f"× {w}" for w in weights[bite]]
+    widths = [path.get("stroke-width") for path in group("attention", "sum").iter(f"{SVG}path")]
+    drawn = [float(width) for width in widths if width]
+    assert drawn == pytest.approx([10 * float(w) for w in weights[bite]])
+    dogs, d = named.index("dogs"), tensors["q"].shape[1]
+    ask, offer = (tensors[t][i].int().tolist() for t, i in (("q", bite), ("k", dogs)))
+    products = " + ".join(f"{a} · {b}" for a, b in zip(ask, offer, strict=True))
+    line = f"bite asks dogs: ({products})/√{d} = {tensors['scores'][bite, dogs]:.2g}; d = {d}"
+    assert line in texts(group("attention", "compare"))
+    labels = texts(group("attention", "project"))
+    assert [word for word in labels if word in named] == named == READ
+
+
+def test_attention_tells_the_same_numbers_to_those_who_do_not_see_it(toy):
+    named, tensors = toy
+    bite = named.index("bite")
+    weights, output = (two_digits(tensors[name])[bite] for name in ("weights", "output"))
+    told = ElementTree.fromstring(FILES["attention"]).find(f"{SVG}desc").text
+    assert f"for bite {', '.join(weights[:-1])} and {weights[-1]}" in told
+    assert f"gives bite the vector {', '.join(output)}" in told
+
+
+def test_heads_are_those_of_the_base_model(base):
+    layer, config = base.encoder[0].attention, base.config
+    columns = [node for node in group("heads", "heads") if node.tag == f"{SVG}g"]
+    assert [texts(column) for column in columns] == [[str(i + 1)] for i in range(layer.n_heads)]
+    C, H = config.d_model, config.n_heads
+    assert f"base model: C = {C}, H = {H}, D = C/H = {C // H}; T = {len(READ)} here" in texts(group("heads", "sizes"))
+    told = ElementTree.fromstring(FILES["heads"]).find(f"{SVG}desc").text
+    assert f"{C} numbers each" in told and f"{layer.n_heads} slices of {C // H}" in told
+    for matrix in (layer.query, layer.key, layer.value, layer.out):
+        assert matrix.weight.shape == (C, C)  # the matrices are written as C × C
+
+
+def test_heads_print_the_shapes_of_the_library(small):
+    layer = small.encoder[0].attention
+    B, T, C, H = 3, 4, 10, 5
+    x = torch.randn(B, T, C)
+    with capture_attention([layer]) as maps:
+        y = layer(x)
+    heads = layer.query(x).view(B, T, H, C // H).transpose(1, 2)
+    names = {B: "B", T: "T", C: "C", H: "H", C // H: "D"}
+    slices = letters(heads, names)
+    expected = [letters(x, names), slices, letters(maps[0], names), slices, letters(y, names), letters(y, names)]
+    assert texts(group("heads", "shapes")) == expected
+
+
+def drawn_mask(name):
+    """Return which cells of a grid are filled, and the words of its rows and columns."""
+    node = group("three-attentions", name)
+    columns, lines = (texts(child) for child in list(node.iter(f"{SVG}g"))[1:3])
+    cells = [(float(r.get("y")), float(r.get("x"))) for r in node.iter(f"{SVG}rect") if "nw-d-seen" in r.get("class")]
+    side = float(next(node.iter(f"{SVG}rect")).get("width"))
+    top, left = min(y for y, _ in cells), min(x for _, x in cells)
+    mask = torch.zeros(len(lines), len(columns), dtype=torch.bool)
+    for y, x in cells:
+        mask[round((y - top) / side), round((x - left) / side)] = True
+    assert len(cells) == mask.sum()
+    return mask, lines, columns
+
+
+def test_three_attentions_are_where_the_library_looks(small):
+    layers = {"encoder": small.encoder[0].attention, "decoder": small.decoder[0].attention}
+    layers["cross"] = small.decoder[0].cross_attention
+    rows_and_columns = {"encoder": (READ, READ), "decoder": (GIVEN, GIVEN), "cross": (GIVEN, READ)}
+    with capture_attention(layers.values()) as maps:
+        small(torch.tensor([[1, 2, 3]]), torch.tensor([[1, 4, 5, 6]]))
+    for name, weights in zip(layers, maps, strict=True):
+        mask, lines, columns = drawn_mask(name)
+        assert (lines, columns) == rows_and_columns[name]
+        assert torch.equal(weights[0].gt(0).all(0), mask) and torch.equal(weights[0].gt(0).any(0), mask), name
+
+
+def test_masking_caches_what_the_library_caches(small):
+    memory, target = small.encode(torch.tensor([[1, 2, 3]])), torch.tensor([[1, 4, 5, 6]])
+    cache = small.new_cache()
+    own, source = cache[0]
+    for t, (asks, written) in enumerate(zip(GIVEN, WRITTEN, strict=True)):
+        node = group("masking", str(t + 1))
+        cells = " ".join(rect.get("class") for rect in node.iter(f"{SVG}rect"))
+        count = {name: cells.count(f"nw-d-{name}") for name in ("kept", "new", "later")}
+        before = own.length
+        small.decode(target[:, t : t + 1], memory, cache)
+        assert count == {"kept": before, "new": own.length - before, "later": len(GIVEN) - own.length}
+        assert source.length == len(READ)  # computed at step 1, and no more
+        assert texts(node) == [str(t + 1), asks, *["cached"] * before, "new", written]
+        assert node.get("style") == f"--nw-d-t: {t}"
