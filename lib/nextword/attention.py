@@ -51,9 +51,9 @@ def attention(
     scores = q @ k.mT * scale  # (B, H, T, S): how well each query fits each key
     if mask is not None:
         mask = _expanded(mask, scores.shape)
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # whose exponential is 0
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # exp: 0
     weights = scores.softmax(-1)  # each query spends a weight of 1 on the keys
-    if mask is not None:  # softmax gives a query whose keys are all hidden uniform weights: set them to 0
+    if mask is not None:  # where all keys are hidden, the weights are set to 0
         weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return weights @ v, weights
 
@@ -302,14 +302,13 @@ class MultiHeadAttention(nn.Module):
         self._check(x, context, mask, cache)
         q = self._split(self.query(x), self.n_heads)  # (B, H, T, D)
         if context is not None and cache is not None and cache.length:
-            k, v = cache.keys, cache.values  # the context was projected by the first call
+            k, v = cache.keys, cache.values  # projected by the first call
         else:
             source = x if context is None else context
             k = self._split(self.key(source), self.n_kv_heads)  # (B, G, S, D)
             v = self._split(self.value(source), self.n_kv_heads)  # (B, G, S, E)
-            if (
-                rotation is not None
-            ):  # not the values: they carry content, and the position only decides who attends to it
+            if rotation is not None:
+                # Not the values: they carry content, and the position only decides who attends to it.
                 q, k = rotate(q, rotation), rotate(k, rotation)
             if cache is not None:
                 k, v = cache.append(k, v)  # of all positions so far

@@ -76,16 +76,14 @@ class EncoderDecoder(nn.Module):
             TypeError, ValueError: ids that are no batch of int64.
             IndexError: an id outside the vocabulary, from the embedding.
         """
-        # Every word of the target can depend on every word of the source, but only through this memory.
-        memory = self.encode(source)  # read once, whatever is then written
-        # All words of the target are scored at once: in training the right words are known, and none sees a later one.
-        # So it learns to go on from right beginnings (teacher forcing); in writing it reads its own words and mistakes.
+        memory = self.encode(source)  # read once; all that the decoder learns of the source
+        # All words of the target are scored at once: in training the right ones are known (teacher forcing).
         hidden = self.decode(target, memory)  # (B, T, C)
         logits = self.output(hidden)  # (B, T, V)
         if labels is None:
-            return ModelOutput(logits, None)  # there is nothing to compare the scores with
-        smoothing = self.config.label_smoothing if self.training else 0.0  # a help in training; measured without it
-        # Where the label is -100 nothing counts: the padding behind a shorter sentence is not to be learned.
+            return ModelOutput(logits, None)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        # A label of -100 does not count: padding is not to be learned.
         return ModelOutput(logits, next_token_loss(logits, labels, label_smoothing=smoothing))
 
     def step(self, source: Int64[Tensor, "B S"], *, beam: int = 1) -> EncoderDecoderStep:

@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
         if self.gate is None:
             h = activate(self.up(x))  # (B, T, d_ff), max(0, xW₁ + b₁) in the paper
         else:
-            h = activate(self.gate(x)) * self.up(x)  # one matrix more: a gate that scales each hidden unit
+            h = activate(self.gate(x)) * self.up(x)  # a gate scales each unit
         y: Tensor = self.down(h)  # (B, T, C), hW₂ + b₂
         return y
 
@@ -208,12 +208,12 @@ class Block(nn.Module):
         if (memory is None) != (self.cross_attention is None):
             needs = "needs" if memory is None else "has no cross-attention and takes no"
             raise ValueError(f"memory: this block {needs} encoder output")
-        own, other = cache if isinstance(cache, tuple) else (cache, None)  # of the text, and of the memory
+        own, other = cache if isinstance(cache, tuple) else (cache, None)  # text, memory
         settings: dict[str, Any] = {"mask": mask, "causal": causal, "rotation": rotation, "cache": own}
-        # One sublayer after the other, each added to what came in: (B, T, C) throughout.
+        # Each sublayer is added to what came in: (B, T, C) throughout.
         x = self._add(x, self.attention_norm, lambda y: self.attention(y, **settings))
         if self.cross_attention is not None:
-            look_up = self.cross_attention  # queries from the text, keys and values from the encoder's output
+            look_up = self.cross_attention  # queries from x, keys and values from memory
             x = self._add(x, self.cross_norm, lambda y: look_up(y, memory, mask=memory_mask, cache=other))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
@@ -221,7 +221,7 @@ class Block(nn.Module):
         """Return LayerNorm(x + Sublayer(x)) (section 3.1), or x + Sublayer(LayerNorm(x)) with pre-norm."""
         if self.norm_position == "pre":
             dropped: Tensor = self.dropout(sublayer(norm(x)))
-            return x + dropped  # x itself passes untouched through all layers, and so does its gradient
+            return x + dropped  # x itself passes untouched through all layers
         return norm(x + self.dropout(sublayer(x)))
 
 

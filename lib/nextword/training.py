@@ -301,15 +301,13 @@ def train_step(
 
     Used in: every chapter that trains, by :func:`fit`.
     """
-    optimizer.zero_grad()  # or backward() would add to the gradients of the last step
-    with runtime.autocast():  # products of matrices in bfloat16 where that is faster; the weights stay in float32
+    optimizer.zero_grad()  # backward() adds to the gradients that are there
+    with runtime.autocast():  # products in bfloat16 where faster; weights stay float32
         loss = _loss(model, batch)  # (), the mean over the batch's targets
-    # Outside of autocast: each product's gradient is computed in the precision of its forward pass anyway.
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    # A rare batch may have a gradient far longer than all others: keep its direction, but not its length.
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # One norm for all parameters together: clipped one by one, the gradient would change its direction. With inf, which
-    # nothing exceeds, the norm is only measured.
+    # A gradient far longer than usual keeps its direction, but not its length: one norm for all parameters together. With
+    # inf, which nothing exceeds, it is only measured.
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm)
     if not (loss.isfinite() and norm.isfinite()):  # a single NaN would be in all weights after the update
         raise FloatingPointError(f"loss {loss.item()} and gradient norm {norm.item()}")

@@ -144,10 +144,10 @@ class Transformer(EncoderDecoder):
     def encode(self, source: Int64[Tensor, "B S"]) -> Memory:
         """Return the encoder's vector for every token of ``source``, the memory that the decoder attends to."""
         check_ids("source", source)
-        mask = source != self.config.pad_id  # (B, S), True at words: nobody is to attend to padding
+        mask = source != self.config.pad_id  # (B, S): nobody attends to padding
         x = self._embed(source, "source")  # (B, S, C)
         for layer in self.encoder:
-            x = layer(x, mask=mask)  # every word looks at every word, at those behind it too
+            x = layer(x, mask=mask)  # every word looks at every word
         return Memory(self.encoder_norm(x), mask)
 
     def decode(
@@ -157,13 +157,12 @@ class Transformer(EncoderDecoder):
         check_ids("target", target)
         if len(memory.mask) != len(target):
             raise ValueError(f"target is a batch of {len(target)}, and the source of {len(memory.mask)}")
-        start = cache[0][0].length if cache is not None else 0  # what the cache holds is not read again
+        start = cache[0][0].length if cache is not None else 0  # words read before
         x = self._embed(target, "target", start)  # (B, T, C)
-        # In training it is the whole translation: the causal mask lets a position see what it will see in writing.
         for i, layer in enumerate(self.decoder):
             seen = None if cache is None else cache[i]
-            # Each word looks at those before it (causal), then asks the source: queries from x, keys and values from the
-            # memory. Padding needs no mask in the target, since it stands behind all words.
+            # Each word looks at those before it (causal), as it will in writing, and then at the source. Padding stands
+            # behind all words, so the target needs no mask for it.
             x = layer(x, memory.states, memory_mask=memory.mask, causal=True, cache=seen)
         hidden: Tensor = self.decoder_norm(x)
         return hidden

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from nextword.book import plots
+from nextword.book.listing import listing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import chapters
@@ -42,7 +42,7 @@ def test_the_mechanism_is_on_the_page(chapter):
     functions = shown(chapter)
     assert len(set(functions)) >= 3, "show the library's lines that are the paper: plots.show(function)"
     for function in functions:
-        assert "#" in plots._source(function)[0], f"{function.__qualname__} says nothing beside its lines"
+        assert "#" in listing(function)[0], f"{function.__qualname__} says nothing beside its lines"
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,6 +10,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from nextword.book.listing import listing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart by readers with any kind of colour vision."""
@@ -177,11 +175,11 @@ _STYLE = """<style>.nw-source { --k: #6730c5; --s: #00622f; --n: #005b82; --m: #
 
 
 def show(*functions: Any) -> None:
-    """Show functions or classes of the library as they are, without docstrings and decorators, with links to file and test.
+    """Show functions or classes of the library, their bare lines as :mod:`~nextword.book.listing` has them, with links.
 
     In a notebook they are highlighted, readable in light and dark; elsewhere they are printed.
     """
-    shown = [_source(function) for function in functions]
+    shown = [listing(function) for function in functions]
     plain = "\n".join(f"# {file}, tested in {test}\n{code}" for code, file, _, test in shown)
     try:
         from IPython.core.getipython import get_ipython
@@ -199,21 +197,3 @@ def show(*functions: Any) -> None:
         page += f'<div class="nw-source"><small>{links}</small>'
         page += highlight(code, lexers.PythonLexer(), formatters.HtmlFormatter()) + "</div>"
     display({"text/html": page, "text/plain": plain}, raw=True)  # type: ignore[no-untyped-call]  # untyped in IPython
-
-
-def _source(function: Any) -> tuple[str, str, str, str]:
-    """Return the lines that are shown, their file from the root of the repository, where in it they stand, and the test."""
-    module = getattr(function, "__module__", None) or ""
-    if not module.startswith("nextword."):
-        raise ValueError(f"{function!r} is no function or class of the library")
-    original, first = inspect.getsourcelines(function)
-    lines = textwrap.dedent("".join(original)).splitlines()
-    [tree] = ast.parse("\n".join(lines)).body
-    hidden = set(range(1, tree.lineno))  # decorators
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            end = node.end_lineno or 0  # of a docstring, behind which there may be an empty line
-            hidden |= set(range(node.lineno, end + 1 + (lines[end : end + 1] == [""])))
-    code = "".join(f"{line}\n" for number, line in enumerate(lines, 1) if number not in hidden)
-    path = module.replace(".", "/") + ".py"
-    return code, f"lib/{path}", f"#L{first}-L{first + len(original) - 1}", f"tests/library/test_{Path(path).name}"
