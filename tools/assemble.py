@@ -6,7 +6,8 @@ the table of contents leaves no trace. In each executed notebook two marks are f
 ``<!-- stamp -->``  what the run cost: seconds against the budget, date, device, preset, versions
 ``<!-- hero -->``   the figure of the cell tagged ``hero``, copied up so that a chapter opens with its result
 
-The cards of its claims give way to one table, at the end of the section "Claims".
+A hero bears the caption of its figure. What stands between the cells ``<!-- fold: TITLE -->`` and ``<!-- /fold -->`` is
+folded under its title. The cards of a chapter's claims give way to one table, at the end of the section "Claims".
 
 A page in Markdown may show a chapter's result, too: ``<!-- hero 2020_gpt3 -->`` becomes that figure and a link to where it is made.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import html
 import json
 import os
 import re
@@ -33,6 +35,7 @@ from nextword.book import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
+FOLD, FOLD_END = re.compile(r"<!-- fold: (.+?) -->"), "<!-- /fold -->"
 MATHJAX_FILE = "tex-svg-full.js"
 
 
@@ -155,8 +158,9 @@ def fill_hero(notebook: NotebookNode) -> None:
         raise AssemblyError(f"{len(marked)} cells hold the mark {HERO}, {len(tagged)} are tagged 'hero'; one each fits")
     cell = notebook.cells[marked[0]]
     before, after = cell.source.split(HERO, maxsplit=1)
-    name = tagged[0].metadata.get("mystnb", {}).get("figure", {}).get("name")
-    pointer = f"*Made further down on this page: {{numref}}`{name}`.*" if name else ""
+    figure = tagged[0].metadata.get("mystnb", {}).get("figure", {})
+    made = f" (made further down: {{numref}}`{figure['name']}`)" if "name" in figure else ""
+    pointer = f":::{{div}} nw-caption\n{figure.get('caption', '')}{made}\n:::" if figure else ""
     pieces = [
         _markdown(before.strip(), cell.id),
         hero_cell(tagged[0]),
@@ -199,6 +203,35 @@ def _tagged(notebook: NotebookNode) -> list[NotebookNode]:
 
 def _marked(notebook: NotebookNode, mark: str) -> list[int]:
     return [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and mark in cell.source]
+
+
+def fold(notebook: NotebookNode) -> None:
+    """Turn the marks of folded stretches into HTML that opens on a click.
+
+    Headings make sections, which must not begin inside and end outside, so a folded stretch has none.
+    """
+    title = ""
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            continue
+        source = cell.source.strip()
+        if opening := FOLD.fullmatch(source):
+            if title:
+                raise AssemblyError(f"the fold {opening[1]!r} begins inside the fold {title!r}")
+            title = opening[1]
+            cell.source = f'<details class="nw-fold">\n<summary>{html.escape(title)}</summary>'
+        elif source == FOLD_END:
+            if not title:
+                raise AssemblyError(f"the mark {FOLD_END} ends a fold where none is open")
+            title, cell.source = "", "</details>"
+        elif "<!-- fold" in source or FOLD_END in source:
+            raise AssemblyError(
+                f"a mark of a fold stands beside other text; it needs a cell of its own: {source[:60]!r}"
+            )
+        elif title and re.search(r"^#+ ", source, re.M):
+            raise AssemblyError(f"the fold {title!r} holds a heading; a folded stretch has none")
+    if title:
+        raise AssemblyError(f"the fold {title!r} does not end; put {FOLD_END} into a cell of its own")
 
 
 def tabulate_claims(notebook: NotebookNode, chapter: str) -> None:
@@ -268,6 +301,7 @@ def assemble_notebook(source: Path, executed: Path, target: Path) -> None:
         fill_stamp(notebook, run)
         fill_hero(notebook)
         tabulate_claims(notebook, source.stem)
+        fold(notebook)
         nbformat.validate(notebook)
     except AssemblyError as error:
         raise AssemblyError(f"{source.name}: {error}") from None

@@ -1,9 +1,10 @@
-"""What the book needs of Sphinx beyond its extensions: measured numbers in prose, and the tables of claims.
+"""What the book needs of Sphinx beyond its extensions: measured numbers in prose, tables of claims, diagrams, exercises.
 
 ``{claim}`id` `` renders the number that the run measured for a claim, linked to its row in its chapter; a verdict other
 than *holds* stands beside it as a small mark. ``id:plain`` leaves out the ±, ``id:size`` the sign; ``id:paper``,
 ``id:verdict``, ``id:band`` and ``id:predicted`` render the other fields. ``{claims-table} CHAPTER`` is the table at the
 end of a chapter, ``{claims-table}`` the page of all claims. Each claim is written as JSON beside that page, too.
+``{diagram} NAME`` draws, ``{stub} NAME`` asks for a paper's mechanism.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import registration
+from nextword import check
 from nextword.book import claims
 
 logger = logging.getLogger(__name__)
@@ -556,6 +559,52 @@ def write_files(app: Sphinx, exception: Exception | None) -> None:
         shutil.copyfile(schema, folder / schema.name)
 
 
+# Diagrams and exercises ------------------------------------------------------------------------------------------------
+
+
+class Diagram(SphinxDirective):
+    """``{diagram} NAME``: the drawing ``_static/diagrams/NAME.svg`` in the page itself, so that it follows light and dark.
+
+    The content is the caption, and ``:name:`` the name by which ``numref`` finds the figure.
+    """
+
+    required_arguments = 1
+    has_content = True
+    option_spec: ClassVar[dict[str, Callable[[str], Any]]] = {"name": directives.unchanged}  # type: ignore[misc]
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        path = Path(self.env.srcdir) / "chapters" / "_static" / "diagrams" / f"{name}.svg"
+        if not path.exists():
+            raise self.error(f"{{diagram}} {name}: {path.name} is not among the diagrams")
+        self.env.note_dependency(str(path))
+        figure = nodes.figure("", _raw(path.read_text(encoding="utf8")), classes=["nw-diagram"])
+        if self.content:
+            parsed = nodes.container()
+            self.state.nested_parse(self.content, self.content_offset, parsed)
+            figure += nodes.caption(self.block_text, "", *parsed[0].children)
+        self.set_source_info(figure)
+        self.add_name(figure)
+        return [figure]
+
+
+class Stub(SphinxDirective):
+    """``{stub} NAME``: what the reader writes, the call that checks it, and the hints, all from ``nextword.check``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        wanted = getattr(check, name, None) if name in check.__all__ else None
+        if wanted is None:
+            raise self.error(f"{{stub}} {name}: nextword.check has no such check")
+        text = f"{check.stub(wanted).rstrip()}\n\n\nfrom nextword import check\n\ncheck.{name}({name})"
+        code = nodes.literal_block(text, text, language="python")
+        hints = [nodes.list_item("", nodes.paragraph("", hint)) for hint in check.hints(wanted)]
+        fold = [_raw('<details class="nw-fold"><summary>Hints</summary>'), nodes.bullet_list("", *hints)]
+        return [code, *fold, _raw("</details>")]
+
+
 # The page of the library -----------------------------------------------------------------------------------------------
 
 
@@ -597,4 +646,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-skip-member", leave_out)
     app.add_role("claim", ClaimRole())
     app.add_directive("claims-table", ClaimsTable)
+    app.add_directive("diagram", Diagram)
+    app.add_directive("stub", Stub)
     return {"version": "1", "parallel_read_safe": True, "env_version": 2}
