@@ -285,11 +285,12 @@ class Edition:
 
 
 def _row(row: dict[str, Any]) -> str:
-    """Return one claim as a row of the table."""
+    """Return one claim as a row of the table, where even code may hold no bar."""
     found = f"{claims.measured_text(row)} {row['unit']}".strip()
     paper = book_pages.minus(claims.number(row["paper_value"]))
-    cells = (f"{plain(row['statement'])}<br>*{plain(row['quantity'])}*", paper, f"**{plain(found)}**")
-    return f"| {' | '.join(cells)} | {row['verdict']}{book_pages.outcome(row)} |"
+    told = f"{plain(row['statement'])}<br>*{plain(row['quantity'])}*"
+    cells = (told, paper, f"**{plain(found)}**", f"{row['verdict']}{book_pages.outcome(row)}")
+    return "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in cells) + " |"
 
 
 def _outputs(cell: NotebookNode, tags: set[str]) -> list[NotebookNode]:
@@ -344,8 +345,10 @@ def prepared(name: str) -> NotebookNode:
 
 def main() -> int:
     """Write the editions of all chapters, or of those on the command line."""
-    names = sys.argv[1:] or chapters.names()
-    book = Book.read(json.loads((chapters.ROOT / "build" / "claims.json").read_text(encoding="utf8")))
+    names, ledger = sys.argv[1:] or chapters.names(), chapters.ROOT / "build" / "claims.json"
+    if not ledger.exists():
+        raise SystemExit("build/claims.json is missing: run 'make book', or 'make chapter NAME=…' for a single chapter")
+    book = Book.read(json.loads(ledger.read_text(encoding="utf8")))
     OUT.mkdir(parents=True, exist_ok=True)
     faults = []
     for name in names:
@@ -360,7 +363,7 @@ def main() -> int:
     if faults:
         print("The runner's edition cannot be made:", *faults, sep="\n", file=sys.stderr)
         return 1
-    print(f"made {len(names)} editions in {OUT.relative_to(chapters.ROOT)}")
+    print(f"editions made: {len(names)}, in {OUT.relative_to(chapters.ROOT)}")
     return 0
 
 

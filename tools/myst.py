@@ -43,7 +43,7 @@ def pieces(source: str) -> Iterator[Piece]:
     lines, done = source.splitlines(), 0
     for token in PARSER.parse(source):
         piece = _piece(token)
-        if piece is None:
+        if piece is None or token.map is None:
             continue
         start, end = token.map
         yield Piece("text", "\n".join(lines[done:start]))
@@ -79,7 +79,7 @@ RAW = re.compile(
     re.M,
 )
 _NOT_TEXT = re.compile(
-    r"^[> ]*(`{3,}|~{3,})(?!\{)[^\n`]*\n.*?^[> ]*\1 *$|(?<![`}])(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)"
+    r"^[> ]*(`{3,}|~{3,})(?!\{)[^\n`]*\n.*?^[> ]*\1 *$|(?<![`}])(`{1,2})(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)"
     r"|\$\$.+?\$\$|(?<!\\)\$(?:\\.|[^$\\\n])+\$",
     re.M | re.S,
 )
