@@ -2,10 +2,10 @@
 
 The editions are those of the built book, which is what the rocket opens.
 
-The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). First the library alone is installed
-into it, and the programs of the API page run. A module ``google.colab`` is there from the start, so a chapter's first cell
-installs what it needs; its address is pointed at a copy of this checkout. Each chapter then runs to its end under the
-``smoke`` preset, and torch must still be the version that was there before.
+The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). First the library alone is
+installed into it, and the programs of the API page run. A module ``google.colab`` is there from the start, so a
+chapter's first cell installs what it needs; its address is pointed at a copy of this checkout. Each chapter then runs
+to its end under the ``smoke`` preset, and torch must still be the version that was there before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the runner's edition of each chapter: a plain notebook for Colab, JupyterLab and VS Code, beside the book's pages.
+"""Make the runner's edition of each chapter: a plain notebook for Colab, JupyterLab and VS Code.
 
 The committed notebooks speak MyST, which only the book's build understands. Here an executed chapter becomes
 GitHub-flavoured Markdown: each role is what the book prints in its place, a box is a quotation, captions stand under
@@ -132,7 +132,7 @@ class Edition:
         return re.sub(r"\$\$\s*\([^()]*\)\s*$", rf"\\tag{{{name[1:-1]}}} $$", piece.text)
 
     def diagram(self, piece: Piece) -> str:
-        """Return a diagram, by its address: Colab shows no SVG that is kept in a notebook, JupyterLab none that is attached."""
+        """Return a diagram, by its address: Colab shows no SVG kept in a notebook, JupyterLab none that is attached."""
         path = DIAGRAMS / f"{piece.argument}.svg"
         if not path.exists():
             there = ", ".join(sorted(found.stem for found in DIAGRAMS.glob("*.svg")))
@@ -263,7 +263,9 @@ class Edition:
             head = [f"| {' | '.join(book_pages.COLUMNS)} |", "| --- | --- | --- | --- |"]
             mine = [_row(row) for row in rows if row["badge"] == badge]
             told += [f"**{title}**", "\n".join(head + mine)] if mine else []
-        told += [f"Withdrawn: {plain(row['statement'])} *Why:* {plain(row['withdrawn'])}" for row in gone]
+        if gone:
+            reasons = [f"- {plain(row['statement'])} *Why:* {plain(row['withdrawn'])}" for row in gone]
+            told.append(details(f"Withdrawn: {len(gone)}", "\n".join(reasons)))
         told.append(f"Criteria and dates: [all claims of the book]({self.book.site}chapters/claims.html).")
         return "\n\n".join(told)
 

@@ -18,7 +18,7 @@ PARSER = create_md_parser(
 INLINE = re.compile(
     r"\{(?P<role>[\w:.+-]+)\}`(?P<text>[^`]+)`"
     r"|(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`)"  # code
-    r"|(?<![\\$])\$(?!\$)(?:\\.|[^$\\])+\$"  # a formula
+    r"|(?<![\\$])\$(?!\$)(?:\\.|(?!\n\n)[^$\\])+\$"  # a formula
     r"|(?P<comment><!--.*?-->)"
     r"|\]\((?P<link>[^()\s]+)\)",
     re.S,
@@ -86,7 +86,7 @@ _NOT_TEXT = re.compile(
 
 
 def raw_markup(source: str) -> list[str]:
-    """Return the MyST that is left in a Markdown text, outside code and formulas; read without the parser, as a check on it."""
+    """Return the MyST left in a Markdown text, outside code and formulas; without the parser, as a check on it."""
     return [found[0].strip() for found in RAW.finditer(_NOT_TEXT.sub("", source))]
 
 
@@ -125,6 +125,6 @@ def fenced(code: str, language: str = "") -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as a quotation; formulas on one line, since notebooks would read the marks of the others as maths."""
+    """Return a text as a quotation, its formulas on one line: notebooks would take the marks of others for maths."""
     text = re.sub(r"\$\$.*?\$\$", lambda formula: " ".join(formula[0].split()), text, flags=re.S)
     return "\n".join(f"> {line}".rstrip() for line in text.splitlines())

@@ -51,7 +51,7 @@ class Book:
         return ROLES[name](self, text)
 
     def claim(self, text: str) -> str:
-        """Return a measured number, or another field of a claim; a verdict other than *holds* stands behind a number."""
+        """Return a claim's number or another field of it; a verdict other than *holds* stands behind a number."""
         id, _, name = text.partition(":")
         if why := nextword_sphinx.why_not(self.ledger, id, name):
             raise Unknown(why)
