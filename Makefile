@@ -20,12 +20,13 @@ test: $(VENV)/.done            ## prove the library: style, types, tests, doctes
 	$(BIN)/mypy
 	MPLBACKEND=agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests lib
 
-book: $(VENV)/.done            ## execute every chapter, gather the claims, build the HTML, open it in a real browser
+book: $(VENV)/.done            ## execute every chapter, gather the claims, build HTML and notebooks to run, open it in a real browser
 	$(BIN)/python tools/execute.py
 	$(if $(CI),OMP_NUM_THREADS=1 NEXTWORD_PROGRESS=0 $(BIN)/python tools/provenance.py --spot)
 	$(BIN)/python tools/collect.py
 	$(BIN)/python tools/assemble.py
 	PYTHONPATH=tools $(BIN)/jupyter-book build build/src -W -n --keep-going --path-output build/html
+	$(BIN)/python tools/edition.py
 	$(BIN)/python -m pytest -q tests/book
 	@echo "The book: build/html/_build/html/index.html"
 
@@ -36,7 +37,7 @@ chapter: $(VENV)/.done         ## run one chapter: make chapter NAME=2003_next_w
 smoke: $(VENV)/.done           ## every chapter at its smallest size, to see that it runs
 	NEXTWORD_PRESET=smoke $(BIN)/python tools/execute.py --all --folder build/smoke
 
-colab: $(VENV)/.done           ## every chapter as Colab runs it: bare environment, empty folder, first cell installs
+colab: $(VENV)/.done           ## every edition as Colab runs it: bare environment, empty folder, first cell installs
 	$(BIN)/python tools/colab.py $(NAME)
 
 calibrate: $(VENV)/.done       ## run a chapter's measurements with other seeds, threads and precision

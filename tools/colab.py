@@ -1,9 +1,11 @@
-"""Run every chapter as Colab would: a bare environment, an empty folder, and the chapter's own first cell to install.
+"""Run every chapter's edition as Colab would: a bare environment, an empty folder, and its own first cell to install.
 
-The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). First the library alone is installed
-into it, and the programs of the API page run. A module ``google.colab`` is there from the start, so a chapter's first cell
-installs what it needs; its address is pointed at a copy of this checkout. Each chapter then runs to its end under the
-``smoke`` preset, and torch must still be the version that was there before.
+The editions are those of the built book, which is what the rocket opens.
+
+The environment has torch, numpy and matplotlib (and the kernel, which Colab has too). First the library alone is
+installed into it, and the programs of the API page run. A module ``google.colab`` is there from the start, so a
+chapter's first cell installs what it needs; its address is pointed at a copy of this checkout. Each chapter then runs
+to its end under the ``smoke`` preset, and torch must still be the version that was there before.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import nbformat
 
 import chapters
+import edition
 
 FOLDER = chapters.ROOT / "build" / "colab"
 PYTHON = FOLDER / "venv" / "bin" / "python"
@@ -51,9 +54,18 @@ def checkout() -> None:
             shutil.copy(source, target)
 
 
+def unbuilt(names: list[str]) -> list[str]:
+    """Return the chapters whose edition is missing, or older than the notebook that it is made from."""
+    made = {name: edition.OUT / f"{name}.ipynb" for name in names}
+    sources = {name: chapters.CHAPTERS / f"{name}.ipynb" for name in names}
+    return [
+        name for name, path in made.items() if not path.exists() or path.stat().st_mtime < sources[name].stat().st_mtime
+    ]
+
+
 def prepare(name: str) -> None:
-    """Put the chapter alone into an empty folder, its install cell pointed at the checkout's copy."""
-    notebook = chapters.read(name)
+    """Put the edition alone into an empty folder, its install cell pointed at the checkout's copy."""
+    notebook = chapters.read(name, edition.OUT)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source, changed = ADDRESS.subn(f"file://{FOLDER / 'checkout'}", first.source)
     if changed != 1:
@@ -81,11 +93,14 @@ def torch_version() -> str:
 
 def main() -> int:
     """Run the journey; return nbmake's exit status."""
+    names = sys.argv[1:] or chapters.names()
+    if missing := unbuilt(names):
+        remedy = "run 'make book', or 'make chapter NAME=…' and 'python tools/edition.py …' for a single one"
+        raise SystemExit(f"no edition of today's {', '.join(missing)} is built: {remedy}")
     bare_environment()
     checkout()
     before = torch_version()
     run_programs()
-    names = sys.argv[1:] or chapters.names()
     for name in names:
         prepare(name)
     environment = {"JUPYTER_PATH": str(FOLDER / "share"), "NEXTWORD_PRESET": "smoke", "PYTHONPATH": ""}

@@ -111,13 +111,24 @@ def field(row: Row, name: str) -> str:
     return text.replace(" ± ", "\u00a0±\u00a0")  # never cut at the end of a line
 
 
+def why_not(ledger: dict[str, Any], id: str, name: str) -> str:
+    """Return why a field of a claim cannot be rendered, or an empty string."""
+    if any(gone["id"] == id for gone in ledger["withdrawn"]):
+        return f"{id!r} is withdrawn, so no number of it is measured"
+    row = next((row for row in ledger["claims"] if row["id"] == id), None)
+    if row is None:
+        return f"{id!r} was not recorded by any chapter"
+    if name not in FIELDS:
+        return f"{name!r} is no field of a claim"
+    return "the paper printed no number" if name == "paper" and row["paper_value"] is None else ""
+
+
 class ClaimRole(SphinxRole):
     """``{claim}`id` ``: the measured number, as a link to the claim's row in its chapter, with its mark."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         id, _, name = self.text.partition(":")
-        row = self.env.nextword_claims.get(id)
-        fault = self._fault(id, name, row)
+        row, fault = self.env.nextword_claims.get(id), why_not(self.env.nextword_ledger, id, name)
         if row is None or fault:
             logger.warning("{claim}`%s`: %s", self.text, fault, location=self.get_location())
             return [nodes.literal(text=self.text)], []
@@ -127,16 +138,6 @@ class ClaimRole(SphinxRole):
         )
         beside = mark(row) if name in ("", "plain", "size") else ""
         return [link, nodes.raw("", beside, format="html")] if beside else [link], []
-
-    def _fault(self, id: str, name: str, row: Row | None) -> str:
-        """Return why a number cannot be rendered, or an empty string."""
-        if any(gone["id"] == id for gone in self.env.nextword_ledger["withdrawn"]):
-            return f"{id!r} is withdrawn, so no number of it is measured"
-        if row is None:
-            return f"{id!r} was not recorded by any chapter"
-        if name not in FIELDS:
-            return f"{name!r} is no field of a claim"
-        return "the paper printed no number" if name == "paper" and row["paper_value"] is None else ""
 
 
 # The table of a chapter ------------------------------------------------------------------------------------------------
@@ -636,14 +637,33 @@ def leave_out(_app: Sphinx, _what: str, name: str, _obj: object, _skip: bool, _o
     return True if HELPERS.fullmatch(name) else None
 
 
+# The buttons of a chapter -----------------------------------------------------------------------------------------------
+
+
+def offer_edition(
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: nodes.document | None
+) -> None:
+    """Let a chapter's buttons lead to its runner's edition, which tools/edition.py makes, and not to its MyST."""
+    if not (Path(app.srcdir) / f"{page}.ipynb").exists():
+        return
+    file = f"notebooks/{page.rpartition('/')[2]}.ipynb"
+    for button in (button for group in context.get("header_buttons", []) for button in group.get("buttons", [])):
+        if button.get("text") == "Colab":  # it opens what lies in a repository: there the folder is a branch
+            button["url"] = re.sub(r"/blob/.*", f"/blob/{file}", button["url"])
+        elif button.get("label") == "download-source-button":
+            button["url"] = context["pathto"](file, 1)
+            button["tooltip"] = "Download this chapter as a notebook"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the role, the directive and what is written beside the pages."""
+    """Register the role, the directive, what is written beside the pages and where their buttons lead."""
     app.connect("builder-inited", load)
     app.connect("build-finished", write_files)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", keep_whole, priority=400)
     app.connect("autodoc-process-docstring", link_chapters)
     app.connect("autodoc-skip-member", leave_out)
+    app.connect("html-page-context", offer_edition, priority=502)  # after the theme's buttons, at 501
     app.add_role("claim", ClaimRole())
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("diagram", Diagram)

@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import jsonschema
+import nbformat
 import pytest
 import yaml
 from browsing import BOOK, ROOT, SCHEMES, Visit, Visits, settle, watch
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from myst import raw_markup
 from nextword.book.claims import measured_text, number
 
 HASH = re.compile(r"[0-9a-f]{16,}")
@@ -240,15 +242,17 @@ def test_theme_button(contexts: dict[str, BrowserContext], bases: dict[str, str]
 def test_chapter_offers_its_notebook(name: str, soups: dict[Path, BeautifulSoup]) -> None:
     path = BOOK / f"{name}.html"
     links = [a["href"] for a in soups[path].find_all("a", href=True)]
+    file = f"notebooks/{Path(name).name}.ipynb"
     downloads = [href for href in links if href.endswith(".ipynb") and "://" not in href]
-    assert downloads, f"{name} has no download button for its notebook"
-    notebook = json.loads((path.parent / downloads[0]).resolve().read_text(encoding="utf-8"))
-    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    assert outputs, f"the notebook that {name} offers was not executed"
+    assert downloads == [f"../{file}"], f"{name} offers {downloads} for download, not its edition"
+    notebook = nbformat.read(BOOK / file, as_version=4)
+    assert any(cell.get("outputs") for cell in notebook.cells), f"the notebook that {name} offers was not executed"
+    left = [markup for cell in notebook.cells if cell.cell_type == "markdown" for markup in raw_markup(cell.source)]
+    assert not left, f"the notebook that {name} offers shows markup instead of what it stands for: {left}"
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    address = repository.replace("https://", "https://colab.research.google.com/").replace("github.com", "github")
     colab = [href for href in links if href.startswith("https://colab.research.google.com/")]
-    assert any(href.endswith(f"/{name}.ipynb") for href in colab), (
-        f"{name} has no Colab button to {name}.ipynb: {colab}"
-    )
+    assert colab == [f"{address}/blob/{file}"], f"the rocket of {name} leads to {colab}, not to its edition"
 
 
 @pytest.mark.parametrize("name", chapter_names())
