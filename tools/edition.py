@@ -41,8 +41,8 @@ class EditionError(Exception):
 class Edition:
     """One chapter on its way from MyST to plain Markdown, cell by cell."""
 
-    def __init__(self, book: Book, chapter: str, hero_caption: str, numbers: dict[str, str]) -> None:
-        self.book, self.chapter, self.hero_caption = book, chapter, hero_caption
+    def __init__(self, book: Book, chapter: str, numbers: dict[str, str]) -> None:
+        self.book, self.chapter = book, chapter
         self.known = numbers  # what each label of the chapter is called, from an earlier pass
         self.numbers: dict[str, str] = {}  # the same, as far as this pass has come
         self.count: Counter[str] = Counter()
@@ -115,6 +115,8 @@ class Edition:
         if piece.kind == "math":
             return self.equation(piece)
         name = piece.kind.removeprefix("directive ")
+        if (name, piece.argument) == ("div", "nw-caption"):
+            return self.italic(piece.body)
         if name in BOXES:
             title = piece.argument if name in TITLED else "" if name in ("div", "margin") else name.capitalize()
             return quoted(paragraphs([title and f"**{self.inline(title)}**", self.texts(piece.body)]))
@@ -209,7 +211,7 @@ class Edition:
         if "image/png" not in picture:
             self.fault("<!-- hero -->", f"the figure is {', '.join(picture)}; notebooks show a PNG")
         data = picture.get("image/png", "").replace("\n", "")
-        self.text = [image(alt, f"data:image/png;base64,{data}"), self.italic(self.hero_caption)]
+        self.text = [image(alt, f"data:image/png;base64,{data}")]
         self.close()
 
     def solve(self, cell: NotebookNode) -> None:
@@ -320,11 +322,9 @@ def edition(notebook: NotebookNode, book: Book, chapter: str) -> NotebookNode:
 
     It is written twice, since a text may refer to a figure that comes later.
     """
-    heroes = [cell.metadata.get("mystnb", {}) for cell in notebook.cells if "hero" in cell.metadata.get("tags", [])]
-    caption = next((shown.get("figure", {}).get("caption", "") for shown in heroes), "")
     numbers: dict[str, str] = {}
     for _ in range(2):
-        made = Edition(book, chapter, caption, numbers)
+        made = Edition(book, chapter, numbers)
         for cell in notebook.cells:
             made.place = cell.id
             made.markdown(cell.source) if cell.cell_type == "markdown" else made.code(cell)

@@ -93,7 +93,7 @@ VASWANI = "https://arxiv.org/abs/1706.03762"
         ("{cite:t}`vaswani2017` say", f"[Vaswani et al. (2017)]({VASWANI}) say"),
         ("{term}`BLEU`", f"[BLEU]({SITE}/glossary.html#term-BLEU)"),
         ("{term}`words <Perplexity>`", f"[words]({SITE}/glossary.html#term-perplexity)"),
-        ("{doc}`2016_gnmt`", "[Read a sentence, then write it in another language](2016_gnmt.ipynb)"),
+        ("{doc}`2016_gnmt`", "[GNMT: read a sentence, then write it in another language](2016_gnmt.ipynb)"),
         ("[on](2016_gnmt.ipynb), [the talk](talk.md)", f"[on](2016_gnmt.ipynb), [the talk]({SITE}/talk.html)"),
         ("[`NGram`](#nextword.ngram.NGram)", f"[`NGram`]({SITE}/api.html#nextword.ngram.NGram)"),
         ("{abbr}`LSTM` and {math}`x^2`", "LSTM and $x^2$"),
@@ -172,8 +172,8 @@ def test_the_result_stands_up_front_as_a_picture_in_the_text(book):
     )
     assemble.fill_hero(notebook)
     cells = edition.edition(notebook, book, "2003_next_word").cells
-    assert cells[1].source == f"![a curve that rises](data:image/png;base64,{PNG})\n\n*It rises.*"
-    assert cells[2].source == "*Made further down on this page: Figure 1.*\n\nText."
+    assert cells[1].source == f"![a curve that rises](data:image/png;base64,{PNG})"
+    assert cells[2].source == "*It rises. (made further down: Figure 1)*\n\nText."
 
 
 def test_a_diagram_is_shown_by_its_address_with_its_title_and_caption(make):

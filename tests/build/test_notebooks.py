@@ -34,7 +34,11 @@ def shown(notebook):
             for argument in node.args:
                 name, *rest = ast.unparse(argument).split(".")
                 module, first = origin[name]
-                found.append(functools.reduce(getattr, [x for x in (first, *rest) if x], importlib.import_module(f"nextword.{module}")))
+                found.append(
+                    functools.reduce(
+                        getattr, [x for x in (first, *rest) if x], importlib.import_module(f"nextword.{module}")
+                    )
+                )
     return found
 
 
@@ -58,6 +62,16 @@ def text(chapter):
     return "\n\n".join(cell.source for cell in chapter.cells if cell.cell_type == "markdown")
 
 
+def main_line(chapter):
+    """Return the cells that are not folded, without the marks of the folds."""
+    cells, folded = [], False
+    for cell in chapter.cells:
+        opens, closes = cell.source.startswith("<!-- fold: "), cell.source == "<!-- /fold -->"
+        folded = (folded or opens) and not closes
+        cells += [cell] if not (folded or opens or closes) else []
+    return cells
+
+
 def test_there_are_chapters():
     assert CHAPTERS
 
@@ -72,8 +86,8 @@ def test_valid_without_outputs_and_with_the_python3_kernel(chapter):
 
 
 def test_size_is_what_a_reader_can_take(chapter):
-    showing = [cell for cell in code(chapter) if cell.source.split("\n")[-1].startswith("plots.show(")]
-    assert len(chapter.cells) - len(showing) <= 60
+    showing = [cell for cell in main_line(chapter) if cell.source.split("\n")[-1].startswith("plots.show(")]
+    assert len(main_line(chapter)) - len(showing) <= 60
     assert len(text(chapter).split()) <= 5000
     for cell in code(chapter):
         limit = 30 if cell.id == "imports" else 25
@@ -172,3 +186,77 @@ def test_claims_recorded_are_in_the_ledger(chapter):
 
     ids = [i for cell in code(chapter) for i in re.findall(r'claims\.record\(\s*"([^"]+)"', cell.source)]
     assert ids and not set(ids) - set(claims.ledger())
+
+
+CONVERTED = ("2017_transformer",)
+"""The chapters that keep the rules below; the others follow."""
+
+
+@pytest.fixture(params=CONVERTED)
+def page(request):
+    return nbformat.read(ROOT / "chapters" / f"{request.param}.ipynb", as_version=4)
+
+
+def test_first_screen_has_the_machine_the_result_and_both_numbers(page):
+    first = page.cells[0].source
+    marks = ("nw-box", "```{diagram}", "<!-- hero -->", "\n**The paper:**", "\n**Here:**", "<!-- stamp -->")
+    places = [first.find(mark) for mark in marks]
+    assert -1 not in places and places == sorted(places), dict(zip(marks, places, strict=True))
+    for line in re.findall(r"^\*\*(?:The paper|Here):\*\*.*$", first, re.M):
+        assert "{claim}`" in line, f"no measured or printed number from the ledger: {line}"
+
+
+def test_diagrams_are_there(page):
+    drawn = re.findall(r"```\{diagram\} (\S+)\n:name: (\S+)\n(.{40,})", text(page))
+    assert drawn and len(drawn) == text(page).count("```{diagram}"), "each has a name and a caption"
+    for name, _, _ in drawn:
+        assert (ROOT / "chapters/_static/diagrams" / f"{name}.svg").exists(), name
+
+
+def hides(cell):
+    return bool({"hide-input", "hide-cell", "remove-input"} & set(cell.metadata.get("tags", [])))
+
+
+def test_code_that_is_open_teaches(page):
+    """Open cells are short, and few; what only draws or keeps books is folded."""
+    opened = [cell for cell in main_line(page) if cell.cell_type == "code" and not hides(cell)]
+    for cell in opened:
+        assert len(cell.source.splitlines()) <= 15, f"cell {cell.id} is too long to be read in passing"
+        for word in ("plt.", "axes[", "claims.record", "load_run("):
+            assert word not in cell.source, f"cell {cell.id} draws or keeps books: fold it"
+    assert sum(len(cell.source.splitlines()) for cell in opened) <= 250
+
+
+def test_never_more_than_two_code_cells_without_a_sentence(page):
+    row = 0
+    for cell in main_line(page):
+        row = 0 if cell.cell_type == "markdown" else row + 1
+        assert row <= 2, f"cell {cell.id} is the third in a row"
+
+
+def test_exercises_ask_for_the_mechanism_and_are_checked(page):
+    prose = text(page)
+    assert len(re.findall(r"\{exercise\}", prose)) >= 4
+    stubs = re.findall(r"```\{stub\} (\w+)", prose)
+    assert len(stubs) >= 2
+    solved = "\n".join(c.source for c in code(page) if "exercise-check" in c.metadata.get("tags", []))
+    for name in stubs:
+        assert f"def {name}(" in solved and f"\ncheck.{name}({name})" in solved, (
+            f"the solution of {name} is not checked"
+        )
+    for cell in code(page):
+        if "exercise-check" in cell.metadata.get("tags", []):
+            assert "hide-cell" in cell.metadata.tags, f"cell {cell.id} shows the answer under the question"
+
+
+def test_the_whole_transformer_takes_eighty_lines():
+    page = nbformat.read(ROOT / "chapters" / "2017_transformer.ipynb", as_version=4)
+    section = page.cells[[cell.source.startswith("## The layer") for cell in page.cells].index(True) :]
+    end = next(i for i, cell in enumerate(section) if cell.source.startswith("## No waiting"))
+    section = page.cells[:2] + [c for c in page.cells if c.id == "imports"] + section[:end]
+    names = [function.__qualname__ for function in shown(nbformat.v4.new_notebook(cells=section))]
+    assert {"Block.forward", "Transformer.encode", "Transformer.decode", "EncoderDecoder.forward", "train_step"} <= set(
+        names
+    )
+    lines = [listing(function)[0] for function in shown(nbformat.v4.new_notebook(cells=section))]
+    assert sum(len(code.splitlines()) for code in lines) <= 80

@@ -21,9 +21,10 @@ from sphinx.pycode import ModuleAnalyzer
 
 from nextword.decoder import Decoder
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import chapters
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LIBRARY = ROOT / "lib" / "nextword"
 
@@ -33,7 +34,7 @@ LAYERS = [
     {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "check"},
-    {"book.claims", "book.plots", "book.runs", "book.translators"},
+    {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators"},
 ]
 
 
@@ -280,6 +281,9 @@ def test_a_chapter_is_what_it_is_registered_as(name):
     notebook = nbformat.read(ROOT / "chapters" / f"{name}.ipynb", as_version=4)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert notebook.cells[0].source.startswith(f"# {row['title']}\n")
+    assert re.fullmatch(r"[^:]{3,25}: [^:]+", row["title"]), (
+        "the paper first: it is what readers look for in the contents"
+    )
     extras = row["extras"]
     assert set(extras) <= set(project()["optional-dependencies"])
     install = f"nextword[{','.join(extras)}]" if extras else "nextword"
