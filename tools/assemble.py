@@ -36,6 +36,7 @@ from nextword.book import claims
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 FOLD, FOLD_END = re.compile(r"<!-- fold: (.+?) -->"), "<!-- /fold -->"
+PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
 MATHJAX_FILE = "tex-svg-full.js"
 
 
@@ -82,7 +83,18 @@ def read_executed(source: Path, executed: Path) -> tuple[NotebookNode, dict[str,
     notebook = nbformat.read(copy, as_version=4)
     if _sources(notebook) != _sources(nbformat.read(source, as_version=4)):
         raise AssemblyError(f"changed after it was executed; {remedy} again")
+    drop_progress(notebook)
     return notebook, json.loads(record.read_text(encoding="utf-8"))
+
+
+def drop_progress(notebook: NotebookNode) -> None:
+    """Take finished progress bars out of what the cells printed: they were for whoever waited."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and PROGRESS.search(output.text):
+                output.text = PROGRESS.sub("", output.text).lstrip("\n")
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
 
 
 def _sources(notebook: NotebookNode) -> list[tuple[str, str]]:

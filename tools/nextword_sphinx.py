@@ -217,7 +217,7 @@ def _row(row: Row, page: Page) -> str:
 
 
 def outcome(row: Row) -> str:
-    """Return what the table says of our bet, to be read after the verdict.
+    """Return what the table says of our bet, to be read after the verdict; † is a claim registered after its data.
 
     Example:
         >>> row = {"badge": "our bet", "verdict": "fails", "predicted": "holds", "leaning": "", "bet": "lost"}
@@ -226,7 +226,7 @@ def outcome(row: Row) -> str:
         ('; we bet it would hold', ', as we bet')
     """
     if row["badge"] in SCORED and row["registered"]["when"] == "after":
-        return "; registered after its data"
+        return " †"
     if row["badge"] not in SCORED or row["verdict"] not in ("holds", "fails", "unresolved"):
         return ""
     if row["leaning"]:

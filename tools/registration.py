@@ -307,7 +307,7 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     Example:
         >>> row = {"registered": {"when": "before"}, "kind": "measurement", "amended": [], "withdrawn": ""}
         >>> sentence([row, row | {"registered": {"when": "after"}}])
-        'Of these 2 claims, 1 was registered, with criterion and bet, before its data were there and 1 after.'
+        'Of these 2 claims, 1 was registered, with criterion and bet, before its data were there and 1 after (†).'
     """
     judged = [row for row in rows if row["kind"] != "report"]
     if any(row["registered"]["when"] == "unknown" for row in judged):
@@ -316,7 +316,7 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     before, after = count["before"], count["after"]
     text = f"Of these {len(judged)} claims, {before} {_were(before)} registered, with criterion and bet, before "
     text += f"{'its' if before == 1 else 'their'} data were there"
-    text += f" and {after} after." if after else "."
+    text += f" and {after} after (†)." if after else "."
     amended = sum(bool(row["amended"]) for row in judged)
     if amended:
         text += f" The criterion, the quantity or the bet of {amended} of them {_were(amended)} changed later; each says how and why."

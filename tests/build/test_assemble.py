@@ -144,3 +144,43 @@ def test_a_chapter_without_claims_stays_as_it_is():
 def test_claims_without_their_section_name_the_chapter(heading):
     with pytest.raises(assemble.AssemblyError, match="toy records claims but has no section '## Claims'"):
         tabulated(heading, ([], [CARD]))
+
+
+def test_finished_progress_bars_are_no_result():
+    bar = "training: 100%|█████████| 300/300 [00:12<00:00, 24.7step/s, loss 2.9]"
+    printed = f"before\n{bar}\n\n12 parameters\n{bar}\nthe share is 5 % | 6 [m]\n"
+    cell = nbformat.v4.new_code_cell("fit()")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name=name, text=text) for name, text in (("stdout", printed), ("stderr", bar))
+    ]
+    assemble.drop_progress(nbformat.v4.new_notebook(cells=[cell]))
+    assert [output.text for output in cell.outputs] == ["before\n12 parameters\nthe share is 5 % | 6 [m]\n"]
+
+
+FOLDED = ("<!-- fold: Counts & costs -->", "Some text.", "<!-- /fold -->")
+
+
+def folded(*texts):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in texts])
+    assemble.fold(notebook)
+    return [cell.source for cell in notebook.cells]
+
+
+def test_a_stretch_is_folded_under_its_title():
+    opening = '<details class="nw-fold">\n<summary>Counts &amp; costs</summary>'
+    assert folded(*FOLDED, "After.") == [opening, "Some text.", "</details>", "After."]
+
+
+@pytest.mark.parametrize(
+    "texts, fault",
+    [
+        (FOLDED[:2], "does not end"),
+        (FOLDED[1:], "where none is open"),
+        ((FOLDED[0], *FOLDED), "begins inside"),
+        ((FOLDED[0], "## Inside", FOLDED[2]), "holds a heading"),
+        ((f"{FOLDED[0]}\n\nText.", FOLDED[2]), "a cell of its own"),
+    ],
+)
+def test_a_fold_that_does_not_fit_is_refused(texts, fault):
+    with pytest.raises(assemble.AssemblyError, match=fault):
+        folded(*texts)

@@ -215,7 +215,7 @@ def test_a_row_has_claim_paper_here_and_verdict(chapter):
     "id, says",
     [
         ("toy.lost", "fails ; we bet it would hold"),
-        ("toy.late", "fails ; registered after its data"),
+        ("toy.late", "fails †"),
         ("toy.against", "unresolved ; every seed against the bet"),
         ("toy.unsure", "holds ; we were unsure"),
         ("toy.stale", "stale"),
