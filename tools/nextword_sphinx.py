@@ -597,7 +597,7 @@ class Stub(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         wanted = getattr(check, name, None) if name in check.__all__ else None
-        if wanted is None:
+        if wanted is None or not check.stub(wanted):
             raise self.error(f"{{stub}} {name}: nextword.check has no such check")
         text = f"{check.stub(wanted).rstrip()}\n\n\nfrom nextword import check\n\ncheck.{name}({name})"
         code = nodes.literal_block(text, text, language="python")

@@ -92,7 +92,7 @@ def build(tmp_path):
 
     def run(text, rows=None, gone=None, page="index"):
         source = tmp_path / "src"
-        (source / "chapters").mkdir(parents=True)
+        (source / "chapters").mkdir(parents=True, exist_ok=True)
         ledger = content(rows, [withdrawn()] if gone is None else gone)
         (tmp_path / "claims.json").write_text(json.dumps(ledger), encoding="utf8")
         (source / "index.md").write_text("# T\n\nText.\n", encoding="utf8")
@@ -410,3 +410,36 @@ def test_a_sentence_with_a_colon_about_an_attribute_is_no_type():
     kept = list(lines)
     nextword_sphinx.keep_whole(None, "function", "fit", None, None, kept)
     assert kept == lines
+
+
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" role="img"><title id="t">A box</title><rect/></svg>'
+
+
+def test_a_diagram_stands_in_the_page_itself_with_its_caption(build, tmp_path):
+    folder = tmp_path / "src" / "chapters" / "_static" / "diagrams"
+    folder.mkdir(parents=True)
+    (folder / "box.svg").write_text(DRAWING, encoding="utf8")
+    text, warnings = build("See {ref}`the box <fig-box>`.\n\n```{diagram} box\n:name: fig-box\nA *box*, drawn.\n```")
+    figure = BeautifulSoup(text, "lxml").select_one("figure.nw-diagram#fig-box")
+    assert warnings == "" and figure.select_one("svg[role=img] > title") and not figure.select("img")
+    assert figure.figcaption.get_text().strip().startswith("A box, drawn.") and figure.figcaption.em
+    assert BeautifulSoup(text, "lxml").select_one('a[href="#fig-box"]')
+
+
+def test_a_diagram_that_is_not_there_is_a_fault(build):
+    assert "none.svg is not among the diagrams" in build("```{diagram} none\n```")[1]
+
+
+def test_a_stub_is_the_check_s_with_its_call_and_hints(build):
+    text, warnings = build("```{stub} gae\n```")
+    page = BeautifulSoup(text, "lxml")
+    code = page.select_one("div.highlight").get_text()
+    assert warnings == "" and code.strip().startswith("def gae(") and code.rstrip().endswith("check.gae(gae)")
+    assert compile(code, "stub", "exec")
+    folded = page.select_one("details.nw-fold")
+    assert folded.summary.get_text() == "Hints" and len(folded.select("li")) == 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "Wrong", "stub"])
+def test_a_stub_without_a_check_is_a_fault(build, name):
+    assert "nextword.check has no such check" in build(f"```{{stub}} {name}\n```")[1]
