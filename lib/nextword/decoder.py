@@ -278,7 +278,7 @@ class Decoder(nn.Module):
         stop: int | Collection[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> Int64[Tensor, "B T_plus_n"]:
-        """Return ``ids`` with what the model writes after them; see :func:`~nextword.generation.sample`.
+        """Return ``ids`` with what the model writes after them, without dropout; see :func:`~nextword.generation.sample`.
 
         A text may grow beyond ``context_length``. The model then sees its newest ``context_length`` tokens and no others,
         and each further token takes much longer to write, since that window has to be read anew.

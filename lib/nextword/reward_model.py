@@ -153,7 +153,10 @@ class RewardModel(nn.Module):
         return self.decoder.config
 
     def save(self, path: str | os.PathLike[str], *, card: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Write the model, what :meth:`normalize` set included, into a folder; see :func:`nextword.checkpoints.save`."""
+        """Write the model, what :meth:`normalize` set included, into a folder.
+
+        ``settings`` are those of :func:`nextword.checkpoints.save`, such as ``tokenizer``.
+        """
         checkpoints.save(self, path, card=card or {}, **settings)
 
     @classmethod
@@ -274,7 +277,7 @@ def train_reward_model(
     One update of AdamW a batch. The paper makes a single pass, since a second begins to overfit (section 3.5, C.2).
 
     Args:
-        decoder: the language model. The head's first weights are drawn from torch's own random numbers.
+        decoder: the language model, no :class:`RewardModel`. The head's first weights are drawn from torch's own random numbers.
         batches: lists of comparisons (see :data:`Comparison`), one for each update.
         learning_rate: it is multiplied by a line that falls from 1 to 0 over ``batches``, and at first by a warm-up: the
             highest rate stays a little below it.

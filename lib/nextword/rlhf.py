@@ -361,7 +361,9 @@ class RLHFConfig:
     learning_rate: float = 1e-3  #: Adam's highest rate; it falls in a straight line to a tenth of that.
     warmup: int = 5  #: Iterations in which it rises; all of them where there are fewer.
     kl_coef: float = 0.02  #: β, what a nat of KL from the reference costs, in units of the reward.
-    kl_target: float | None = None  #: KL in nats a response that β follows (:class:`AdaptiveKL`). None: β stays.
+    #: KL in nats a response that β is to lead to (:class:`AdaptiveKL`). It gets there slowly, see ``kl_horizon``: in a short run
+    #: ``kl_coef`` decides. None: β stays.
+    kl_target: float | None = None
     #: Responses after which ``kl_target`` has changed β by a factor of about 1.2 at most. The default is that of Ziegler et al.
     #: and too long for a short run, whose β would stay: a tenth of iterations · batch_size lets it move by a factor of 7.
     kl_horizon: float = 10_000

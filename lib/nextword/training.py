@@ -338,6 +338,8 @@ def fit(
 ) -> History:
     """Train ``model`` in place for ``config.steps`` updates and return what happened.
 
+    The model is left in training mode: before you call it yourself, ``model.eval()`` turns dropout off.
+
     Args:
         model: called with a batch, returns an object with ``.loss``, the mean over the batch's targets. A model may have
             a method ``training_loss`` that returns this loss alone, and cheaper.
