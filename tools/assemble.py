@@ -36,6 +36,10 @@ from nextword.book import claims
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 FOLD, FOLD_END = re.compile(r"<!-- fold: (.+?) -->"), "<!-- /fold -->"
+READING = (
+    "Underlined numbers lead to their claims. ± is a 95 % interval; *failed* or *unresolved* behind a number is what became "
+    "of a criterion that was set beforehand, and not of the measurement."
+)
 PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
 MATHJAX_FILE = "tex-svg-full.js"
 
@@ -110,6 +114,8 @@ def stamp(run: dict[str, Any]) -> str:
         :::{admonition} What it costs to run
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
+        <BLANKLINE>
+        Underlined numbers lead to their claims. ± is a 95 % interval; *failed* or *unresolved* behind a number is what became of a criterion that was set beforehand, and not of the measurement.
         :::
     """
     seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)
@@ -128,6 +134,7 @@ def stamp(run: dict[str, Any]) -> str:
     ]
     if over:
         lines += ["", f"This run took {seconds / planned:.1f} times what was planned for it."]
+    lines += ["", READING]
     if run["preset"] == "smoke":
         lines += ["", "The `smoke` preset is for editing: its numbers mean nothing, and no claim is judged."]
     return "\n".join([*lines, ":::"])
