@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 FOLD, FOLD_END = re.compile(r"<!-- fold: (.+?) -->"), "<!-- /fold -->"
 READING = (
-    "Underlined numbers lead to their claims. ± is a 95 % interval; *failed* or *unresolved* behind a number is what became "
-    "of a criterion that was set beforehand, and not of the measurement."
+    "Underlined numbers lead to their claims, and ± is a 95 % interval. *failed* or *unresolved* behind a number is said of "
+    "the criterion that its claim had set, and not of the measurement; † in the table: set after the data were known."
 )
 PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
 MATHJAX_FILE = "tex-svg-full.js"
@@ -115,7 +115,7 @@ def stamp(run: dict[str, Any]) -> str:
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         <BLANKLINE>
-        Underlined numbers lead to their claims. ± is a 95 % interval; *failed* or *unresolved* behind a number is what became of a criterion that was set beforehand, and not of the measurement.
+        Underlined numbers lead to their claims, and ± is a 95 % interval. *failed* or *unresolved* behind a number is said of the criterion that its claim had set, and not of the measurement; † in the table: set after the data were known.
         :::
     """
     seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)
