@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -42,9 +42,15 @@ class Visit:
 
 def watch(page: Page, visit: Callable[[], Visit]) -> None:
     """Note into the present ``visit()`` whatever goes wrong on ``page``, and what it asks for."""
+
+    def failed(request: Request) -> None:
+        # Aborted is what a page still waited for when it was left, such as its icon; a file that is missing fails otherwise.
+        if request.failure != "net::ERR_ABORTED":
+            visit().problems.append(f"failed: {request.url} ({request.failure})")
+
     page.on("console", lambda m: visit().problems.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda error: visit().problems.append(f"uncaught: {error}"))
-    page.on("requestfailed", lambda request: visit().problems.append(f"failed: {request.url} ({request.failure})"))
+    page.on("requestfailed", failed)
     page.on("request", lambda request: visit().requests.append(request.url))
 
 
