@@ -313,13 +313,19 @@ def _cut(notebook: NotebookNode, i: int, line: int) -> int:
     return i + 1
 
 
+def filled(source: Path, executed: Path) -> NotebookNode:
+    """Return the executed copy of ``source`` with both marks filled in and a table of its claims."""
+    notebook, run = read_executed(source, executed)
+    fill_stamp(notebook, run)
+    fill_hero(notebook)
+    tabulate_claims(notebook, source.stem)
+    return notebook
+
+
 def assemble_notebook(source: Path, executed: Path, target: Path) -> None:
-    """Write the executed copy of ``source``, with both marks filled in and a table of its claims, to ``target``."""
+    """Write the executed copy of ``source``, filled in and folded, to ``target``."""
     try:
-        notebook, run = read_executed(source, executed)
-        fill_stamp(notebook, run)
-        fill_hero(notebook)
-        tabulate_claims(notebook, source.stem)
+        notebook = filled(source, executed)
         fold(notebook)
         nbformat.validate(notebook)
     except AssemblyError as error:

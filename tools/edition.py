@@ -82,7 +82,7 @@ class Edition:
 
     def markdown(self, source: str) -> None:
         """Render a Markdown cell, which may become several where an exercise has a cell to write in."""
-        if fold := re.fullmatch(r"<!-- fold: (.+) -->", source.strip()):
+        if fold := assemble.FOLD.fullmatch(source.strip()):
             source = f"#### Aside: {fold[1]}"
         for piece in pieces(source):
             name = piece.kind.removeprefix("directive ")
@@ -170,8 +170,8 @@ class Edition:
     def stub(self, piece: Piece) -> None:
         """Write the beginning of a function that ``nextword.check`` knows, and its hints, folded."""
         name = piece.argument
-        function = getattr(check, name, None) if name in check.__all__ else None
-        if function is None or not check.stub(function):
+        function = book_pages.checked(name)
+        if function is None:
             self.fault(piece.text, "nextword.check has no check of this name with a stub")
             return
         call = f"# check.{name}({name})  # take the first # away when you have written it"
@@ -336,15 +336,6 @@ def edition(notebook: NotebookNode, book: Book, chapter: str) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=made.cells, metadata=metadata)
 
 
-def prepared(name: str) -> NotebookNode:
-    """Return a chapter as the book shows it: executed, with its stamp, its result up front and its table of claims."""
-    notebook, run = assemble.read_executed(chapters.CHAPTERS / f"{name}.ipynb", chapters.EXECUTED)
-    assemble.fill_stamp(notebook, run)
-    assemble.fill_hero(notebook)
-    assemble.tabulate_claims(notebook, name)
-    return notebook
-
-
 def main() -> int:
     """Write the editions of all chapters, or of those on the command line."""
     names, ledger = sys.argv[1:] or chapters.names(), chapters.ROOT / "build" / "claims.json"
@@ -355,7 +346,7 @@ def main() -> int:
     faults = []
     for name in names:
         try:
-            made = edition(prepared(name), book, name)
+            made = edition(assemble.filled(chapters.CHAPTERS / f"{name}.ipynb", chapters.EXECUTED), book, name)
             nbformat.validate(made)
             nbformat.write(made, OUT / f"{name}.ipynb")
         except assemble.AssemblyError as error:

@@ -589,6 +589,12 @@ class Diagram(SphinxDirective):
         return [figure]
 
 
+def checked(name: str) -> Callable[[Any], None] | None:
+    """Return the check of ``nextword.check`` that has a stub for readers under this name, or None."""
+    found = getattr(check, name) if name in check.__all__ else None
+    return found if found and check.stub(found) else None
+
+
 class Stub(SphinxDirective):
     """``{stub} NAME``: what the reader writes, the call that checks it, and the hints, all from ``nextword.check``."""
 
@@ -596,8 +602,8 @@ class Stub(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        wanted = getattr(check, name, None) if name in check.__all__ else None
-        if wanted is None or not check.stub(wanted):
+        wanted = checked(name)
+        if wanted is None:
             raise self.error(f"{{stub}} {name}: nextword.check has no such check")
         text = f"{check.stub(wanted).rstrip()}\n\n\nfrom nextword import check\n\ncheck.{name}({name})"
         code = nodes.literal_block(text, text, language="python")

@@ -44,8 +44,8 @@ def watch(page: Page, visit: Callable[[], Visit]) -> None:
     """Note into the present ``visit()`` whatever goes wrong on ``page``, and what it asks for."""
 
     def failed(request: Request) -> None:
-        # Aborted is what a page still waited for when it was left, such as its icon; a file that is missing fails otherwise.
-        if request.failure != "net::ERR_ABORTED":
+        # The browser fetches a page's icon last, and gives it up when the page is left.
+        if not (request.failure == "net::ERR_ABORTED" and request.url.endswith("/favicon.svg")):
             visit().problems.append(f"failed: {request.url} ({request.failure})")
 
     page.on("console", lambda m: visit().problems.append(f"console: {m.text}") if m.type == "error" else None)

@@ -14,6 +14,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nextword.book.listing import listing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import assemble
 import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def main_line(chapter):
     """Return the cells that are not folded, without the marks of the folds."""
     cells, folded = [], False
     for cell in chapter.cells:
-        opens, closes = cell.source.startswith("<!-- fold: "), cell.source == "<!-- /fold -->"
+        opens, closes = assemble.FOLD.fullmatch(cell.source), cell.source == assemble.FOLD_END
         folded = (folded or opens) and not closes
         cells += [cell] if not (folded or opens or closes) else []
     return cells
