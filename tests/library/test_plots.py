@@ -110,6 +110,7 @@ def test_in_a_notebook_the_lines_are_highlighted_with_links(monkeypatch: pytest.
     [bundle] = shown
     page = bundle["text/html"]
     assert page.count('<div class="nw-source">') == len(SHOWN) and page.count("<div") == page.count("</div>")
+    assert "<code>MultiHeadAttention.forward</code> <small>" in page, "a method says whose it is"
     _, file, lines, test = listing(encoder.mask_tokens)
     for name, address in ((file, f"{file}{lines}"), (test, test)):
         assert f'<a href="{plots.REPOSITORY}{address}">{name}</a>' in page
@@ -123,7 +124,7 @@ def test_in_a_notebook_the_lines_are_highlighted_with_links(monkeypatch: pytest.
 def test_the_lines_are_printed_where_there_is_no_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     plots.show(runtime.seed)
     printed = capsys.readouterr().out
-    assert printed.startswith("# lib/nextword/runtime.py, tested in tests/library/test_runtime.py\ndef seed(")
+    assert printed.startswith("# seed, in lib/nextword/runtime.py, tested in tests/library/test_runtime.py\ndef seed(")
 
 
 def test_an_installed_copy_shows_its_lines_too(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_an_installed_copy_shows_its_lines_too(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True
     )
     assert done.stdout.startswith(
-        "# lib/nextword/book/plots.py, tested in tests/library/test_plots.py\ndef use_style()"
+        "# use_style, in lib/nextword/book/plots.py, tested in tests/library/test_plots.py\ndef use_style()"
     ), done.stderr
 
 

@@ -180,7 +180,11 @@ def show(*functions: Any) -> None:
     In a notebook they are highlighted, readable in light and dark; elsewhere they are printed.
     """
     shown = [listing(function) for function in functions]
-    plain = "\n".join(f"# {file}, tested in {test}\n{code}" for code, file, _, test in shown)
+    names = [function.__qualname__ for function in functions]
+    plain = "\n".join(
+        f"# {name}, in {file}, tested in {test}\n{code}"
+        for name, (code, file, _, test) in zip(names, shown, strict=True)
+    )
     try:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
@@ -192,8 +196,8 @@ def show(*functions: Any) -> None:
     if not live:
         return print(plain, end="")
     page = _STYLE
-    for code, file, lines, test in shown:
+    for name, (code, file, lines, test) in zip(names, shown, strict=True):  # a method says whose it is
         links = f'<a href="{REPOSITORY}{file}{lines}">{file}</a>, tested in <a href="{REPOSITORY}{test}">{test}</a>'
-        page += f'<div class="nw-source"><small>{links}</small>'
+        page += f'<div class="nw-source"><code>{name}</code> <small>{links}</small>'
         page += highlight(code, lexers.PythonLexer(), formatters.HtmlFormatter()) + "</div>"
     display({"text/html": page, "text/plain": plain}, raw=True)  # type: ignore[no-untyped-call]  # untyped in IPython
