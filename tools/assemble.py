@@ -6,8 +6,8 @@ the table of contents leaves no trace. In each executed notebook two marks are f
 ``<!-- stamp -->``  what the run cost: seconds against the budget, date, device, preset, versions
 ``<!-- hero -->``   the figure of the cell tagged ``hero``, copied up so that a chapter opens with its result
 
-A hero bears the caption of its figure. What stands between the cells ``<!-- fold: TITLE -->`` and ``<!-- /fold -->`` is
-folded under its title. The cards of a chapter's claims give way to one table, at the end of the section "Claims".
+A hero bears the caption of its figure. Neighbouring cells whose metadata have one ``fold``, a title, are folded under it.
+The cards of a chapter's claims give way to one table, at the end of the section "Claims".
 
 A page in Markdown may show a chapter's result, too: ``<!-- hero 2020_gpt3 -->`` becomes that figure and a link to where it is made.
 """
@@ -35,7 +35,6 @@ from nextword.book import claims
 
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
-FOLD, FOLD_END = re.compile(r"<!-- fold: (.+?) -->"), "<!-- /fold -->"
 READING = (
     "Underlined numbers lead to their claims, and ± is a 95 % interval. *failed* or *unresolved* behind a number is said of "
     "the criterion that its claim had set, and not of the measurement; † in the table: set after the data were known."
@@ -225,32 +224,25 @@ def _marked(notebook: NotebookNode, mark: str) -> list[int]:
 
 
 def fold(notebook: NotebookNode) -> None:
-    """Turn the marks of folded stretches into HTML that opens on a click.
+    """Put neighbouring cells with one ``fold`` in their metadata under that title, as HTML that opens on a click.
 
     Headings make sections, which must not begin inside and end outside, so a folded stretch has none.
     """
-    title = ""
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
-            continue
-        source = cell.source.strip()
-        if opening := FOLD.fullmatch(source):
-            if title:
-                raise AssemblyError(f"the fold {opening[1]!r} begins inside the fold {title!r}")
-            title = opening[1]
-            cell.source = f'<details class="nw-fold">\n<summary>{html.escape(title)}</summary>'
-        elif source == FOLD_END:
-            if not title:
-                raise AssemblyError(f"the mark {FOLD_END} ends a fold where none is open")
-            title, cell.source = "", "</details>"
-        elif "<!-- fold" in source or FOLD_END in source:
-            raise AssemblyError(
-                f"a mark of a fold stands beside other text; it needs a cell of its own: {source[:60]!r}"
-            )
-        elif title and re.search(r"^#+ ", source, re.M):
+    folded, open_title = [], ""
+    for cell in [*notebook.cells, None]:  # the last one ends a fold at the end
+        title = cell.metadata.get("fold", "") if cell else ""
+        if open_title and title != open_title:
+            folded.append(_markdown("</details>", f"{folded[-1].id[:50]}-fold-end"))
+        if title and title != open_title:
+            opening = f'<details class="nw-fold">\n<summary>{html.escape(title)}</summary>'
+            folded.append(_markdown(opening, f"{cell.id[:50]}-fold"))
+        if title and cell.cell_type == "markdown" and re.search(r"^#+ ", cell.source, re.M):
             raise AssemblyError(f"the fold {title!r} holds a heading; a folded stretch has none")
-    if title:
-        raise AssemblyError(f"the fold {title!r} does not end; put {FOLD_END} into a cell of its own")
+        if title and "tags" in cell.metadata:  # one click opens all of it
+            cell.metadata.tags = [tag for tag in cell.metadata.tags if tag != "hide-input"]
+        folded += [cell] if cell else []
+        open_title = title
+    notebook.cells = folded
 
 
 def tabulate_claims(notebook: NotebookNode, chapter: str) -> None:

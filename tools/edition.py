@@ -51,6 +51,7 @@ class Edition:
         self.solutions: dict[str, list[str]] = {}  # by the label of the exercise
         self.target = self.solution = ""
         self.gate = False  # whether all that comes belongs to a solution
+        self.fold = ""  # the title under which the book folds the cell before
         self.faults: list[str] = []
         self.place = ""  # the cell being read, for messages
 
@@ -78,12 +79,17 @@ class Edition:
         self.close()
         self.cells.append(nbformat.v4.new_code_cell(source, outputs=outputs or [], metadata=metadata))
 
+    def aside(self, title: str) -> None:
+        """Begin what the book folds under this title, where it is not that of the cell before."""
+        if title and title != self.fold:
+            self.text.append(f"#### Aside: {self.inline(title)}")
+            self.close()
+        self.fold = title
+
     # Markdown cells
 
     def markdown(self, source: str) -> None:
         """Render a Markdown cell, which may become several where an exercise has a cell to write in."""
-        if fold := assemble.FOLD.fullmatch(source.strip()):
-            source = f"#### Aside: {fold[1]}"
         for piece in pieces(source):
             name = piece.kind.removeprefix("directive ")
             if name == "exercise":
@@ -310,7 +316,7 @@ def _metadata(cell: NotebookNode, tags: set[str]) -> dict[str, Any]:
     if "google.colab" in cell.source:
         return metadata  # what is installed is shown before it runs
     jupyter = {}
-    if tags & {"hide-input", "hide-cell", "remove-input"}:
+    if tags & {"hide-input", "hide-cell", "remove-input"} or "fold" in cell.metadata:
         jupyter["source_hidden"], metadata["cellView"] = True, "form"
     if tags & {"hide-output", "hide-cell"}:
         jupyter["outputs_hidden"] = True
@@ -327,6 +333,7 @@ def edition(notebook: NotebookNode, book: Book, chapter: str) -> NotebookNode:
         made = Edition(book, chapter, numbers)
         for cell in notebook.cells:
             made.place = cell.id
+            made.aside(cell.metadata.get("fold", ""))
             made.markdown(cell.source) if cell.cell_type == "markdown" else made.code(cell)
         made.finish()
         numbers = made.numbers

@@ -157,30 +157,35 @@ def test_finished_progress_bars_are_no_result():
     assert [output.text for output in cell.outputs] == ["before\n12 parameters\nthe share is 5 % | 6 [m]\n"]
 
 
-FOLDED = ("<!-- fold: Counts & costs -->", "Some text.", "<!-- /fold -->")
-
-
-def folded(*texts):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in texts])
+def folded(*cells):
+    """Return the cells of a notebook after folding, given as (text, title of its fold)."""
+    made = [nbformat.v4.new_markdown_cell(text, metadata={"fold": title} if title else {}) for text, title in cells]
+    notebook = nbformat.v4.new_notebook(cells=made)
     assemble.fold(notebook)
+    nbformat.validate(notebook)
     return [cell.source for cell in notebook.cells]
 
 
-def test_a_stretch_is_folded_under_its_title():
-    opening = '<details class="nw-fold">\n<summary>Counts &amp; costs</summary>'
-    assert folded(*FOLDED, "After.") == [opening, "Some text.", "</details>", "After."]
+OPENING = '<details class="nw-fold">\n<summary>{}</summary>'
 
 
-@pytest.mark.parametrize(
-    "texts, fault",
-    [
-        (FOLDED[:2], "does not end"),
-        (FOLDED[1:], "where none is open"),
-        ((FOLDED[0], *FOLDED), "begins inside"),
-        ((FOLDED[0], "## Inside", FOLDED[2]), "holds a heading"),
-        ((f"{FOLDED[0]}\n\nText.", FOLDED[2]), "a cell of its own"),
-    ],
-)
-def test_a_fold_that_does_not_fit_is_refused(texts, fault):
-    with pytest.raises(assemble.AssemblyError, match=fault):
-        folded(*texts)
+def test_neighbouring_cells_are_folded_under_their_title():
+    sources = folded(("One.", "Counts & costs"), ("Two.", "Counts & costs"), ("After.", ""))
+    assert sources == [OPENING.format("Counts &amp; costs"), "One.", "Two.", "</details>", "After."]
+
+
+def test_each_title_has_a_fold_of_its_own_up_to_the_last_cell():
+    sources = folded(("One.", "A"), ("Two.", "B"))
+    assert sources == [OPENING.format("A"), "One.", "</details>", OPENING.format("B"), "Two.", "</details>"]
+
+
+def test_one_click_opens_the_code_of_a_fold():
+    cell = nbformat.v4.new_code_cell("1", metadata={"fold": "A", "tags": ["hide-input", "recorded"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assemble.fold(notebook)
+    assert notebook.cells[1].metadata.tags == ["recorded"]
+
+
+def test_a_heading_in_a_fold_is_refused():
+    with pytest.raises(assemble.AssemblyError, match="holds a heading"):
+        folded(("Text.", "A"), ("## Inside", "A"))

@@ -215,12 +215,11 @@ def test_marks_comments_and_sections_that_are_named(make):
     ]
 
 
-def test_folded_cells_become_an_aside(make):
-    assert sources(make("<!-- fold: Why $n$ falls -->", code("x"), "<!-- /fold -->", "On.")) == [
-        "#### Aside: Why $n$ falls",
-        "x",
-        "On.",
-    ]
+def test_folded_cells_become_an_aside_with_hidden_code(make):
+    text = new_markdown_cell("It grows.", metadata={"fold": "Why $n$ falls"})
+    cells = make("Before.", code("x", fold="Why $n$ falls"), text, "On.")
+    assert sources(cells) == ["Before.", "#### Aside: Why $n$ falls", "x", "It grows.", "On."]
+    assert cells[2].metadata.jupyter.source_hidden and cells[2].metadata.cellView == "form"
 
 
 def test_the_table_of_claims_has_its_groups(make, book):

@@ -14,7 +14,6 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nextword.book.listing import listing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import assemble
 import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,13 +63,8 @@ def text(chapter):
 
 
 def main_line(chapter):
-    """Return the cells that are not folded, without the marks of the folds."""
-    cells, folded = [], False
-    for cell in chapter.cells:
-        opens, closes = assemble.FOLD.fullmatch(cell.source), cell.source == assemble.FOLD_END
-        folded = (folded or opens) and not closes
-        cells += [cell] if not (folded or opens or closes) else []
-    return cells
+    """Return the cells that are not folded."""
+    return [cell for cell in chapter.cells if "fold" not in cell.metadata]
 
 
 def test_there_are_chapters():
@@ -88,7 +82,7 @@ def test_valid_without_outputs_and_with_the_python3_kernel(chapter):
 
 def test_size_is_what_a_reader_can_take(chapter):
     showing = [cell for cell in main_line(chapter) if cell.source.split("\n")[-1].startswith("plots.show(")]
-    assert len(main_line(chapter)) - len(showing) <= 60
+    assert len(main_line(chapter)) - len(showing) <= 60 and len(chapter.cells) <= 90
     assert len(text(chapter).split()) <= 5000
     for cell in code(chapter):
         limit = 30 if cell.id == "imports" else 25
@@ -220,7 +214,8 @@ def hides(cell):
 
 def test_code_that_is_open_teaches(page):
     """Open cells are short, and few; what only draws or keeps books is folded."""
-    opened = [cell for cell in main_line(page) if cell.cell_type == "code" and not hides(cell)]
+    opened = [cell for cell in code(page) if not hides(cell)]
+    assert not [cell.id for cell in opened if "fold" in cell.metadata], "folded code is tagged hide-input as well"
     for cell in opened:
         assert len(cell.source.splitlines()) <= 15, f"cell {cell.id} is too long to be read in passing"
         for word in ("plt.", "axes[", "claims.record", "load_run("):
