@@ -50,13 +50,21 @@ def load(app: Sphinx) -> None:
 # Numbers in prose ------------------------------------------------------------------------------------------------------
 
 MARKS = {
-    "fails": ("failed", "The criterion was not met."),
-    "unresolved": ("unresolved", "The interval lies on both sides of the criterion."),
-    claims.CONTRADICTED: ("contradicted", "A point repeated in this build disagrees with the recorded one."),
-    claims.STALE: ("stale", "The recorded run was made by other code than today's."),
-    "not judged": ("not judged", "The machine was busy, or the run had another size than the claim is about."),
+    "fails": ("✗", "failed", "The criterion was not met."),
+    "unresolved": ("?", "unresolved", "The interval lies on both sides of the criterion."),
+    claims.CONTRADICTED: (
+        "contradicted",
+        "contradicted",
+        "A point repeated in this build disagrees with the recorded one.",
+    ),
+    claims.STALE: ("stale", "stale", "The recorded run was made by other code than today's."),
+    "not judged": (
+        "not judged",
+        "not judged",
+        "The machine was busy, or the run had another size than the claim is about.",
+    ),
 }
-"""By verdict, what stands beside a number in a sentence, and what it means."""
+"""By verdict: what stands beside a number in a sentence, how that is read aloud, and what it means."""
 
 _WORDS = {
     ">": "above",
@@ -92,11 +100,12 @@ def mark(row: Row) -> str:
     """Return the mark of a verdict that is not *holds*; what it means and the criterion appear under the pointer."""
     if row["verdict"] not in MARKS:
         return ""
-    word, meaning = MARKS[row["verdict"]]
+    sign, word, meaning = MARKS[row["verdict"]]
     title = f"{meaning} The criterion asks for {criterion(row['quantity'], row['op'], row['threshold'])}."
     title += " Every seed came out against our bet." if row["leaning"] else ""
     name = row["verdict"].replace(" ", "")
-    return f'<sup class="nw-mark nw-mark-{name}" title="{html.escape(title)}">{html.escape(word)}</sup>'
+    spoken = f'role="img" aria-label="{word}" title="{html.escape(title)}"'
+    return f'<sup class="nw-mark nw-mark-{name}" {spoken}>{sign}</sup>'
 
 
 def field(row: Row, name: str) -> str:
@@ -187,15 +196,36 @@ def code(text: str) -> str:
 
 
 def table(rows: list[Row], gone: list[Row], page: Page) -> str:
-    """Return the claims of one chapter: what the paper found first, the withdrawn ones below."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = ""
+    """Return the claims of one chapter: what the paper found first, the withdrawn ones below.
+
+    In the chapter itself the other groups are folded under a line that says how they came out.
+    """
+    listed = ""
     for badge, title in GROUPS.items():
-        mine = "".join(_row(row, page) for row in rows if row["badge"] == badge)
-        group = f'<tr class="nw-group"><th colspan="{len(COLUMNS)}" scope="rowgroup">{title}</th></tr>'
-        body += f"<tbody>{group}{mine}</tbody>" if mine else ""
-    listed = f'<div class="nw-table nw-claims"><table class="nw-claims-table"><thead><tr>{head}</tr></thead>{body}</table></div>'
-    return (listed if rows else "") + "".join(_withdrawn(row, page) for row in gone)
+        mine = [row for row in rows if row["badge"] == badge]
+        folds = page.prefix and badge != "replication"
+        listed += (_folded if folds else _group)(title, mine, page) if mine else ""
+    return listed + "".join(_withdrawn(row, page) for row in gone)
+
+
+def _group(title: str, rows: list[Row], page: Page) -> str:
+    """Return the table of one group of claims under its title; without a title where that stands above already."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    group = f'<tr class="nw-group"><th colspan="{len(COLUMNS)}" scope="rowgroup">{title}</th></tr>' if title else ""
+    body = group + "".join(_row(row, page) for row in rows)
+    table = f'<table class="nw-claims-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="nw-table nw-claims">{table}</div>'
+
+
+def _folded(title: str, rows: list[Row], page: Page) -> str:
+    """Return the same, folded."""
+    count = Counter(row["verdict"] for row in rows)
+    order = sorted(count, key=lambda v: OUTCOMES.index(v) if v in OUTCOMES else len(OUTCOMES))
+    plural = {"holds": "hold", "fails": "fail"}
+    said = {v: v if count[v] == 1 else plural.get(v, v) for v in order if v != "reported"}
+    told = " · ".join(f"{count[v]} {word}" for v, word in said.items())
+    summary = f"{title}: {len(rows)}{f' ({told})' if told else ''}"
+    return f'<details class="nw-fold"><summary>{summary}</summary>{_group("", rows, page)}</details>'
 
 
 def _row(row: Row, page: Page) -> str:
@@ -447,6 +477,7 @@ document.addEventListener("DOMContentLoaded", () => {
       update();
     }
     (claim.matches("details") ? claim : claim.querySelector("details")).open = true;
+    for (let box = claim.closest("details.nw-fold"); box; box = box.parentElement.closest("details")) box.open = true;
     claim.scrollIntoView();
   };
   if (filters) {

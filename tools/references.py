@@ -51,13 +51,13 @@ class Book:
         return ROLES[name](self, text)
 
     def claim(self, text: str) -> str:
-        """Return a claim's number or another field of it; a verdict other than *holds* stands behind a number."""
+        """Return a claim's number or another field of it; the mark of a verdict other than *holds* behind it."""
         id, _, name = text.partition(":")
         if why := nextword_sphinx.why_not(self.ledger, id, name):
             raise Unknown(why)
         row = next(row for row in self.ledger["claims"] if row["id"] == id)
         number, mark = nextword_sphinx.field(row, name), nextword_sphinx.MARKS.get(row["verdict"])
-        return f"{number} ({mark[0]})" if mark and name in ("", "plain", "size") else number
+        return f"{number}\u00a0{mark[0]}" if mark and name in ("", "plain", "size") else number
 
     def cite(self, text: str, form: str, between: str) -> str:
         """Return the works of a citation by authors and year, each with a link where one is known."""

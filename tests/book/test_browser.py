@@ -291,13 +291,18 @@ def test_each_claim_has_a_row_in_its_chapter(soups: dict[Path, BeautifulSoup]) -
 
 
 @pytest.mark.parametrize("name", chapter_names())
-def test_chapter_has_one_table_of_claims_and_no_card(name: str, soups: dict[Path, BeautifulSoup]) -> None:
+def test_chapter_has_its_table_of_claims_in_one_place_and_no_card(name: str, soups: dict[Path, BeautifulSoup]) -> None:
     soup = soups[BOOK / f"{name}.html"]
-    assert len(soup.select(".nw-claims-table")) == 1, f"{name} should have one table of claims"
+    tables = soup.select(".nw-claims-table")
+    assert 1 <= len(tables) <= 4, f"{name} should have a table for each kind of claim"
+    assert all(table.find_parent("details", class_="nw-fold") for table in tables[1:]), (
+        f"{name} shows all claims at once"
+    )
     assert len(soup.select(".nw-registered")) == 1, f"{name} should say once when its claims were registered"
     assert not soup.select(".nw-claim"), f"{name} shows a card of a claim besides its table"
-    found = soup.select_one(".nw-claims-table").find_parent("section").find("h2")
-    assert "Claims" in found.get_text(), f"{name}: the table of claims stands in the section {found.get_text()!r}"
+    for table in tables:
+        found = table.find_parent("section").find("h2")
+        assert "Claims" in found.get_text(), f"{name}: a table of claims stands in the section {found.get_text()!r}"
 
 
 def test_a_number_in_a_sentence_is_marked_unless_its_claim_holds(soups: dict[Path, BeautifulSoup]) -> None:
@@ -379,6 +384,6 @@ def test_an_address_opens_its_claim(contexts: dict[str, BrowserContext], bases: 
     page.wait_for_load_state()
     row = page.locator("tr:target")
     assert row.get_attribute("id") == f"claim-{claim['id']}", "a claim does not lead to its row in its chapter"
-    assert row.locator("details[open]").count() == 1
+    assert row.locator("details[open]").count() == 1 and row.is_visible(), "the group of the claim stays folded"
     assert not visit.problems, "\n".join(visit.problems)
     page.close()

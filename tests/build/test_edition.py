@@ -86,7 +86,7 @@ VASWANI = "https://arxiv.org/abs/1706.03762"
 @pytest.mark.parametrize(
     ("markup", "plain"),
     [
-        ("slope {claim}`next.zipf:plain`.", "slope 1.23 (failed)."),
+        ("slope {claim}`next.zipf:plain`.", "slope 1.23\u00a0✗."),
         ("gain {claim}`next.context-helps`", "gain 1.23\u00a0±\u00a00.12"),
         ("{claim}`next.zipf:verdict`, {claim}`next.zipf:predicted`", "fails, unsure"),
         ("{cite:p}`vaswani2017,bengio2003`", f"([Vaswani et al. 2017]({VASWANI}); Bengio et al. 2003)"),
@@ -159,7 +159,7 @@ def test_a_figure_has_its_number_and_caption_under_it(make):
     assert sources(cells) == [
         "See Figure 2 and picture 1.",
         "draw()",
-        "*Figure 1. How 1.23\u00a0±\u00a00.12 (failed) came.*",
+        "*Figure 1. How 1.23\u00a0±\u00a00.12\u00a0✗ came.*",
         "draw()",
         "Figure 2. Not *so*.",
     ]
@@ -275,9 +275,7 @@ def test_exercises_have_a_cell_each_and_solutions_stand_at_the_end(make):
     cells = make(EXERCISES, answer, "So it is.\n\n:::{solution-end}\n:::\n\n## What was still open\n\nAll.")
     assert [cell.cell_type[0] for cell in cells] == list("mcmcmmmmmm")
     first, empty, second, stub, hints, after, open_question, *_ = cells
-    assert (
-        first.source == "## Exercises\n\n### Exercise 1. By hand\n\nHow much is 1.23 (failed)?" and empty.source == ""
-    )
+    assert first.source == "## Exercises\n\n### Exercise 1. By hand\n\nHow much is 1.23\u00a0✗?" and empty.source == ""
     assert second.source == "### Exercise 2. In code\n\nWrite it, as in Exercise 1."
     assert hints.source.startswith("<details><summary>Hints</summary>\n\n1. ") and "\n2. " in hints.source
     assert (after.source, open_question.source) == ("Then look.", "## What was still open\n\nAll.")

@@ -143,17 +143,23 @@ def test_fields_leave_out_what_the_sentence_says_itself(build):
 
 
 @pytest.mark.parametrize(
-    "id, word, says",
+    "id, sign, word, says",
     [
-        ("toy.lost", "failed", "The criterion asks for “the sum” at least 100."),
-        ("toy.against", "unresolved", "with its whole 95 % interval above 0. Every seed came out against our bet."),
-        ("toy.stale", "stale", "made by other code"),
+        ("toy.lost", "✗", "failed", "The criterion asks for “the sum” at least 100."),
+        (
+            "toy.against",
+            "?",
+            "unresolved",
+            "with its whole 95 % interval above 0. Every seed came out against our bet.",
+        ),
+        ("toy.stale", "stale", "stale", "made by other code"),
     ],
 )
-def test_a_verdict_that_is_not_holds_stands_beside_the_number(build, id, word, says):
+def test_a_verdict_that_is_not_holds_stands_beside_the_number(build, id, sign, word, says):
     soup = BeautifulSoup(build(f"It is {{claim}}`{id}` or {{claim}}`{id}:plain`.")[0], "lxml")
     marks = soup.select("sup.nw-mark")
-    assert [found.get_text() for found in marks] == [word, word]
+    assert [found.get_text() for found in marks] == [sign, sign]
+    assert all(found["aria-label"] == word and found["role"] == "img" for found in marks)
     assert all(says in found["title"] for found in marks)
     assert marks[0].find_previous_sibling("a")["href"] == f"chapters/toy.html#claim-{id}"
 
@@ -196,8 +202,13 @@ def chapter(build):
 
 
 def test_the_table_lists_what_the_paper_found_first_and_nothing_of_other_chapters(chapter):
-    heads = [head.get_text() for head in chapter.select(".nw-group")]
-    assert heads == list(nextword_sphinx.GROUPS.values())
+    heads = [head.get_text() for head in chapter.select(".nw-group, .nw-fold > summary")]
+    assert heads == [
+        "What the paper found",
+        "Our own questions: 4 (1 holds · 2 fail · 1 unresolved)",
+        "Exact: arithmetic and code: 1 (1 holds)",
+        "Reported, without pass or fail: 1",
+    ]
     ids = [found["id"] for found in chapter.select("tr[data-badge]")]
     names = ("sum", "changed", "stale", "lost", "late", "against", "unsure", "one", "told")
     assert ids == [f"claim-toy.{name}" for name in names]
