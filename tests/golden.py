@@ -19,8 +19,6 @@ import io
 import itertools
 import json
 import os
-import platform
-import re
 import tempfile
 import time
 import zlib
@@ -145,20 +143,9 @@ def _digits(numbers: Tensor) -> list[Any]:
     return [float(str(x)) for x in numbers.float().numpy()]
 
 
-def processor() -> str:
-    """Return the processor's model, as ``tools/provenance.py`` does."""
-    name = platform.processor() or platform.machine()
-    with_model = Path("/proc/cpuinfo")
-    if with_model.is_file():
-        text = with_model.read_text(encoding="utf8", errors="replace")
-        facts = {k: re.search(rf"^{k}\s*: (.*)$", text, re.M) for k in ("model name", "cpu family", "model")}
-        name = " ".join(f"{k} {m[1]}" if k != "model name" else m[1] for k, m in facts.items() if m) or name
-    return name
-
-
 def machine() -> dict[str, str]:
     """Return what two runs must have in common to agree to the last bit."""
-    return {"processor": processor(), "torch": torch.__version__}
+    return {"processor": runtime.processor(), "torch": torch.__version__}
 
 
 def read() -> Values:

@@ -63,7 +63,7 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
         row["repeat"]["live"],
         row["repeat"]["recorded"],
         claims.tolerances().get(row["repeat"]["quantity"], 0.0),
-        claims.recorded_precision(row["repeat"]["quantity"]),
+        claims.recorded_arithmetic(row["repeat"]["quantity"]),
         row["repeat"]["here"],
     )
     busy = bool(row["busy"]) and claim.kind == "timing"
@@ -77,9 +77,9 @@ def judged(row: dict[str, Any], claim: Claim) -> dict[str, Any]:
 
 
 def check_honesty(
-    chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str, precision: str
+    chapter: str, said: list[dict[str, Any]], rows: list[dict[str, Any]], preset: str, arithmetic: str
 ) -> list[str]:
-    """Return a message where a chapter's own verdict, preset or precision is not what its numbers and its run give."""
+    """Return a message where a chapter's own verdict, preset, precision or processor is not what its numbers and its run give."""
     faults = []
     for before, row in zip(said, rows, strict=True):
         if before["verdict"] != row["verdict"]:
@@ -93,10 +93,10 @@ def check_honesty(
                 f"{chapter}: claim {row['id']} was recorded under the preset {row['preset']!r} in a run under {preset!r}. "
                 "A chapter never sets its own preset."
             )
-        if row["repeat"] and row["repeat"]["here"] != precision:
+        if row["repeat"] and row["repeat"]["here"] != arithmetic:
             faults.append(
                 f"{chapter}: claim {row['id']} says that its live point was made in {row['repeat']['here']}, and the "
-                f"chapter ran in {precision}. A chapter never sets its own precision."
+                f"chapter ran in {arithmetic}. A chapter never sets its own precision."
             )
     return faults
 
@@ -334,7 +334,7 @@ def collect(folder: Path) -> tuple[dict[str, Any], list[str]]:
         found = [judged(row, ledger[row["id"]]) for row in said]
         runs[chapter] = run
         faults += check_recorded(chapter, found, ledger) + check_honesty(
-            chapter, said, found, run["preset"], run["precision"]
+            chapter, said, found, run["preset"], claims.arithmetic(run)
         )
         complete(found, known)
         if run["preset"] != "smoke":
@@ -396,7 +396,7 @@ def main() -> int:
     apart = {f"{pair['quantity']} ({pair['precision']})" for pair in repeats if pair["agrees"] is None}
     if apart:
         print(
-            "not compared, since they were recorded in another precision than the live point's:",
+            "not compared, since they were recorded in another precision or on another processor than the live point's:",
             *sorted(apart),
             sep="\n  ",
         )

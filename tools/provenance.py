@@ -26,8 +26,6 @@ import hashlib
 import itertools
 import json
 import math
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -330,21 +328,9 @@ def here() -> dict[str, Any]:
         "commit": commit or "no history",
         "dirty": bool(changed.strip()),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": processor(),
+        "processor": runtime.processor(),
         **({k: versions[k] for k in ("device", "precision", "threads", "python", "torch", "numpy")}),
     }
-
-
-@functools.cache
-def processor() -> str:
-    """Return the processor's model, and whether it computes in bfloat16."""
-    name = platform.processor() or platform.machine()
-    with_model = Path("/proc/cpuinfo")
-    if with_model.is_file():
-        text = with_model.read_text(encoding="utf8", errors="replace")
-        facts = {k: re.search(rf"^{k}\s*: (.*)$", text, re.M) for k in ("model name", "cpu family", "model")}
-        name = " ".join(f"{k} {m[1]}" if k != "model name" else m[1] for k, m in facts.items() if m) or name
-    return name
 
 
 def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> list[str]:

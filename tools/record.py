@@ -104,7 +104,7 @@ def record(name: str, run: Run, path: Path) -> None:
             "fingerprint": made_by,
             "date": datetime.date.today().isoformat(),
             "versions": runtime.describe(),
-            "processor": provenance.processor(),
+            "processor": runtime.processor(),
             "points": done["points"],
         }
         temporary = path.with_suffix(".tmp")

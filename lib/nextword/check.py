@@ -28,7 +28,18 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nextword import evaluation, generation, layers, ngram, ppo, reward_model, rlhf, sparse_attention, tokenizers
+from nextword import (
+    evaluation,
+    generation,
+    instructions,
+    layers,
+    ngram,
+    ppo,
+    reward_model,
+    rlhf,
+    sparse_attention,
+    tokenizers,
+)
 from nextword.attention import MultiHeadAttention, causal_mask
 from nextword.attention import attention as dot_product_attention
 from nextword.recurrent import AdditiveAttention, Memory
@@ -55,11 +66,13 @@ __all__ = [
     "next_token_loss",
     "nucleus",
     "ranking_loss",
+    "response_targets",
     "sentence_pair_input",
     "shaped_rewards",
     "sinusoidal_positions",
     "strided_mask",
     "stub",
+    "token_shift",
 ]
 
 Theirs: TypeAlias = Any
@@ -1819,3 +1832,149 @@ def shaped_rewards(theirs: Theirs) -> None:
     }  # fmt: skip
     proves = "Summed over a response, they are its score minus β times its estimated KL from the reference."
     _compare(theirs, rlhf.shape_rewards, cases, mistakes, proves=proves, axes=("response", "token"))
+
+
+# --- 2023: learn to answer --------------------------------------------------------------------------------------------
+
+
+def response_targets(theirs: Theirs) -> None:
+    """Check what instruction tuning learns: a response and its end, and not the prompt before it (Conover et al. 2023).
+
+    Stub::
+
+        def response_targets(prompt, response, end):
+            '''Return ids, which the model reads, and targets, the id to be predicted next: two lists of one length.
+
+            prompt and response are lists of ids, end is the id that ends a response. ids are all of these, one after the
+            other, but for the last. A target is -100 where it belongs to the prompt, which is not learned.
+            '''
+            ...
+
+    Hints:
+
+    - Each target is the id that follows: of all ids together, ids lack the last one and targets the first.
+    - The prompt has one target fewer than it has ids, since nobody predicts its first one. Its last id predicts the
+      first of the response.
+    """
+
+    def library(prompt: list[int], response: list[int], end: int) -> Any:
+        letters = tokenizers.ByteBPE.train([], 256)  # an id for each, so that it gives back the ids it has decoded
+        record = instructions.Record(letters.decode(prompt), letters.decode(response))
+        return instructions.ids_and_targets(record, letters, end, frame="{instruction}")
+
+    def mine(p: list[int], r: list[int], end: int, *, more: int = 0, blank: Any = None, fill: int = -100) -> Any:
+        text = [*p, *r, end]
+        hidden = (lambda t: t < len(p) + more) if blank is None else blank  # by the place in the text
+        return text[:-1], [fill if hidden(t) else text[t] for t in range(1, len(text))]
+
+    cases: Cases = {
+        "a prompt of three ids and a response of two": ([3, 4, 5], [7, 8], 9),
+        "a response that repeats ids of the prompt": ([3, 4, 5], [5, 7, 4], 9),
+        "a prompt of one id, where nothing is -100": ([4], [7, 8], 9),
+    }
+    mistakes: Mistakes = {
+        "The prompt is learned as well, though the user writes it: where is -100?":
+            lambda p, r, end: mine(p, r, end, blank=lambda t: False),
+        "The first id of the response is not learned: does the last id of the prompt predict it?":
+            lambda p, r, end: mine(p, r, end, more=1),
+        "The last id of the prompt is learned: how many targets belong to a prompt of three ids?":
+            lambda p, r, end: mine(p, r, end, more=-1),
+        "The end is not learned, so that the model never stops: is it a target like those of the response?":
+            lambda p, r, end: mine(p, r, end, blank=lambda t: t < len(p) or t == len(p) + len(r)),
+        "The end is missing: what should the model predict where the response is over?":
+            lambda p, r, end: ([*p, *r[:-1]], mine(p, r, end)[1][:-1]),
+        "A target is the id that stands in the same place: should it be the one that follows?":
+            lambda p, r, end: ([*p, *r], [*[-100] * len(p), *r]),
+        "Nothing was shifted, the end included: should ids lack the last one, and targets the first?":
+            lambda p, r, end: ([*p, *r, end], [*[-100] * len(p), *r, end]),
+        "The end is read as well, and one target is missing: what would it predict?":
+            lambda p, r, end: ([*p, *r, end], mine(p, r, end)[1]),
+        "The end is read as well, and the list of targets was filled up for it: can ids stop before the end?":
+            lambda p, r, end: ([*p, *r, end], [*mine(p, r, end)[1], -100]),
+        "Ids of the response that also stand in the prompt are not learned: does the place decide, and not the id?":
+            lambda p, r, end: mine(p, r, end, blank=lambda t: [*p, *r, end][t] in p),
+        "The prompt is learned and the response is not: is it the other way round?":
+            lambda p, r, end: mine(p, r, end, blank=lambda t: t >= len(p)),
+        "The prompt was blanked out in ids as well: should the model read it, and only not predict it?":
+            lambda p, r, end: ([*[-100] * len(p), *r], mine(p, r, end)[1]),
+        "The model reads the response alone: how does it know what was asked?":
+            lambda p, r, end: (r, [*r[1:], end]),
+        "The target is 0 where nothing is to be learned, but 0 is an id: which number does cross-entropy ignore?":
+            lambda p, r, end: mine(p, r, end, fill=0),
+        "Ids and targets have changed places: which comes first?":
+            lambda p, r, end: mine(p, r, end)[::-1],
+    }  # fmt: skip
+    proves = "The model reads the prompt, and learns the response and when to stop."
+    _compare(theirs, library, cases, mistakes, proves=proves, parts=("ids", "targets"))
+
+
+def token_shift(theirs: Theirs) -> None:
+    """Check the token shift: which choice of the base model is each token that the tuned one wrote (Lin et al. 2023)?
+
+    Stub::
+
+        def token_shift(base_logits, chosen):
+            '''Return the rank of each token (T,), whole numbers: 1 where it is the likeliest of the base model.
+
+            chosen (T,) are the tokens that the tuned model wrote. base_logits (T, V) are the base model's scores: those
+            in row t are for the place of chosen[t]. Tokens of one score share the best of their ranks.
+            '''
+            ...
+
+    Hints:
+
+    - A rank needs no sorting: how many tokens in a row have a larger score than the chosen one?
+    - gather takes one score from each row. As a column (T, 1) it can be compared with all others in its row.
+    """
+
+    def by_rule(x: Tensor, chosen: Tensor) -> Tensor:  # token by token
+        rows = zip(x.tolist(), chosen.tolist(), strict=True)
+        return torch.tensor([1 + sum(score > row[token] for score in row) for row, token in rows])
+
+    def score(x: Tensor, chosen: Tensor) -> Tensor:
+        return x.gather(1, chosen[:, None])  # (T, 1)
+
+    def order(x: Tensor) -> Tensor:  # the tokens of each row, the likeliest first
+        return x.sort(dim=1, descending=True, stable=True).indices
+
+    def rank(x: Tensor, chosen: Tensor) -> Tensor:
+        return (x > score(x, chosen)).sum(1) + 1
+
+    randn, tokens = _randn(), torch.tensor([3, 17, 0, 8, 11, 5])
+    five = torch.tensor([[0.5, 3.0, -1.0, 1.0, 2.0]], dtype=torch.float64)
+    equal = torch.tensor([[1, 3, 3, 0, 2], [2, 2, 2, 5, 4]], dtype=torch.float64)
+    cases = {
+        "the scores 0.5, 3, -1, 1, 2 and token 4, the second choice": (five, torch.tensor([4])),
+        "the base model's first choices": (y := randn(3, 5), y.argmax(1)),
+        "tokens of one score": (equal, torch.tensor([2, 1])),
+        "six places and twenty tokens": (randn(6, 20), tokens),
+        "scores that lie thousands apart": (5000 * randn(6, 20), tokens),
+    }
+    mistakes: Mistakes = {
+        "The likeliest token has rank 0: should the count begin at 1?":
+            lambda x, chosen: rank(x, chosen) - 1,
+        "The ranks run the wrong way, the least likely token first: should the largest score have rank 1?":
+            lambda x, chosen: rank(-x, chosen),
+        "Tokens of one score share the worst of their ranks: should it be > instead of >=?":
+            lambda x, chosen: (x >= score(x, chosen)).sum(1),
+        "Of tokens with one score the first in the vocabulary comes before the others: should they share a rank?":
+            lambda x, chosen: order(x).argsort(1).gather(1, chosen[:, None])[:, 0] + 1,
+        "argsort says which token has the first rank, which the second. Where in that list does the chosen one stand?":
+            lambda x, chosen: order(x).gather(1, chosen[:, None])[:, 0] + 1,
+        "All ranks are 1, those of the base model's own choices: is chosen what the tuned model wrote?":
+            lambda x, chosen: rank(x, x.argmax(1)),
+        "Each token was compared with itself at other places: should it be with all tokens at its own, in its row?":
+            lambda x, chosen: (x[:, chosen] > score(x, chosen)[:, 0]).sum(0) + 1,
+        "One rank is missing: the scores in row t are for chosen[t] already. Was something shifted once more?":
+            lambda x, chosen: rank(x[:-1], chosen[1:]),
+        "These are probabilities: how many tokens have a larger one?":
+            lambda x, chosen: score(x.softmax(1), chosen)[:, 0],
+        "The softmax of most tokens is 0 here, so that they share a rank: can you compare the scores themselves?":
+            lambda x, chosen: rank(x.softmax(1), chosen),
+        "This says where the two models differ, but not how far: which rank has the token?":
+            lambda x, chosen: rank(x, chosen) > 1,
+        "This is one number, the mean of the ranks: should each token have its own?":
+            lambda x, chosen: rank(x, chosen).double().mean(),
+    }  # fmt: skip
+    proves = "Where tuning changed nothing the rank is 1, and a large one marks what the base model would not write."
+    _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=("position",), than="the definition")

@@ -190,3 +190,23 @@ def weight_change(before: dict[str, Tensor], model: Decoder) -> float:
     """
     moved = sum((p.float() - before[name].float()).square().sum() for name, p in model.named_parameters())
     return float((moved / sum(w.float().square().sum() for w in before.values())) ** 0.5)
+
+
+@torch.no_grad()
+def token_ranks(model: Decoder, prompt: Sequence[int], written: Sequence[int]) -> Int64[Tensor, " T"]:
+    """Return which choice of the model each of T written tokens would have been behind a prompt: 1 is its likeliest.
+
+    What one model wrote, read by another one or behind another frame, shows where the two differ (Lin et al. 2023).
+
+    Raises:
+        ValueError: the prompt or what was written is empty.
+    """
+    if not prompt or not written:
+        raise ValueError(f"prompt holds {len(prompt)} ids and written {len(written)}; one at least is needed of both")
+    device = next(model.parameters()).device
+    text = torch.tensor([[*prompt, *written]], device=device)
+    # The last token of the prompt predicts the first one that was written.
+    logits = model(text[:, :-1]).logits[0, len(prompt) - 1 :]  # (T, V)
+    chosen = logits.gather(-1, text[0, len(prompt) :, None])  # (T, 1)
+    ranks: Tensor = (logits > chosen).sum(-1) + 1
+    return ranks

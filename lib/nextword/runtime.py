@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 import random
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -193,11 +195,24 @@ def progress(iterable: Iterable[Any], *, total: int | None = None, desc: str = "
     return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stdout, ncols=88, **pace)
 
 
+@functools.cache
+def processor() -> str:
+    """Return the processor's model, as far as the system says it."""
+    name = platform.processor() or platform.machine()
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        text = listed.read_text(encoding="utf8", errors="replace")
+        facts = {k: re.search(rf"^{k}\s*: (.*)$", text, re.M) for k in ("model name", "cpu family", "model")}
+        name = " ".join(f"{k} {m[1]}" if k != "model name" else m[1] for k, m in facts.items() if m) or name
+    return name
+
+
 def describe() -> dict[str, str]:
-    """Return device, preset, precision, threads and versions, as they are stamped on every executed chapter."""
+    """Return device, processor, preset, precision, threads and versions, as executed chapters and recorded runs keep them."""
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
     return {
         "device": name,
+        "processor": processor(),
         "preset": preset(),
         "precision": "bfloat16 autocast" if bf16() else "float32",
         "threads": str(torch.get_num_threads()),

@@ -13,10 +13,12 @@ import pytest
 from toy_ledger import ledger
 
 from nextword import runtime
+from nextword.book import claims
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "2003_next_word"
-HERE = runtime.describe()["precision"]
+HERE = runtime.describe()
+ARITHMETIC = claims.arithmetic(HERE)
 
 LEDGER = ledger(NAME) + 'expected = "holds"\n'
 REPORT = LEDGER.replace('op = ">="\nthreshold = 100.0\n', "").replace("measurement", "report")
@@ -43,7 +45,7 @@ class Book:
         # As if the run had been recorded on this machine: only then is a live point compared with it.
         path = root / "lib/nextword/book/recorded/next_word_neural.json.gz"
         run = json.loads(gzip.decompress(path.read_bytes()))
-        run["versions"]["precision"] = HERE
+        run["versions"]["precision"], run["processor"] = HERE["precision"], HERE["processor"]
         path.write_bytes(gzip.compress(json.dumps(run).encode()))
 
     def git(self, *arguments):
@@ -288,7 +290,7 @@ FAULTS = {
     "a tolerance widened inside the chapter": (
         {
             "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
-            "code": f"claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 99.0, *2 * ({HERE!r},)))",
+            "code": f"claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 99.0, *2 * ({ARITHMETIC!r},)))",
         },
         ["toy.sum is contradicted", "the tolerance is 0.5"],
     ),
@@ -298,6 +300,14 @@ FAULTS = {
             "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 0.5, 'x', 'float64'))",
         },
         ["toy.sum says that its live point was made in float64", "A chapter never sets its own precision"],
+    ),
+    "a live point that is said to be of another processor": (
+        {
+            "ledger": LEDGER + '[tolerances]\n"next_word_neural.sum" = 0.5\n',
+            "code": "claims.record('toy.sum', 120, live=claims.Repeat('next_word_neural.sum', 3.0, 2.0, 0.5, 'x', "
+            f"{HERE['precision']!r} + ' on an abacus'))",
+        },
+        ["toy.sum says that its live point was made in", "on an abacus", "A chapter never sets its own precision"],
     ),
     "a recorded run that nobody has tied to its code": (
         {"ledger": RECORDED, "code": SEEDS},

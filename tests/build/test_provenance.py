@@ -232,7 +232,7 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
 
 def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch, capsys):
     monkeypatch.setattr(provenance.runtime, "describe", lambda: dict.fromkeys(MADE, "x"))
-    monkeypatch.setattr(provenance, "processor", lambda: "this one")
+    monkeypatch.setattr(provenance.runtime, "processor", lambda: "this one")
     rows = [{"settings": {"seed": s}, "result": {"score": 2.0 * s}, "seconds": 9.0 + 9 * s} for s in range(6)]
     ledger = {"toy": {"fits": [{**dict.fromkeys(MADE, "x"), "processor": "this one"}]}}
     monkeypatch.setattr(provenance, "read_ledger", lambda: ledger)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nextword import check, encoder, evaluation
+from nextword import check, encoder, evaluation, instructions
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.tokenizers import ByteBPE
 from nextword.wordpiece import WordPiece
@@ -29,6 +29,7 @@ EXERCISES = {
     "2020_gpt3": ["few_shot_prompt", "answer_score"],
     "2017_ppo": ["gae", "clipped_objective"],
     "2022_instructgpt": ["ranking_loss", "shaped_rewards"],
+    "2023_dolly": ["response_targets", "token_shift"],
 }
 NAMES = sorted(itertools.chain(*EXERCISES.values()))
 
@@ -205,6 +206,18 @@ def shaped_rewards(score, log_prob, ref_log_prob, mask, beta):
     last = mask.sum(1) - 1
     rewards[torch.arange(len(score)), last] += score
     return rewards
+
+
+def response_targets(prompt, response, end):
+    text = [*prompt, *response, end]
+    n = len(prompt) - 1
+    targets = [-100] * n + text[n + 1 :]
+    return text[:-1], targets
+
+
+def token_shift(base_logits, chosen):
+    score = base_logits.gather(1, chosen[:, None])
+    return (base_logits > score).sum(1) + 1
 
 
 SOLUTIONS = {name: globals()[name] for name in NAMES}
@@ -396,6 +409,59 @@ PLANTED = [
         "rewards += score[:, None] * mask",
         "every token",
     ),
+    ("response_targets", "targets = [-100] * n + text[n + 1 :]", "targets = text[1:]", "The prompt is learned as well"),
+    ("response_targets", "n = len(prompt) - 1", "n = len(prompt)", "The first id of the response"),
+    ("response_targets", "n = len(prompt) - 1", "n = max(0, len(prompt) - 2)", "The last id of the prompt"),
+    ("response_targets", "text[:-1], targets", "text[:-1], targets[:-1] + [-100]", "never stops"),
+    (
+        "response_targets",
+        "text[:-1], targets",
+        "text[:-1], [-100 if t == end else t for t in targets]",
+        "never stops",
+    ),
+    ("response_targets", "*response, end]", "*response]", "The end is missing"),
+    (
+        "response_targets",
+        "targets = [-100] * n + text[n + 1 :]",
+        "targets = [-100] * (n + 1) + response",
+        "stands in the same place",
+    ),
+    ("response_targets", "text[:-1], targets", "text, [-100, *targets]", "Nothing was shifted"),
+    ("response_targets", "text[:-1], targets", "text, targets", "one target is missing"),
+    ("response_targets", "text[:-1], targets", "text, [*targets, -100]", "was filled up"),
+    (
+        "response_targets",
+        "targets = [-100] * n + text[n + 1 :]",
+        "targets = [-100 if t in prompt else t for t in text[1:]]",
+        "does the place decide",
+    ),
+    ("response_targets", "-100", "0", "The target is 0"),
+    ("response_targets", "text[:-1], targets", "targets, text[:-1]", "changed places"),
+    ("token_shift", ".sum(1) + 1", ".sum(1)", "has rank 0"),
+    ("token_shift", ">", "<", "the wrong way"),
+    ("token_shift", "(base_logits > score).sum(1) + 1", "(base_logits >= score).sum(1)", "the worst of their ranks"),
+    (
+        "token_shift",
+        "(base_logits > score).sum(1) + 1",
+        "base_logits.argsort(dim=1, descending=True, stable=True).argsort(1).gather(1, chosen[:, None])[:, 0] + 1",
+        "should they share",
+    ),
+    (
+        "token_shift",
+        "(base_logits > score).sum(1) + 1",
+        "base_logits.argsort(1, descending=True).gather(1, chosen[:, None])[:, 0] + 1",
+        "Where in that list",
+    ),
+    ("token_shift", "base_logits.gather(1, chosen[:, None])", "base_logits.amax(1, keepdim=True)", "own choices"),
+    ("token_shift", "(base_logits > score).sum(1) + 1", "score.squeeze(1)", "floats came"),
+    (
+        "token_shift",
+        "score = base_logits",
+        "base_logits = base_logits.softmax(1); score = base_logits",
+        "the scores themselves",
+    ),
+    ("token_shift", ".sum(1) + 1", ".sum(1) > 0", "but not how far"),
+    ("token_shift", ".sum(1) + 1", ".sum(1).double().mean() + 1", "should each token have its own"),
 ]
 
 
@@ -426,7 +492,7 @@ def test_each_check_has_three_planted_mistakes_and_more_with_a_message_of_its_ow
 
 def test_each_chapter_has_two_checks_and_there_are_no_others():
     assert set(check.__all__) == {*NAMES, "Wrong", "stub", "hints"}
-    assert len(EXERCISES) == 11 and min(map(len, EXERCISES.values())) == 2
+    assert len(EXERCISES) == 12 and min(map(len, EXERCISES.values())) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -514,6 +580,13 @@ def line_by_lstsq(x, loss):
     return exponent, (height / exponent).exp()
 
 
+def blanked_targets(prompt, response, end):
+    text = torch.tensor([*prompt, *response, end])
+    targets = text.clone()
+    targets[: len(prompt)] = -100
+    return [text[:-1], targets[1:]]
+
+
 OTHER_WAYS = {
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0],
     "multi_head": loop_heads,
@@ -532,6 +605,10 @@ OTHER_WAYS = {
     "learn_merges": lambda words, n: [list(pair) for pair in learn_merges(words, n)],
     "sentence_pair_input": lambda *given: [torch.tensor(x) for x in sentence_pair_input(*given)],
     "answer_score": lambda logits, ids, n: float(answer_score(logits, ids, n)),
+    "response_targets": blanked_targets,
+    "token_shift": lambda x, chosen: [
+        sorted(row, reverse=True).index(row[i]) + 1 for row, i in zip(x.tolist(), chosen, strict=True)
+    ],
 }
 
 
@@ -616,7 +693,8 @@ def test_other_kinds_are_refused(name):
     assert "the function itself" in refused(name, 3.5)
 
 
-TEXT = {"sentence_pair_input", "learn_merges", "few_shot_prompt"}  # or lists of it, where the others give numbers
+TEXT = {"sentence_pair_input", "learn_merges", "few_shot_prompt", "response_targets"}  # or lists, not numbers
+WHOLE = {"mask_tokens", "strided_mask", "fixed_mask", "token_shift"}  # whole numbers or booleans, which are never NaN
 
 
 def table(name, monkeypatch):
@@ -638,13 +716,13 @@ def test_another_shape_is_named(name):
     assert "the shape (1," in message and "was expected" in message
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - TEXT - {"mask_tokens", "strided_mask", "fixed_mask"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - TEXT - WHOLE))
 def test_nan_is_named(name):
     message = refused(name, lambda *given: mapped(lambda x: x * math.nan, SOLUTIONS[name](*given)))
     assert "nan came" in message and "NaN comes from" in message
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - TEXT - {"mask_tokens", "strided_mask", "fixed_mask"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - TEXT - WHOLE))
 def test_what_is_no_usual_mistake_is_located(name):
     message = refused(name, lambda *given: mapped(lambda x: x * 1.003 + 1e-3, SOLUTIONS[name](*given)))
     assert (
@@ -679,6 +757,7 @@ def test_a_changed_input_is_named(name, monkeypatch):
 def test_masks_and_ids_are_of_their_kind():
     assert "floats came" in refused("strided_mask", lambda *given: strided_mask(*given).float())
     assert "whole numbers came" in refused("fixed_mask", lambda *given: fixed_mask(*given).int())
+    assert "floats came" in refused("token_shift", lambda *given: token_shift(*given).float())
     message = refused("mask_tokens", lambda *given: tuple(x.float() for x in mask_tokens(*given)))
     assert "inputs: floats came" in message
     assert "2 things were expected, inputs and labels" in refused("mask_tokens", lambda *given: mask_tokens(*given)[0])
@@ -760,3 +839,11 @@ def test_the_answers_score_is_the_librarys():
     with torch.inference_mode():
         logits = toy(ids[None]).logits[0]
     assert answer_score(logits, ids, 3).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_token_shift_is_the_librarys():
+    toy = Decoder(DecoderConfig(vocab_size=30, context_length=16, d_model=16, n_layers=1, n_heads=2)).eval()
+    prompt, written = [4, 9, 1], [7, 2, 2, 11]
+    with torch.inference_mode():
+        logits = toy(torch.tensor([prompt + written])).logits[0, 2:-1]
+    assert torch.equal(token_shift(logits, torch.tensor(written)), instructions.token_ranks(toy, prompt, written))

@@ -43,7 +43,7 @@ def ledger(tmp_path, monkeypatch):
         monkeypatch.setattr(claims, "ledger", lambda: rows)
         monkeypatch.setattr(claims, "calibration", lambda: {})
         monkeypatch.setattr(claims, "tolerances", lambda: {"x_run.a": 0.5})
-        monkeypatch.setattr(claims, "recorded_precision", lambda quantity: runtime.describe()["precision"])
+        monkeypatch.setattr(claims, "recorded_arithmetic", lambda quantity: claims.arithmetic(runtime.describe()))
         return rows
 
     return make
@@ -152,18 +152,19 @@ def test_a_live_point_that_does_not_repeat_the_recorded_one_contradicts_the_clai
             assert apart.verdict == "contradicted" and apart.to_dict()["repeat"]["agrees"] is False
 
 
-def test_a_live_point_in_another_precision_is_shown_and_not_compared(ledger, monkeypatch):
+def test_a_live_point_of_another_arithmetic_is_shown_and_not_compared(ledger, monkeypatch):
     ledger()
-    monkeypatch.setattr(claims, "recorded_precision", lambda quantity: "float8")
+    monkeypatch.setattr(claims, "recorded_arithmetic", lambda quantity: "float8 on an abacus")
     apart = claims.record("x.a", 2.0, std=0.1, live=claims.repeat("x_run.a", 9.0, [1.0]))
     assert apart.verdict == "holds" and apart.to_dict()["repeat"]["agrees"] is None
     told = dict(claims.facts(apart.to_dict()))["the same seed again (x_run.a)"]
-    assert told.startswith("9 just now, 1 recorded") and "not compared" in told and "float8" in told
+    assert told.startswith("9 just now, 1 recorded") and "not compared" in told and "float8 on an abacus" in told
 
 
-def test_every_recorded_run_says_its_precision():
+def test_every_recorded_run_says_its_precision_and_its_processor():
     for quantity in claims.tolerances():
-        assert claims.recorded_precision(quantity) in ("bfloat16 autocast", "float32")
+        precision, _, processor = claims.recorded_arithmetic(quantity).partition(" on ")
+        assert precision in ("bfloat16 autocast", "float32") and " model " in processor
 
 
 def test_a_repetition_needs_a_registered_tolerance_and_one_recorded_point(ledger, monkeypatch):

@@ -15,7 +15,7 @@ import math
 import statistics
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -160,15 +160,16 @@ class Repeat:
     live: float
     recorded: float
     tolerance: float
-    precision: str  # in which the recorded point was made
-    here: str  # in which the live one was
+    precision: str  # of the recorded point, and its processor: see arithmetic()
+    here: str  # those of the live one
 
     @property
     def agrees(self) -> bool | None:
         """Whether the two lie no further apart than the tolerance that was registered for the quantity.
 
-        None where they were made in different precisions: these are two experiments, and rounding to bfloat16 alone moves
-        a perplexity by a percent. The two are shown beside each other and not compared.
+        None where they were made in different precisions or on different kinds of processors, which round differently:
+        training carries the last digit into the first ones, so that these are two experiments. In bfloat16 one processor's
+        perplexity after 300 steps lies a percent from another's. The two are shown beside each other and not compared.
         """
         return abs(self.live - self.recorded) <= self.tolerance if self.precision == self.here else None
 
@@ -267,14 +268,21 @@ def repeat(quantity: str, live: float, recorded: Sequence[float]) -> Repeat | No
         return None
     pair = _finite("live", live), _finite("recorded", recorded[0])
     return Repeat(
-        quantity, *pair, tolerances()[quantity], recorded_precision(quantity), runtime.describe()["precision"]
+        quantity, *pair, tolerances()[quantity], recorded_arithmetic(quantity), arithmetic(runtime.describe())
     )
 
 
-def recorded_precision(quantity: str) -> str:
-    """Return the precision in which a quantity's run was recorded, as :func:`nextword.runtime.describe` names it."""
-    precision: str = runs.load_run(quantity.partition(".")[0])["versions"]["precision"]
-    return precision
+def arithmetic(described: Mapping[str, str]) -> str:
+    """Return precision and processor of what :func:`nextword.runtime.describe` described: they decide the last digits."""
+    return f"{described['precision']} on {described['processor']}"
+
+
+def recorded_arithmetic(quantity: str) -> str:
+    """Return the precision and the processor with which a quantity's run was recorded."""
+    run = runs.load_run(quantity.partition(".")[0])
+    # The earliest files say no more than x86_64. All of their runs were repeated on this processor, to the last digit.
+    known = {"x86_64": "AMD EPYC cpu family 25 model 17"}
+    return arithmetic({**run["versions"], "processor": known.get(run["processor"], run["processor"])})
 
 
 def get(id: str) -> Claim:
