@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nextword.attention import pad
 from nextword.decoder import Decoder
-from nextword.layers import IGNORE_INDEX
+from nextword.layers import IGNORE_INDEX, eval_mode
 from nextword.tokenizers import ByteBPE
 
 FRAME = "### Instruction:\n{instruction}\n\n### Response:\n"
@@ -115,7 +115,7 @@ def instruction_batches(
 
 
 def freeze(model: Decoder, n_blocks: int) -> None:
-    """Keep the embeddings and the lowest ``n_blocks`` blocks as they are; all others are trained.
+    """Keep embeddings, output matrix and the lowest ``n_blocks`` blocks as they are; the other blocks are trained.
 
     Fewer weights move, and no gradient has to be carried down to the frozen blocks, which is faster.
 
@@ -206,7 +206,8 @@ def token_ranks(model: Decoder, prompt: Sequence[int], written: Sequence[int]) -
     device = next(model.parameters()).device
     text = torch.tensor([[*prompt, *written]], device=device)
     # The last token of the prompt predicts the first one that was written.
-    logits = model(text[:, :-1]).logits[0, len(prompt) - 1 :]  # (T, V)
+    with eval_mode(model):
+        logits = model(text[:, :-1]).logits[0, len(prompt) - 1 :]  # (T, V)
     chosen = logits.gather(-1, text[0, len(prompt) :, None])  # (T, 1)
     ranks: Tensor = (logits > chosen).sum(-1) + 1
     return ranks
