@@ -319,7 +319,8 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     text += f" and {after} after (†)." if after else "."
     amended = sum(bool(row["amended"]) for row in judged)
     if amended:
-        text += f" The criterion, the quantity or the bet of {amended} of them {_were(amended)} changed later; each says how and why."
+        text += f" {'One' if amended == 1 else amended} of them {_were(amended)} changed later; "
+        text += "its entry says how and why." if amended == 1 else "their entries say how and why."
     return text
 
 
