@@ -111,7 +111,7 @@ def stamp(run: dict[str, Any]) -> str:
     Example:
         >>> run = {"seconds": 181.6, "budget_seconds": 240, "date": "2026-11-24", "device": "cpu", "preset": "cpu"}
         >>> print(stamp(run | {"precision": "float32", "torch": "2.13.0", "python": "3.11.7"}))
-        :::{admonition} What it costs to run
+        :::{admonition} What it costs to run, and how its numbers read
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         <BLANKLINE>
@@ -128,7 +128,7 @@ def stamp(run: dict[str, Any]) -> str:
         f"torch {run['torch']}, Python {run['python']}",
     ]
     lines = [
-        ":::{admonition} What it costs to run",
+        ":::{admonition} What it costs to run, and how its numbers read",
         f":class: nw-stamp{' nw-stamp-over' if over else ''}",
         " · ".join(facts),
     ]
