@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from nextword import data
 from nextword.attention import MultiHeadAttention, capture_attention
+from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
+from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -434,3 +437,22 @@ def test_masking_caches_what_the_library_caches(small):
         assert source.length == len(READ)  # computed at step 1, and no more
         assert texts(node) == [str(t + 1), asks, *["cached"] * before, "new", written]
         assert node.get("style") == f"--nw-d-t: {t}"
+
+
+def test_dolly_shows_the_tokens_and_targets_of_the_library():
+    file = data.fetch_file("smollm2")
+    bpe = ByteBPE.from_gguf(file)
+    ids, targets = ids_and_targets(Record("Name a fish.", "A trout."), bpe, bpe.special_tokens["<|im_end|>"])
+
+    def name(token):
+        return {"\n": "↵", "<|im_end|>": "<end>"}.get(bpe.decode([token]), bpe.decode([token]).strip())
+
+    def listed(part):
+        labels = ("frame", "instruction", "response")
+        return [text for row in rows(group("dolly", part)) for text in row if text not in labels]
+
+    drawn, below = (
+        [text for half in ("first", "second") for text in listed(f"{half}{end}")] for end in ("", "-targets")
+    )
+    assert drawn == [*map(name, ids), "<end>"]
+    assert below == [name(target) if target >= 0 else "–" for target in targets]
