@@ -54,8 +54,8 @@ def ids_and_targets(
         >>> ids, targets = ids_and_targets(Record("Hi?", "Yo"), bpe, 256, frame="{instruction}>")
         >>> bpe.decode(ids)
         'Hi?>Yo'
-        >>> targets  # three times nothing, then Y, o and the end
-        [-100, -100, -100, 89, 111, 256]
+        >>> targets  # nothing three times, then Y, o and the end
+        [-100, -100, -100, 56, 78, 256]
     """
     prompt = tokenizer.encode(framed(record.instruction, frame))
     if not record.response:
