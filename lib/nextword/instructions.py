@@ -29,8 +29,8 @@ FRAME = "### Instruction:\n{instruction}\n\n### Response:\n"
 class Record(NamedTuple):
     """What somebody asked, and how it should be answered."""
 
-    instruction: str
-    response: str
+    instruction: str  #: What the user writes.
+    response: str  #: What the model should write then.
 
 
 def ids_and_targets(
@@ -135,8 +135,8 @@ def freeze(model: Decoder, n_blocks: int) -> None:
 class Answer(NamedTuple):
     """What a model wrote, and whether it stopped by itself."""
 
-    text: str
-    ended: bool
+    text: str  #: Without the frame and without the end.
+    ended: bool  #: Whether the model wrote the token that ends a response.
 
 
 def answer(

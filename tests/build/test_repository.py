@@ -33,8 +33,8 @@ LAYERS = [
     {"attention", "sparse_attention", "layers", "tokenizers", "wordpiece", "generation", "pretrained", "checkpoints"},
     {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "reward_model"},
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
-    | {"ppo", "rlhf", "check"},
-    {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators"},
+    | {"ppo", "rlhf", "instructions", "check"},
+    {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators", "book.tasks"},
 ]
 
 
