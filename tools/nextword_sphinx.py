@@ -50,21 +50,15 @@ def load(app: Sphinx) -> None:
 # Numbers in prose ------------------------------------------------------------------------------------------------------
 
 MARKS = {
-    "fails": ("✗", "failed", "The criterion was not met."),
-    "unresolved": ("?", "unresolved", "The interval lies on both sides of the criterion."),
-    claims.CONTRADICTED: (
-        "contradicted",
-        "contradicted",
-        "A point repeated in this build disagrees with the recorded one.",
-    ),
-    claims.STALE: ("stale", "stale", "The recorded run was made by other code than today's."),
-    "not judged": (
-        "not judged",
-        "not judged",
-        "The machine was busy, or the run had another size than the claim is about.",
-    ),
+    "fails": ("failed", "The criterion was not met."),
+    "unresolved": ("unresolved", "The interval lies on both sides of the criterion."),
+    claims.CONTRADICTED: ("contradicted", "A point repeated in this build disagrees with the recorded one."),
+    claims.STALE: ("stale", "The recorded run was made by other code than today's."),
+    "not judged": ("not judged", "The machine was busy, or the run had another size than the claim is about."),
 }
-"""By verdict: what stands beside a number in a sentence, how that is read aloud, and what it means."""
+"""By verdict, the word that is said of a number in a sentence, and what it means."""
+SIGNS = {"failed": "✗", "unresolved": "?"}
+"""What stands for these words beside a number; all others stand there themselves."""
 
 _WORDS = {
     ">": "above",
@@ -100,12 +94,12 @@ def mark(row: Row) -> str:
     """Return the mark of a verdict that is not *holds*; what it means and the criterion appear under the pointer."""
     if row["verdict"] not in MARKS:
         return ""
-    sign, word, meaning = MARKS[row["verdict"]]
+    word, meaning = MARKS[row["verdict"]]
     title = f"{meaning} The criterion asks for {criterion(row['quantity'], row['op'], row['threshold'])}."
     title += " Every seed came out against our bet." if row["leaning"] else ""
     name = row["verdict"].replace(" ", "")
     spoken = f'role="img" aria-label="{word}" title="{html.escape(title)}"'
-    return f'<sup class="nw-mark nw-mark-{name}" {spoken}>{sign}</sup>'
+    return f'<sup class="nw-mark nw-mark-{name}" {spoken}>{SIGNS.get(word, word)}</sup>'
 
 
 def field(row: Row, name: str) -> str:

@@ -56,8 +56,12 @@ class Book:
         if why := nextword_sphinx.why_not(self.ledger, id, name):
             raise Unknown(why)
         row = next(row for row in self.ledger["claims"] if row["id"] == id)
-        number, mark = nextword_sphinx.field(row, name), nextword_sphinx.MARKS.get(row["verdict"])
-        return f"{number}\u00a0{mark[0]}" if mark and name in ("", "plain", "size") else number
+        number, (word, _) = nextword_sphinx.field(row, name), nextword_sphinx.MARKS.get(row["verdict"], ("", ""))
+        return (
+            f"{number}\u00a0{nextword_sphinx.SIGNS.get(word, word)}"
+            if word and name in ("", "plain", "size")
+            else number
+        )
 
     def cite(self, text: str, form: str, between: str) -> str:
         """Return the works of a citation by authors and year, each with a link where one is known."""
