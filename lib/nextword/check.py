@@ -53,6 +53,7 @@ __all__ = [
     "chinchilla_optimum",
     "classification_head",
     "clipped_objective",
+    "contrastive_loss",
     "few_shot_prompt",
     "fit_power_law",
     "fixed_mask",
@@ -62,6 +63,7 @@ __all__ = [
     "learn_merges",
     "mask_tokens",
     "multi_head",
+    "name_classifier",
     "neural_ngram_logits",
     "next_token_loss",
     "nucleus",
@@ -1978,3 +1980,152 @@ def token_shift(theirs: Theirs) -> None:
     }  # fmt: skip
     proves = "Where tuning changed nothing the rank is 1, and a large one marks what the base model would not write."
     _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=("position",), than="the definition")
+
+
+# --- 2021: pictures and texts -----------------------------------------------------------------------------------------
+
+
+def contrastive_loss(theirs: Theirs) -> None:
+    """Check CLIP's loss: which text belongs to each picture, and which picture to each text (Radford et al. 2021, figure 3).
+
+    Stub::
+
+        def contrastive_loss(logits):
+            '''Return the loss, one number: the mean of the cross-entropy over texts and the one over pictures.
+
+            logits (N, N): how well each of N pictures (rows) and each of N texts (columns) agree. Text i belongs to
+            picture i, so that the right ones stand on the diagonal.
+            '''
+            ...
+
+    Hints:
+
+    - A row is a question with N answers: which text belongs to this picture? F.cross_entropy wants the number of the
+      right one for each row.
+    - In logits.T a row is a text. The same question, the other way round, has the same right answers.
+    """
+
+    def by_rule(x: Tensor) -> Tensor:  # pair by pair
+        costs = [x[i, :].logsumexp(0) + x[:, i].logsumexp(0) - 2 * x[i, i] for i in range(len(x))]
+        return torch.stack(costs).mean() / 2
+
+    def log_p(x: Tensor, dim: int) -> Tensor:
+        return x.log_softmax(dim)
+
+    def mine(x: Tensor, *, log_p: Any = log_p, pick: Any = torch.diagonal, dims: Any = (1, 0)) -> Tensor:
+        costs = [-pick(log_p(x, dim) if dim else log_p(x, 0).T).mean() for dim in dims]  # each row asks a question
+        return torch.stack(costs).mean()
+
+    randn = _randn()
+    cases = {
+        "two pictures and two texts": (torch.tensor([[2.0, 1.0], [-1.0, 0.5]], dtype=torch.float64),),
+        "scores that are all 0, where nothing is known": (torch.zeros(4, 4, dtype=torch.float64),),
+        "five pairs": (randn(5, 5),),
+        "five pairs that are told apart": (randn(5, 5) + 8 * torch.eye(5, dtype=torch.float64),),
+        "scores that lie thousands apart": (2000 * randn(3, 3),),
+    }
+    mistakes: Mistakes = {
+        "Only the pictures choose, among the texts: which picture does each text choose, in logits.T?":
+            lambda x: mine(x, dims=(1,)),
+        "Only the texts choose, among the pictures: which text does each picture choose, in the rows?":
+            lambda x: mine(x, dims=(0,)),
+        "The two cross-entropies were added: should it be their mean?":
+            lambda x: 2 * mine(x),
+        "This is the sum over the pairs: should it be their mean?":
+            lambda x: mine(x) * len(x),
+        "These are the sums over the pairs of both directions: should both be means?":
+            lambda x: 2 * mine(x) * len(x),
+        "The right answers run backwards: is text 0 the one of picture 0?":
+            lambda x: mine(x, pick=lambda p: p.fliplr().diagonal()),
+        "The same text is right for every picture: should the right ones be 0, 1, 2 …, the diagonal?":
+            lambda x: mine(x, pick=lambda p: p[:, 0]),
+        "All answers count as right, and not only those on the diagonal: which text belongs to picture i?":
+            lambda x: mine(x, pick=lambda p: p),
+        "One softmax runs over all N·N pairs: should each row, and each column, have its own?":
+            lambda x: mine(x, log_p=lambda x, dim: x.flatten().log_softmax(0).view_as(x)),
+        "The sign is wrong: a log probability is below 0, and a loss should not be. Where is the minus?":
+            lambda x: -mine(x),
+        "The bare logits of the pairs were averaged: where does the softmax compare them with the others?":
+            lambda x: -x.diagonal().mean(),
+        "This is the mean of probabilities: where is the logarithm?":
+            lambda x: mine(x, log_p=torch.softmax),
+        "This is the mean of 1 - p: where is the logarithm?":
+            lambda x: 1 + mine(x, log_p=torch.softmax),
+        "The softmax of some pairs is 0 here, and its log is -inf: have you tried log_softmax or cross_entropy?":
+            lambda x: mine(x, log_p=lambda x, dim: x.softmax(dim).log()),
+    }  # fmt: skip
+    proves = "Pictures choose among texts and texts among pictures; whoever cannot tell N of them apart pays log N."
+    _compare(theirs, by_rule, cases, mistakes, proves=proves, learns=True, than="the definition")
+
+
+def name_classifier(theirs: Theirs) -> None:
+    """Check a classifier made of names: several prompts for each, and one vector (Radford et al. 2021, section 3.1.4).
+
+    Stub::
+
+        def name_classifier(vectors):
+            '''Return one vector for each name (N, C): the mean over the prompts, scaled to length 1 again.
+
+            vectors (P, N, C) of N names in P prompts, such as "a photo of a cat" and "a drawing of a cat". Each is of
+            length 1.
+            '''
+            ...
+
+    Hints:
+
+    - The mean of two vectors of length 1 that point different ways is shorter than 1.
+    - A length is x.norm(dim=-1, keepdim=True): one number for each name, which divides all C numbers of its vector.
+    """
+
+    def by_rule(x: Tensor) -> Tensor:  # name by name
+        means = [x[:, n].mean(0) for n in range(x.shape[1])]
+        return torch.stack([mean / mean.square().sum().sqrt() for mean in means])
+
+    def mine(x: Tensor, *, over: int = 0, length: Any = lambda m: m.norm(dim=-1, keepdim=True)) -> Tensor:
+        mean = x.mean(over)
+        scaled: Tensor = mean / length(mean)
+        return scaled
+
+    def unit(x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1)
+
+    randn = _randn()
+    right_angles = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], dtype=torch.float64)
+    apart = unit(randn(1, 3, 4))
+    cases = {
+        "two names, the first with prompts at a right angle, the second with equal ones": (right_angles,),
+        "one prompt, which is returned as it is": (unit(randn(1, 3, 4)),),
+        "three prompts and three names": (unit(randn(3, 3, 4)),),
+        "five prompts and two names": (unit(randn(5, 2, 3)),),
+        "two prompts that point almost opposite ways": (torch.cat([apart, unit(0.01 * randn(1, 3, 4) - apart)]),),
+    }
+    mistakes: Mistakes = {
+        "The mean is shorter than 1: where is it divided by its length?":
+            lambda x: x.mean(0),
+        "The mean runs over the names, so that each prompt has a vector: should it run over the prompts?":
+            lambda x: mine(x, over=1),
+        "The numbers of each vector were averaged, and none is left: should the mean run over the prompts?":
+            lambda x: mine(x, over=2),
+        "Columns have length 1, and not the vectors of the names: along which axis is a length?":
+            lambda x: mine(x, length=lambda m: m.norm(dim=0, keepdim=True)),
+        "All numbers together have length 1: should each name's vector have it?":
+            lambda x: mine(x, length=lambda m: m.norm()),
+        "Each vector was divided by its squared length: where is the square root?":
+            lambda x: mine(x, length=lambda m: m.square().sum(-1, keepdim=True)),
+        "The absolute values of each vector sum to 1: should it be their squares?":
+            lambda x: mine(x, length=lambda m: m.abs().sum(-1, keepdim=True)),
+        "A softmax was taken: should a vector keep its direction, and only be divided by its length?":
+            lambda x: x.mean(0).softmax(-1),
+        "Only the first prompt counts: where are the others?":
+            lambda x: x[0],
+        "Only the last prompt counts: where are the others?":
+            lambda x: x[-1],
+        "The largest of each number was taken: should it be the mean over the prompts?":
+            lambda x: unit(x.amax(0)),
+        "Each prompt kept its own vectors, one below the other: which of them belong to one name?":
+            lambda x: x.flatten(0, 1),
+        "An axis for the prompts is left, of length 1: can the mean drop it?":
+            lambda x: mine(x)[None],
+    }  # fmt: skip
+    proves = "Each name is a direction to which all prompts add alike, and its cosine with a picture is one product."
+    _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=("name", "number"), than="the definition")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, reduce
@@ -65,11 +65,15 @@ class CLIPConfig:
         check_sizes(self, "n_layers", "patch", "vision_layers")
         check_heads(self)
         check_choices(self, vision=Literal["convolutions", "transformer"])
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(
+                f"widths={self.widths}: name the channels of one pair of convolutions or more, each at least 1"
+            )
         step = self.patch if self.vision == "transformer" else 2 ** len(self.widths)
         if self.size % step:
             raise ValueError(f"size={self.size} is not divisible by {step}, which this {self.vision} encoder needs")
-        if not self.temperature >= 1 / MAX_SCALE:
-            raise ValueError(f"temperature={self.temperature} is below {1 / MAX_SCALE}, the smallest that is allowed")
+        if not 1 / MAX_SCALE <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature}: give a number from {1 / MAX_SCALE} up")
 
 
 class Convolutions(nn.Module):
@@ -142,7 +146,7 @@ class TextEncoder(nn.Module):
         settings: dict[str, Any] = {"norm_position": "pre", "activation": "gelu"}
         self.blocks = nn.ModuleList(Block(c.d_model, c.n_heads, 4 * c.d_model, **settings) for _ in range(c.n_layers))
         self.norm = nn.LayerNorm(c.d_model)
-        self.output = nn.Linear(c.d_model, c.d_embed, bias=False)
+        self.output: nn.Module = nn.Linear(c.d_model, c.d_embed, bias=False)
 
     def forward(self, ids: Int64[Tensor, "B T"], *, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """Return one vector a text; ``mask`` is True at its tokens, and padding stands behind them."""
@@ -166,12 +170,22 @@ def contrastive_loss(logits: Float[Tensor, "N N"]) -> Float[Tensor, ""]:
         >>> contrastive_loss(torch.zeros(4, 4))  # nothing learned: one of four, log 4
         tensor(1.3863)
     """
-    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or not len(logits):
         raise ValueError(f"logits has shape {tuple(logits.shape)}; give as many texts as pictures, (N, N)")
     pairs = torch.arange(len(logits), device=logits.device)  # text i belongs to picture i
     over_texts = F.cross_entropy(logits, pairs)  # each row: one right text among N
     over_pictures = F.cross_entropy(logits.T, pairs)  # each column: one right picture among N
     return (over_texts + over_pictures) / 2
+
+
+def unit_length(x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+    """Return vectors of length 1."""
+    return F.normalize(full_precision(x), dim=-1)
+
+
+def full_precision(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return numbers in half precision as float32: in three digits neither cosines nor logarithms are exact enough."""
+    return x.float() if x.element_size() < 4 else x
 
 
 class CLIPOutput(NamedTuple):
@@ -216,7 +230,7 @@ class CLIP(nn.Module):
         if pictures.ndim != 4 or pictures.shape[1:] != (c.n_channels, c.size, c.size):
             fits = f"(B, {c.n_channels}, {c.size}, {c.size})"
             raise ValueError(f"pictures has shape {tuple(pictures.shape)}; this model takes {fits}")
-        return F.normalize(self.vision(pictures).float(), dim=-1)
+        return unit_length(self.vision(pictures))
 
     def encode_texts(self, ids: Int64[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """Return a vector of length 1 for each text."""
@@ -224,7 +238,7 @@ class CLIP(nn.Module):
         check_mask(mask, ids.shape)
         if ids.shape[1] > self.config.context_length:
             raise ValueError(f"ids has {ids.shape[1]} positions, and context_length={self.config.context_length}")
-        return F.normalize(self.text(ids, mask=mask).float(), dim=-1)
+        return unit_length(self.text(ids, mask=mask))
 
     def scale(self) -> Float[Tensor, ""]:
         """Return what cosines are multiplied by: 1 over the temperature, at most :data:`MAX_SCALE`."""
@@ -249,11 +263,11 @@ class BagOfWords(nn.Module):
         self.output = nn.Linear(config.d_embed, config.vocab_size)
 
     def forward(
-        self, pictures: Float[Tensor, "N c H W"], ids: Int64[Tensor, "N T"], mask: Bool[Tensor, "N T"]
-    ) -> Float[Tensor, "N N"]:
+        self, pictures: Float[Tensor, "N c H W"], ids: Int64[Tensor, "M T"], mask: Bool[Tensor, "M T"]
+    ) -> Float[Tensor, "N M"]:
         """Return the mean log probability of the words of text j, seen picture i, in nats; the end token counts as a word."""
-        words = self.output(self.vision(pictures)).float().log_softmax(-1)  # (N, V)
-        texts = words[:, ids] * mask  # (N, N, T): each picture with each text
+        words = full_precision(self.output(self.vision(pictures))).log_softmax(-1)  # (N, V)
+        texts = words[:, ids] * mask  # (N, M, T): each picture with each text
         means: Tensor = reduce(texts, "N M T -> N M", "sum") / mask.sum(1)
         return means
 
@@ -261,7 +275,7 @@ class BagOfWords(nn.Module):
         self, pictures: Float[Tensor, "N c H W"], ids: Int64[Tensor, "N T"], mask: Bool[Tensor, "N T"]
     ) -> Float[Tensor, ""]:
         """Return minus the mean log probability of the words of each picture's own text."""
-        words = self.output(self.vision(pictures)).float().log_softmax(-1)  # (N, V)
+        words = full_precision(self.output(self.vision(pictures))).log_softmax(-1)  # (N, V)
         chosen: Tensor = words.gather(1, ids)[mask]
         return -chosen.mean()
 
@@ -276,18 +290,21 @@ class Captioner(nn.Module):
         self.vision = (Convolutions if config.vision == "convolutions" else VisionTransformer)(config)
         self.projection = nn.Linear(config.d_embed, config.d_model)
         self.text = TextEncoder(config)
+        self.text.output = nn.Identity()  # its blocks are used, and no vector of the whole text
         self.output = nn.Linear(config.d_model, config.vocab_size)
 
     def log_probabilities(
         self, vectors: Float[Tensor, "B C"], ids: Int64[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T"]:
         """Return the log probability of each word after the picture and the words before it, 0 at padding."""
+        if ids.shape[1] > self.config.context_length:
+            raise ValueError(f"ids has {ids.shape[1]} positions, and context_length={self.config.context_length}")
         words = self.text.embedding(ids)  # (B, T, C)
         x = torch.cat([vectors[:, None], words[:, :-1]], 1)  # the picture first; the last word predicts nothing
         x = x + self.text.positions.weight[: x.shape[1]]
         for block in self.text.blocks:
             x = block(x, causal=True)
-        scores = self.output(self.text.norm(x)).float().log_softmax(-1)  # (B, T, V)
+        scores = full_precision(self.output(self.text.norm(x))).log_softmax(-1)  # (B, T, V)
         chosen: Tensor = scores.gather(2, ids[..., None])[..., 0]
         return chosen * mask
 
@@ -309,6 +326,7 @@ class Captioner(nn.Module):
 # --- A classifier made of names -----------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Encodes(Protocol):
     """A tokenizer."""
 
@@ -335,15 +353,15 @@ def name_vectors(
     Raises:
         ValueError: there is no name or no prompt, or a prompt has no place for the name.
     """
-    if not names or not prompts:
-        raise ValueError(f"names holds {len(names)} and prompts {len(prompts)}; one at least is needed of both")
+    if isinstance(names, str) or isinstance(prompts, str) or not names or not prompts:
+        raise ValueError(f"names={names!r:.60} and prompts={prompts!r:.60}: give lists of texts, one at least of both")
     if wrong := [prompt for prompt in prompts if prompt.count("{}") != 1]:
         raise ValueError(f"prompts holds {wrong[0]!r}; write {{}} once, where the name belongs")
     device, length = next(model.parameters()).device, model.config.context_length
     vectors = []
     with eval_mode(model):
         for prompt in prompts:
-            texts = [prompt.format(name).strip() for name in names]
+            texts = [prompt.replace("{}", name).strip() for name in names]
             ids, mask = text_batch(texts, tokenizer, end_id, context_length=length)
             vectors.append(model.encode_texts(ids.to(device), mask.to(device)))  # (N, C), each of length 1
     mean = reduce(torch.stack(vectors), "prompts N C -> N C", "mean")
@@ -368,6 +386,8 @@ def rank_of(scores: Float[Tensor, "B N"], right: Int64[Tensor, " B"]) -> Int64[T
     """
     if scores.ndim != 2 or right.shape != scores.shape[:1]:
         raise ValueError(f"scores {tuple(scores.shape)} and right {tuple(right.shape)} do not fit; give one name a row")
+    if scores.isnan().any():
+        raise ValueError("scores holds NaN, which has no place; did training diverge?")
     chosen = scores.gather(1, right[:, None])  # (B, 1)
     ranks: Tensor = (scores > chosen).sum(1) + 1
     return ranks

@@ -12,6 +12,8 @@ from torch import nn
 
 from nextword import data
 from nextword.attention import MultiHeadAttention, capture_attention
+from nextword.book import icons
+from nextword.contrastive import CLIP, CLIPConfig, contrastive_loss, name_vectors, rank_of, text_batch
 from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
 from nextword.tokenizers import ByteBPE
@@ -456,3 +458,133 @@ def test_dolly_shows_the_tokens_and_targets_of_the_library():
     )
     assert drawn == [*map(name, ids), "<end>"]
     assert below == [name(target) if target >= 0 else "–" for target in targets]
+
+
+# CLIP: the vectors of pictures and texts share a space, so that both are drawn with the same parts.
+
+
+def uses(part):
+    """Return which parts a group of CLIP's drawing shows, with their places: (part, across, down)."""
+    found = group("clip", part).iter(f"{SVG}use")
+    return [(use.get("href")[6:], float(use.get("x", 0)), float(use.get("y", 0))) for use in found]
+
+
+def vectors(part):
+    """Return the vectors of a group as they are shaded, in the order in which pictures or texts stand."""
+    root = ElementTree.fromstring(FILES["clip"])
+    cells = {node.get("id"): [float(cell.get("fill-opacity", 0)) for cell in node] for node in root.iter(f"{SVG}g")}
+    placed = sorted(uses(part), key=lambda use: abs(use[2]))  # a text's are turned: across is down, the other way round
+    return nn.functional.normalize(torch.tensor([cells[f"clip-{name}"] for name, *_ in placed]), dim=-1)
+
+
+def captions():
+    """Return the captions, whose words stand below each other, from left to right."""
+    columns = {}
+    for text in group("clip", "captions").iter(f"{SVG}text"):
+        columns.setdefault(float(text.get("x")), []).append((float(text.get("y")), text.text))
+    return [" ".join(word for _, word in sorted(column)) for _, column in sorted(columns.items())]
+
+
+def prompt():
+    return next(text for text in texts(group("clip", "naming")) if "{}" in text)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """The icons of a training that leaves Phosphor out, and the tokenizer that it gets."""
+    split = icons.split_icons("Phosphor")
+    return split, icons.caption_tokenizer(split.train)
+
+
+@pytest.fixture(scope="module")
+def clip(learned):
+    torch.manual_seed(0)
+    return CLIP(CLIPConfig(vocab_size=learned[1].vocab_size)).eval()
+
+
+def test_clip_learns_from_icons_of_the_training(learned):
+    split, words = learned
+    assert set(captions()) <= {icon.caption for icon in split.train}
+    assert not [caption for caption in captions() if 3 in words.encode(caption)]  # 3 is every unknown word
+    pictures = [node for node in group("clip", "pictures") if node.tag == f"{SVG}g"]
+    assert len(pictures) == len(captions()) == len(uses("picture-vectors")) == len(uses("text-vectors"))
+
+
+def test_clip_compares_each_picture_with_each_text(learned, clip):
+    n = len(captions())
+    pairs = text_batch(captions(), learned[1], icons.END_ID, context_length=clip.config.context_length)
+    pictures = torch.rand(n, 1, icons.SIZE, icons.SIZE)
+    logits = clip(pictures, *pairs).logits
+    cosines = clip.encode_pictures(pictures) @ clip.encode_texts(*pairs).T
+    torch.testing.assert_close(logits, clip.scale() * cosines)
+    written = texts(group("clip", "training"))
+    assert f"{n} pictures, {n} texts:" in written and f"{logits.numel()} cosines · scale" in written
+    drawn = uses("cosines")
+    assert len(drawn) == logits.numel()
+    down = [y for _, _, y in uses("picture-vectors")]
+    across = [-y for _, _, y in uses("text-vectors")]
+    for places, step in ((down, 36), (across, 45)):  # a row of cells for each picture, a column for each text
+        assert places == [places[0] + step * i for i in range(n)]
+    corner = drawn[0][1:]
+    assert [place[1:] for place in drawn] == [
+        (corner[0] + 45 * j, corner[1] + 36 * i) for i in range(n) for j in range(n)
+    ]
+
+
+def test_clip_lets_those_cosines_grow_whose_growth_lowers_the_loss():
+    n = len(captions())
+    logits = torch.randn(n, n, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    contrastive_loss(logits).backward()
+    assert [name == "grow" for name, *_ in uses("cosines")] == logits.grad.lt(0).flatten().tolist()
+    assert torch.equal(logits.grad < 0, torch.eye(n, dtype=torch.bool))  # the right pairs
+    signs = {name: texts(node)[0] for name in ("grow", "shrink") for node in [group("clip", name)]}
+    written = texts(group("clip", "training"))
+    assert {f"{signs['grow']} right pair: grow", f"{signs['shrink']} others: shrink"} <= set(written)
+
+
+def test_clip_has_the_two_softmaxes_of_the_loss():
+    n = len(captions())
+    logits = torch.randn(n, n, generator=torch.Generator().manual_seed(0))
+    text, picture = (logits.softmax(dim).diag().log().mean() for dim in (1, 0))  # of each picture; of each text
+    torch.testing.assert_close(contrastive_loss(logits), -(text + picture) / 2)
+    labels = texts(group("clip", "softmax"))
+    assert " ".join(labels) == "softmax: which text? softmax: which picture? loss: the mean of both cross-entropies"
+    of_rows, of_columns = (path.get("d") for path in group("clip", "softmax").iter(f"{SVG}path"))
+    assert of_rows.count("h5") == of_columns.count("v5") == n  # the ends of a bracket
+
+
+def test_clip_draws_right_pairs_as_vectors_that_point_the_same_way():
+    cosines = vectors("picture-vectors") @ vectors("text-vectors").T
+    right = torch.arange(len(cosines))
+    assert rank_of(cosines, right).eq(1).all() and rank_of(cosines.T, right).eq(1).all()
+
+
+def test_clip_names_an_icon_of_a_designer_who_was_left_out(learned, clip):
+    split, words = learned
+    names, [answer, _] = rows(group("clip", "names"))[0], rows(group("clip", "answer"))[-1]
+    assert answer in {icon.name for icon in split.seen} and answer not in " ".join(captions())
+    styles = [f"{{}} {style}" for style in icons.STYLES]  # the chapter's prompts
+    assert prompt() in styles
+    assert not [name for name in names if 3 in words.encode(prompt().format(name))]
+    classifier = name_vectors(clip, names, words, icons.END_ID, prompts=[prompt()])
+    assert len(classifier) == len(uses("classifier")) == len(uses("scores"))
+    assert [name for name, *_ in uses("classifier")] == names and [name for name, *_ in uses("new")] == [answer]
+
+
+def test_clip_draws_the_cosines_of_its_vectors_to_scale():
+    names, [answer, _] = rows(group("clip", "names"))[0], rows(group("clip", "answer"))[-1]
+    cosines = vectors("new") @ vectors("classifier").T
+    bars = [path.get("d") for path in group("clip", "scores").iter(f"{SVG}path")]
+    assert [float(re.search(r"h([\d.]+)", bar)[1]) for bar in bars] == pytest.approx(
+        (32 * cosines[0]).tolist(), abs=0.06
+    )
+    assert rank_of(cosines, torch.tensor([names.index(answer)])).tolist() == [1]
+    green = [path.get("class") == "nw-d-val" for path in group("clip", "scores").iter(f"{SVG}path")]
+    assert green == [name == answer for name in names]
+
+
+def test_clip_tells_the_same_to_those_who_do_not_see_it():
+    told = ElementTree.fromstring(FILES["clip"]).find(f"{SVG}desc").text
+    for words in (captions(), rows(group("clip", "names"))[0]):
+        assert f"{', '.join(words[:-1])} and {words[-1]}" in told
+    assert prompt() in told and told.endswith(f"wins: {rows(group('clip', 'answer'))[-1][0]}.")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nextword import check, encoder, evaluation, instructions
+from nextword import check, contrastive, encoder, evaluation, instructions
+from nextword.attention import pad
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.tokenizers import ByteBPE
 from nextword.wordpiece import WordPiece
@@ -30,6 +31,7 @@ EXERCISES = {
     "2017_ppo": ["gae", "clipped_objective"],
     "2022_instructgpt": ["ranking_loss", "shaped_rewards"],
     "2023_dolly": ["response_targets", "token_shift"],
+    "2021_clip": ["contrastive_loss", "name_classifier"],
 }
 NAMES = sorted(itertools.chain(*EXERCISES.values()))
 
@@ -218,6 +220,18 @@ def response_targets(prompt, response, end):
 def token_shift(base_logits, chosen):
     score = base_logits.gather(1, chosen[:, None])
     return (base_logits > score).sum(1) + 1
+
+
+def contrastive_loss(logits):
+    pairs = torch.arange(len(logits))
+    over_texts = F.cross_entropy(logits, pairs)
+    over_pictures = F.cross_entropy(logits.T, pairs)
+    return (over_texts + over_pictures) / 2
+
+
+def name_classifier(vectors):
+    mean = vectors.mean(0)
+    return mean / mean.norm(dim=-1, keepdim=True)
 
 
 SOLUTIONS = {name: globals()[name] for name in NAMES}
@@ -462,6 +476,70 @@ PLANTED = [
     ),
     ("token_shift", ".sum(1) + 1", ".sum(1) > 0", "but not how far"),
     ("token_shift", ".sum(1) + 1", ".sum(1).double().mean() + 1", "should each token have its own"),
+    ("contrastive_loss", "(over_texts + over_pictures) / 2", "over_texts", "Only the pictures choose"),
+    ("contrastive_loss", "(over_texts + over_pictures) / 2", "over_pictures", "Only the texts choose"),
+    ("contrastive_loss", "logits.T", "logits", "Only the pictures choose"),
+    ("contrastive_loss", " / 2", "", "were added"),
+    ("contrastive_loss", ", pairs)", ', pairs, reduction="sum")', "the sum over the pairs: should"),
+    (
+        "contrastive_loss",
+        "(over_texts + over_pictures) / 2",
+        "(over_texts + over_pictures) * len(logits)",
+        "sums over the pairs of both",
+    ),
+    ("contrastive_loss", "torch.arange(len(logits))", "torch.arange(len(logits)).flip(0)", "run backwards"),
+    ("contrastive_loss", "torch.arange(len(logits))", "torch.zeros(len(logits), dtype=int)", "The same text is right"),
+    (
+        "contrastive_loss",
+        "torch.arange(len(logits))",
+        "torch.full(logits.shape, 1 / len(logits))",
+        "All answers count as right",
+    ),
+    (
+        "contrastive_loss",
+        "return (over_texts + over_pictures) / 2",
+        "return -logits.flatten().log_softmax(0)[:: len(logits) + 1].mean()",
+        "over all N·N pairs",
+    ),
+    ("contrastive_loss", "return (over_texts", "return -(over_texts", "The sign"),
+    (
+        "contrastive_loss",
+        "return (over_texts + over_pictures) / 2",
+        "return -logits.diagonal().mean()",
+        "The bare logits",
+    ),
+    (
+        "contrastive_loss",
+        "return (over_texts + over_pictures) / 2",
+        "return -sum(logits.softmax(d).diagonal().log().mean() for d in (0, 1)) / 2",
+        "its log is -inf",
+    ),
+    (
+        "contrastive_loss",
+        "return (over_texts + over_pictures) / 2",
+        "return -sum(logits.softmax(d).diagonal().mean() for d in (0, 1)) / 2",
+        "the mean of probabilities",
+    ),
+    (
+        "contrastive_loss",
+        "return (over_texts + over_pictures) / 2",
+        "return 1 - sum(logits.softmax(d).diagonal().mean() for d in (0, 1)) / 2",
+        "the mean of 1 - p",
+    ),
+    ("contrastive_loss", "pairs = ", "logits = logits.detach(); pairs = ", "no gradient passes"),
+    ("name_classifier", " / mean.norm(dim=-1, keepdim=True)", "", "The mean is shorter than 1"),
+    ("name_classifier", "vectors.mean(0)", "vectors.mean(1)", "over the names"),
+    ("name_classifier", "vectors.mean(0)", "vectors.mean(2)", "none is left"),
+    ("name_classifier", "norm(dim=-1", "norm(dim=0", "Columns have length 1"),
+    ("name_classifier", "norm(dim=-1, keepdim=True)", "norm()", "All numbers together"),
+    ("name_classifier", "norm(dim=-1, keepdim=True)", "square().sum(-1, keepdim=True)", "where is the square root"),
+    ("name_classifier", "norm(dim", "norm(p=1, dim", "should it be their squares"),
+    ("name_classifier", "mean / mean.norm(dim=-1, keepdim=True)", "mean.softmax(-1)", "A softmax"),
+    ("name_classifier", "vectors.mean(0)", "vectors[0]", "Only the first prompt"),
+    ("name_classifier", "vectors.mean(0)", "vectors[-1]", "Only the last prompt"),
+    ("name_classifier", "vectors.mean(0)", "vectors.amax(0)", "The largest of each number"),
+    ("name_classifier", "vectors.mean(0)", "vectors.flatten(0, 1)", "Each prompt kept its own"),
+    ("name_classifier", "vectors.mean(0)", "vectors.mean(0, keepdim=True)", "An axis for the prompts is left"),
 ]
 
 
@@ -492,7 +570,7 @@ def test_each_check_has_three_planted_mistakes_and_more_with_a_message_of_its_ow
 
 def test_each_chapter_has_two_checks_and_there_are_no_others():
     assert set(check.__all__) == {*NAMES, "Wrong", "stub", "hints"}
-    assert len(EXERCISES) == 12 and min(map(len, EXERCISES.values())) == 2
+    assert len(EXERCISES) == 13 and min(map(len, EXERCISES.values())) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -587,6 +665,11 @@ def blanked_targets(prompt, response, end):
     return [text[:-1], targets[1:]]
 
 
+def loop_pairs(logits):
+    costs = [torch.logsumexp(row, 0) - row[i] for x in (logits, logits.T) for i, row in enumerate(x)]
+    return sum(costs) / len(costs)
+
+
 OTHER_WAYS = {
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0],
     "multi_head": loop_heads,
@@ -609,6 +692,8 @@ OTHER_WAYS = {
     "token_shift": lambda x, chosen: [
         sorted(row, reverse=True).index(row[i]) + 1 for row, i in zip(x.tolist(), chosen, strict=True)
     ],
+    "contrastive_loss": loop_pairs,
+    "name_classifier": lambda vectors: F.normalize(vectors.sum(0), dim=1),  # a sum has the direction of the mean
 }
 
 
@@ -847,3 +932,20 @@ def test_the_token_shift_is_the_librarys():
     with torch.inference_mode():
         logits = toy(torch.tensor([prompt + written])).logits[0, 2:-1]
     assert torch.equal(token_shift(logits, torch.tensor(written)), instructions.token_ranks(toy, prompt, written))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_the_contrastive_loss_is_the_librarys(n):
+    logits = 3 * torch.randn(n, n, dtype=torch.float64)
+    torch.testing.assert_close(contrastive_loss(logits), contrastive.contrastive_loss(logits))
+
+
+def test_the_classifier_of_names_is_the_librarys():
+    sizes = {"size": 4, "d_embed": 6, "d_model": 8, "n_heads": 2, "n_layers": 1, "patch": 4, "vision_layers": 1}
+    toy = contrastive.CLIP(contrastive.CLIPConfig(vocab_size=257, context_length=9, vision="transformer", **sizes))
+    letters, names, prompts = ByteBPE.train([], 256), ["cat", "dog", "eel"], ["{}", "a {}", "{} s"]
+    with torch.inference_mode():
+        texts = [[[*letters.encode(prompt.format(name)), 256] for name in names] for prompt in prompts]
+        vectors = torch.stack([toy.encode_texts(*pad(rows)) for rows in texts])
+    expected = contrastive.name_vectors(toy, names, letters, 256, prompts=prompts)
+    torch.testing.assert_close(name_classifier(vectors), expected)

@@ -82,12 +82,14 @@ def load_icons(designer: str) -> tuple[Icon, ...]:
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> bytes:
-    """Return a character as a picture, in the middle, drawn twice as large and then made smaller."""
-    image = Image.new("L", (2 * SIZE, 2 * SIZE))
-    left, top, right, bottom = font.getbbox(character)
-    corner = (SIZE - (left + right) / 2, SIZE - (top + bottom) / 2)
-    ImageDraw.Draw(image).text(corner, character, fill=255, font=font)
-    small = reduce(np.asarray(image, float), "(h p) (w q) -> h w", "mean", p=2, q=2)
+    """Return a character as a picture, its ink in the middle, drawn twice as large and then made smaller."""
+    image = Image.new("L", (8 * SIZE, 8 * SIZE))  # some are far wider than the font's size, or stand off their place
+    ImageDraw.Draw(image).text((3 * SIZE, 3 * SIZE), character, fill=255, font=font)
+    ink = image.crop(image.getbbox() or (0, 0, 1, 1))
+    ink.thumbnail((2 * SIZE, 2 * SIZE), Image.Resampling.BOX)  # only what is too large is made smaller
+    canvas = Image.new("L", (2 * SIZE, 2 * SIZE))
+    canvas.paste(ink, ((2 * SIZE - ink.width) // 2, (2 * SIZE - ink.height) // 2))
+    small = reduce(np.asarray(canvas, float), "(h p) (w q) -> h w", "mean", p=2, q=2)
     return small.round().astype(np.uint8).tobytes()
 
 
@@ -111,6 +113,8 @@ def split_icons(held_out: str | Sequence[str]) -> Split:
     Pictures that a training icon has pixel for pixel are not tested.
     """
     out = [held_out] if isinstance(held_out, str) else list(held_out)
+    if not out or not set(out) < set(DESIGNERS):
+        raise ValueError(f"held_out={held_out!r}: choose some, but not all, of {', '.join(DESIGNERS)}")
     train = [icon for designer in DESIGNERS if designer not in out for icon in load_icons(designer)]
     names, words = {i.name for i in train}, {word for i in train for word in i.caption.split()}
     pictures = {icon.picture for icon in train}
@@ -158,7 +162,7 @@ def icon_batches(
 
 
 def jitter(pictures: Float[Tensor, "B c H W"], generator: torch.Generator) -> Float[Tensor, "B c H W"]:
-    """Return pictures, each turned, stretched and moved a little: by up to 7 degrees, 15 and 7.5 percent."""
+    """Return pictures, each turned by up to 7 degrees, made larger or smaller by a sixth, and moved by a twelfth."""
     turn, stretch, right, down = 2 * torch.rand(4, len(pictures), generator=generator) - 1
     angle, scale = 0.12 * turn, 1 + 0.15 * stretch
     cos, sin = scale * angle.cos(), scale * angle.sin()
