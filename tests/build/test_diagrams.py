@@ -12,10 +12,12 @@ from torch import nn
 
 from nextword import data
 from nextword.attention import MultiHeadAttention, capture_attention
-from nextword.book import icons
+from nextword.book import icons, robots
 from nextword.contrastive import CLIP, CLIPConfig, contrastive_loss, name_vectors, rank_of, text_batch
+from nextword.decoder import Decoder, DecoderConfig
 from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
+from nextword.multimodal import PictureLM, PictureTokens
 from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
 
@@ -588,3 +590,145 @@ def test_clip_tells_the_same_to_those_who_do_not_see_it():
     for words in (captions(), rows(group("clip", "names"))[0]):
         assert f"{', '.join(words[:-1])} and {words[-1]}" in told
     assert prompt() in told and told.endswith(f"wins: {rows(group('clip', 'answer'))[-1][0]}.")
+
+
+# PaLM-E: what the robot sees, to scale, and the places that its vectors take in the sentence.
+
+
+def parts(name):
+    """Return the shapes that a group of PaLM-E's drawing uses, the smallest ones, with their places: (part, x, y)."""
+    root = ElementTree.fromstring(FILES["palm_e"])
+    named = {node.get("id"): node for node in root.iter() if node.get("id")}
+
+    def walk(node, x, y):
+        for use in node.iter(f"{SVG}use"):
+            part, at = use.get("href")[1:], (x + float(use.get("x", 0)), y + float(use.get("y", 0)))
+            inner = list(walk(named[part], *at))
+            yield from inner or [(part.removeprefix("palm_e-"), *at)]
+
+    return list(walk(named[f"palm_e-{name}"], 0, 0))
+
+
+def start(path):
+    """Return the point where a path starts, across and down."""
+    return [float(number) for number in re.match(r"M([\d.]+) ([\d.]+)", path.get("d")).groups()]
+
+
+TILE, BORDER = 16, 8  # of the drawing: twice as large as the picture's pixels
+
+
+def told():
+    """Return the words of the prompt, which stand in two lines, from left to right, with their places."""
+    found = [(float(text.get("x")), text.text) for text in group("palm_e", "words").iter(f"{SVG}text")]
+    return sorted(found)
+
+
+def predicted():
+    return texts(group("palm_e", "answer"))[-1]
+
+
+def drawn_tiles():
+    """Return the robot's view as rows of letters: a wall, the floor, and what stands on it."""
+    tiles = {(round((x - BORDER) / TILE), round((y - BORDER) / TILE)): part[0] for part, x, y in parts("view")}
+    assert len(tiles) == len(parts("view"))
+    ball, robot = group("palm_e", "view").iter(f"{SVG}path")
+    assert ball.get("class") == "nw-d-ball"
+    for letter, path in (("b", ball), ("r", robot)):
+        x, y = (int((number - BORDER) // TILE) for number in start(path))
+        tiles[x, y] = letter
+    side = int(len(tiles) ** 0.5)
+    return ["".join(tiles[x, y] for x in range(side)) for y in range(side)]
+
+
+def ball_tile():
+    return next((line.index("b"), y) for y, line in enumerate(drawn_tiles()) if "b" in line)
+
+
+@pytest.fixture(scope="module")
+def sighted():
+    """A language model that reads pictures, with an encoder of the default size."""
+    torch.manual_seed(0)
+    config = DecoderConfig(vocab_size=9, context_length=32, d_model=8, n_heads=2, n_layers=1)
+    return PictureLM(Decoder(config), PictureTokens(8)).eval()
+
+
+def test_palm_e_shows_what_a_robot_of_the_expert_saw_and_did():
+    colours = {(146, 146, 146): "w", (76, 76, 76): "f", (255, 76, 76): "b", (0, 0, 0): " "}  # " ": behind a wall
+    views = {}
+    for step in robots.demonstrations("GoToRedBallNoDists", 1, seed=30):
+        tiles = [[colours[tuple(pixel)] for pixel in row] for row in step.frame[4::8, 4::8].tolist()]
+        tiles[-1][len(tiles) // 2] = "r"  # red as well
+        views["\n".join("".join(row) for row in tiles)] = step
+    step = views["\n".join(drawn_tiles())]
+    words = " ".join(word for _, word in told())
+    assert words == f"Task: {step.mission}. Next step:"
+    assert step.action == predicted() == robots.where(step, "red ball")
+    x, y = ball_tile()
+    side = len(drawn_tiles())
+    assert step.things == {"red ball": (x - side // 2, side - 1 - y)}
+    labels = texts(group("palm_e", "encoder"))
+    assert f"{side} × {side} tiles," in labels and f"{robots.SIZE} × {robots.SIZE} pixels" in labels
+
+
+def test_palm_e_draws_the_regions_and_vectors_of_the_encoder(sighted):
+    encoder, size = sighted.encoder, sighted.encoder.size
+    assert size == robots.SIZE
+    grid = encoder.stem(torch.zeros(1, 3, size, size))
+    side = grid.shape[-1]
+    regions = {(round(x / TILE), round(y / TILE)) for _, x, y in parts("regions")}
+    assert regions == {(x, y) for x in range(side) for y in range(side)} and len(parts("regions")) == side**2
+    labels = texts(group("palm_e", "encoder"))
+    assert f"three convolutions: {side} × {side} regions" in labels
+    assert sum(isinstance(m, nn.Conv2d) and m.stride == (2, 2) for m in encoder.modules()) == 3
+    outlined = list(group("palm_e", "regions").iter(f"{SVG}use"))
+    made = encoder(torch.zeros(1, 3, size, size))[0]
+    assert len(outlined) == len(parts("picture-vectors")) == len(made) == encoder.n_tokens
+    ratio = len(regions) // encoder.n_tokens
+    assert [part for part, *_ in parts("four")] == ["region"] * ratio
+
+
+def test_palm_e_shades_the_regions_and_vectors_whose_pixels_show_the_ball(sighted):
+    encoder = sighted.encoder
+    x, y = ball_tile()
+    picture = robots.as_pictures([torch.zeros(56, 56, 3, dtype=torch.uint8).numpy()])
+    picture[:, :, 4 + 8 * y : 12 + 8 * y, 4 + 8 * x : 12 + 8 * x] = 1
+    step = encoder.size // 8
+    shown = nn.functional.max_pool2d(picture[0, 0][None], step)[0]
+    assert {(round(x / TILE), round(y / TILE)) for _, x, y in parts("ball")} == {
+        (x, y) for y, x in shown.nonzero().tolist()
+    }
+    vectors = nn.functional.max_pool2d(shown[None], 2)[0].flatten()  # row by row, as the encoder's vectors
+    places = sorted(group("palm_e", "picture-vectors"), key=lambda use: float(use.get("x")))
+    assert [use.get("fill-opacity") is None for use in places] == vectors.bool().tolist()
+
+
+def test_palm_e_puts_the_vectors_into_one_sequence_and_predicts_at_words_alone(sighted):
+    words = [word for _, word in told()]
+    ids = torch.randint(9, (1, len(words)))
+    pictures = torch.zeros(1, 3, sighted.encoder.size, sighted.encoder.size)
+    sequence, logits = sighted.sentence(ids, pictures)[0], sighted(ids, pictures=pictures).logits[0]
+    first, second = ([x + 4 for _, x, _ in parts(f"{part}-vectors")] for part in ("picture", "word"))
+    assert second == [x for x, _ in told()]  # each word's vector below it
+    assert first + second == sorted(first + second) and len(first + second) == len(sequence)
+    root = ElementTree.fromstring(FILES["palm_e"])
+    ticks = next(node for node in root.iter(f"{SVG}path") if node.get("id") == "palm_e-reads").get("d")
+    assert [float(x) for x in re.findall(r"M([\d.]+)", ticks)] == first + second  # the model reads all of them
+    torch.testing.assert_close(
+        sequence - sighted.decoder.positions.weight[: len(sequence)],
+        torch.cat([sighted.encoder(pictures), sighted.decoder.embedding(ids)], 1)[0],
+    )
+    [numbers] = rows(group("palm_e", "positions"))
+    n = len(first)
+    assert numbers == ["0", "+ position", f"{n - 1}", f"{n}", "+ position", f"{len(sequence) - 1}"]
+    assert [x for _, x, _ in parts("silent")] == first and len(first) == len(sequence) - len(logits)
+    out = next(group("palm_e", "answer").iter(f"{SVG}path"))
+    assert start(out)[0] == second[-1] and texts(group("palm_e", "answer"))[1:] == ["predicted:", predicted()]
+
+
+def test_palm_e_tells_the_same_to_those_who_do_not_see_it():
+    said = ElementTree.fromstring(FILES["palm_e"]).find(f"{SVG}desc").text
+    words = [word for _, word in told()]
+    side, n = len(drawn_tiles()), len(parts("picture-vectors"))
+    assert f"{side} by {side} tiles" in said and f'"{" ".join(words)}"' in said
+    assert f"{n} vectors of the picture" in said and f"before {len(words)} of the words" in said
+    assert f"from 0 to {n + len(words) - 1}" in said and said.endswith(f'predicts "{predicted()}".')
