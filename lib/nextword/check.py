@@ -62,6 +62,8 @@ __all__ = [
     "kneser_ney",
     "learn_merges",
     "mask_tokens",
+    "merge_regions",
+    "mixed_sentence",
     "multi_head",
     "name_classifier",
     "neural_ngram_logits",
@@ -2129,3 +2131,183 @@ def name_classifier(theirs: Theirs) -> None:
     }  # fmt: skip
     proves = "Each name is a direction to which all prompts add alike, and its cosine with a picture is one product."
     _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=("name", "number"), than="the definition")
+
+
+# --- 2023: a picture in the sentence ----------------------------------------------------------------------------------
+
+
+def mixed_sentence(theirs: Theirs) -> None:
+    """Check the sequence that the blocks read: a picture's vectors, then those of the words (Driess et al. 2023, section 3).
+
+    Stub::
+
+        def mixed_sentence(picture, words, positions):
+            '''Return what the blocks read (B, N + T, C): first the picture, then the words, each with its position added.
+
+            picture (B, N, C) holds the N vectors of each picture, words (B, T, C) those of the T words behind it.
+            positions (S, C) is the table of a language model, S at least N + T: row i belongs to place i.
+            '''
+            ...
+
+    Hints:
+
+    - To the blocks a vector of a picture is a word like any other: it stands at a place, and the words come behind it.
+    - torch.cat([a, b], 1) puts b behind a. Afterwards the places are counted through, and row i of the table goes to
+      place i.
+    """
+
+    def by_rule(picture: Tensor, words: Tensor, positions: Tensor) -> Tensor:  # place by place
+        sentences = [[*p, *w] for p, w in zip(picture, words, strict=True)]
+        return torch.stack([torch.stack([x + positions[i] for i, x in enumerate(s)]) for s in sentences])
+
+    def apart(p: Tensor, w: Tensor, at_picture: Tensor | float, at_words: Tensor | float) -> Tensor:
+        return torch.cat([p + at_picture, w + at_words], 1)
+
+    def through(x: Tensor, e: Tensor, start: int = 0) -> Tensor:
+        return x + e[start : start + x.shape[1]]
+
+    def behind(p: Tensor, w: Tensor) -> Tensor:
+        return torch.cat([p, w], 1)
+
+    def n(x: Tensor) -> int:
+        return x.shape[1]
+
+    def numbers(*values: float) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)[:, None]
+
+    randn = _randn()
+    nothing = torch.zeros(2, 3, 3, dtype=torch.float64)
+    cases = {
+        "a picture of one vector, 1, and one word, 10, at positions 100, 200, …":
+            (numbers(1)[None], numbers(10)[None], numbers(100, 200, 300)),
+        "a table of positions that are all 0": (randn(1, 2, 3), randn(1, 3, 3), torch.zeros(7, 3, dtype=torch.float64)),
+        "vectors that are all 0, so that only the positions are left": (nothing[:, :2], nothing, randn(9, 3)),
+        "two pictures of three vectors, each before two words": (randn(2, 3, 4), randn(2, 2, 4), randn(8, 4)),
+        "a table of just as many positions as are needed": (randn(1, 4, 2), randn(1, 2, 2), randn(6, 2)),
+    }  # fmt: skip
+    mistakes: Mistakes = {
+        "The words stand first: should the picture, so that every word can look back at it?":
+            lambda p, w, e: through(behind(w, p), e),
+        "No position was added: how shall the blocks know what stands where?":
+            lambda p, w, e: behind(p, w),
+        "Only the words have positions, counted from 0: which places do the picture's vectors take?":
+            lambda p, w, e: apart(p, w, 0, e[: n(w)]),
+        "The words stand at the right positions, but the picture has none: should its vectors have 0 to N - 1?":
+            lambda p, w, e: apart(p, w, 0, e[n(p) : n(p) + n(w)]),
+        "Only the picture has positions: should the words go on where it ends?":
+            lambda p, w, e: apart(p, w, e[: n(p)], 0),
+        "The positions begin anew at the first word: how many places are taken before it?":
+            lambda p, w, e: apart(p, w, e[: n(p)], e[: n(w)]),
+        "The whole picture stands at position 0, and the words from 1 on: should each of its N vectors take a place?":
+            lambda p, w, e: apart(p, w, e[0], e[1 : 1 + n(w)]),
+        "A position is left free between picture and words: should the first word stand at N?":
+            lambda p, w, e: apart(p, w, e[: n(p)], e[n(p) + 1 : n(p) + 1 + n(w)]),
+        "The first word shares a position with the end of the picture: should it stand at N?":
+            lambda p, w, e: apart(p, w, e[: n(p)], e[n(p) - 1 : n(p) - 1 + n(w)]),
+        "The words have the first positions, though the picture stands before them: were they added before the two met?":
+            lambda p, w, e: apart(p, w, e[n(w) : n(w) + n(p)], e[: n(w)]),
+        "The positions begin at 1: should the first place have row 0 of the table?":
+            lambda p, w, e: through(behind(p, w), e, 1),
+        "The last rows of the table were taken: should it be the first N + T?":
+            lambda p, w, e: behind(p, w) + e[-n(p) - n(w) :],
+        "All places have the same position, row 0: should place i have row i?":
+            lambda p, w, e: behind(p, w) + e[0],
+        "Vectors were multiplied by their positions: should they be added?":
+            lambda p, w, e: behind(p, w) * e[: n(p) + n(w)],
+        "The positions were added twice: once before picture and words met, and once after?":
+            lambda p, w, e: through(behind(p, w), 2 * e),
+        "Picture and words became rows of a batch of their own: along which axis does a sentence run?":
+            lambda p, w, e: through(torch.cat([p, w], 0), e),
+        "Picture and words stand side by side in one long vector: along which axis does a sentence run?":
+            lambda p, w, e: through(torch.cat([p, w], 2), e),
+        "The words' vectors were added to the picture's: should they stand behind it?":
+            lambda p, w, e: through(p + w, e),
+    }  # fmt: skip
+    proves = (
+        "Nothing tells the blocks what was seen and what was read: all of it is a row of vectors, each at its place."
+    )
+    axes = ("row", "place", "number")
+    _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=axes, learns=True, than="the definition")
+
+
+def merge_regions(theirs: Theirs) -> None:
+    """Check how four regions of a picture become one token, so that it takes fewer places in the sentence.
+
+    Stub::
+
+        def merge_regions(x, h, w):
+            '''Return one token for each square of 2 × 2 regions (B, h·w/4, 4c): their four vectors in one long one.
+
+            x (B, h·w, c): a vector for each region of a picture, row by row; h and w are even. The squares are taken row
+            by row, too, and in each of them first the upper left region, then upper right, lower left, lower right.
+            '''
+            ...
+
+    Hints:
+
+    - The number of a region is (2i + p)·w + 2j + q: i and j say which square it is in, p and q where in that square.
+    - x.view(B, h // 2, 2, w // 2, 2, c) has an axis for each of i, p, j and q. Bring i and j together, and p, q and c.
+    """
+
+    def by_rule(x: Tensor, h: int, w: int) -> Tensor:  # square by square
+        corners = [row * w + column for row in range(0, h, 2) for column in range(0, w, 2)]
+        return torch.stack([torch.cat([x[:, at + step] for step in (0, 1, w, w + 1)], 1) for at in corners], 1)
+
+    def mine(x: Tensor, h: int, w: int, *, order: str = "i j p q c", rows: int | None = None) -> Tensor:
+        axes = x.reshape(len(x), h // 2, 2, w // 2, 2, -1)
+        turned = axes.permute(0, *(1 + "ipjqc".index(axis) for axis in order.split()))
+        return turned.reshape(len(x), h * w // 4 if rows is None else rows, -1)
+
+    def four(x: Tensor, h: int, w: int) -> Tensor:
+        return mine(x, h, w).reshape(len(x), h * w // 4, 4, x.shape[2])  # (B, h·w/4, 4, c)
+
+    def numbered(n: int) -> Tensor:
+        return torch.arange(n, dtype=torch.float64).view(1, n, 1)
+
+    randn = _randn()
+    cases = {
+        "two rows of four regions, which are their own numbers": (numbered(8), 2, 4),
+        "four rows of two regions, which are their own numbers": (numbered(8), 4, 2),
+        "a single square": (numbered(4), 2, 2),
+        "two pictures of 4 × 6 regions, each of three numbers": (randn(2, 24, 3), 4, 6),
+        "a picture of 6 × 4 regions, each of two numbers": (randn(1, 24, 2), 6, 4),
+    }
+    mistakes: Mistakes = {
+        "Four neighbours in one row were joined: should it be two of a row, and the two below them?":
+            lambda x, h, w: x.reshape(len(x), h * w // 4, -1),
+        "Rows and columns are exchanged: a row has w regions, and there are h of them. Which comes first in the view?":
+            lambda x, h, w: mine(x, w, h),
+        "Each square is read column by column: should upper right come before lower left?":
+            lambda x, h, w: mine(x, h, w, order="i j q p c"),
+        "The squares are taken column by column: should the second be to the right of the first?":
+            lambda x, h, w: mine(x, h, w, order="j i p q c"),
+        "The four vectors are interleaved, number by number: should each stay whole, one behind the other?":
+            lambda x, h, w: mine(x, h, w, order="i j c p q"),
+        "This is the mean of the four, which forgets where each was: should they stand one behind the other?":
+            lambda x, h, w: four(x, h, w).mean(2),
+        "The four vectors were added, and nothing says where each was: should they stand one behind the other?":
+            lambda x, h, w: four(x, h, w).sum(2),
+        "The largest of each four numbers was taken: should all four vectors be kept?":
+            lambda x, h, w: four(x, h, w).amax(2),
+        "Only the upper left region of each square is left: where are the other three?":
+            lambda x, h, w: four(x, h, w)[:, :, 0],
+        "The lower regions come first: should a square be read from above?":
+            lambda x, h, w: four(x, h, w)[:, :, [2, 3, 0, 1]].flatten(2),
+        "The right regions come first: should a square be read from the left?":
+            lambda x, h, w: four(x, h, w)[:, :, [1, 0, 3, 2]].flatten(2),
+        "A token holds regions from four corners of the picture: should they be neighbours, with the 2 behind h // 2?":
+            lambda x, h, w: x.reshape(len(x), 2, h // 2, 2, w // 2, -1).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2),
+        "The regions are in the right order, but each is still a token: can four of them share one?":
+            lambda x, h, w: mine(x, h, w, rows=h * w),
+        "The tokens still stand in rows and columns: should they be one sequence, as words are?":
+            lambda x, h, w: mine(x, h, w).reshape(len(x), h // 2, w // 2, -1),
+        "The four vectors of a token lie on an axis of their own: should they be one long vector?":
+            four,
+        "Squares and places are exchanged: is each token made of upper left regions alone, or of lower right ones?":
+            lambda x, h, w: mine(x, h, w, order="p q i j c"),
+    }  # fmt: skip
+    proves = (
+        "A picture takes a quarter of the places, and no number of it is lost: all that changed is who stands together."
+    )
+    axes = ("picture", "token", "number")
+    _compare(theirs, by_rule, cases, mistakes, proves=proves, axes=axes, than="the definition")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nextword import check, contrastive, encoder, evaluation, instructions
+from nextword import check, contrastive, encoder, evaluation, instructions, multimodal
 from nextword.attention import pad
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.tokenizers import ByteBPE
@@ -32,6 +32,7 @@ EXERCISES = {
     "2022_instructgpt": ["ranking_loss", "shaped_rewards"],
     "2023_dolly": ["response_targets", "token_shift"],
     "2021_clip": ["contrastive_loss", "name_classifier"],
+    "2023_palm_e": ["mixed_sentence", "merge_regions"],
 }
 NAMES = sorted(itertools.chain(*EXERCISES.values()))
 
@@ -232,6 +233,18 @@ def contrastive_loss(logits):
 def name_classifier(vectors):
     mean = vectors.mean(0)
     return mean / mean.norm(dim=-1, keepdim=True)
+
+
+def mixed_sentence(picture, words, positions):
+    x = torch.cat([picture, words], 1)
+    return x + positions[: x.shape[1]]
+
+
+def merge_regions(x, h, w):
+    B, _, c = x.shape
+    x = x.view(B, h // 2, 2, w // 2, 2, c)
+    x = x.permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, h * w // 4, 4 * c)
 
 
 SOLUTIONS = {name: globals()[name] for name in NAMES}
@@ -540,6 +553,88 @@ PLANTED = [
     ("name_classifier", "vectors.mean(0)", "vectors.amax(0)", "The largest of each number"),
     ("name_classifier", "vectors.mean(0)", "vectors.flatten(0, 1)", "Each prompt kept its own"),
     ("name_classifier", "vectors.mean(0)", "vectors.mean(0, keepdim=True)", "An axis for the prompts is left"),
+    ("mixed_sentence", "[picture, words]", "[words, picture]", "The words stand first"),
+    ("mixed_sentence", " + positions[: x.shape[1]]", "", "No position was added"),
+    (
+        "mixed_sentence",
+        "return x + positions[: x.shape[1]]",
+        "return torch.cat([picture, words + positions[: words.shape[1]]], 1)",
+        "Only the words have positions, counted from 0",
+    ),
+    (
+        "mixed_sentence",
+        "return x + positions[: x.shape[1]]",
+        "x[:, picture.shape[1] :] += positions[picture.shape[1] : x.shape[1]]; return x",
+        "the picture has none",
+    ),
+    (
+        "mixed_sentence",
+        "return x + positions[: x.shape[1]]",
+        "x[:, : picture.shape[1]] += positions[: picture.shape[1]]; return x",
+        "Only the picture has positions",
+    ),
+    (
+        "mixed_sentence",
+        "x = torch.cat([picture, words], 1)",
+        "return torch.cat([y + positions[: y.shape[1]] for y in (picture, words)], 1)",
+        "begin anew at the first word",
+    ),
+    (
+        "mixed_sentence",
+        "positions[: x.shape[1]]",
+        "positions[(torch.arange(x.shape[1]) - picture.shape[1] + 1).clamp(min=0)]",
+        "The whole picture stands at position 0",
+    ),
+    (
+        "mixed_sentence",
+        "x = torch.cat([picture, words], 1)",
+        "N = picture.shape[1]; picture = picture + positions[:N]; words = words + positions[N + 1 :][: words.shape[1]]; "
+        "return torch.cat([picture, words], 1)",
+        "A position is left free",
+    ),
+    (
+        "mixed_sentence",
+        "x = torch.cat([picture, words], 1)",
+        "N = picture.shape[1]; picture = picture + positions[:N]; words = words + positions[N - 1 :][: words.shape[1]]; "
+        "return torch.cat([picture, words], 1)",
+        "shares a position with the end",
+    ),
+    (
+        "mixed_sentence",
+        "return x + positions[: x.shape[1]]",
+        "return x + positions[: x.shape[1]].roll(picture.shape[1], 0)",
+        "The words have the first positions",
+    ),
+    ("mixed_sentence", "[: x.shape[1]]", "[1 : x.shape[1] + 1]", "begin at 1"),
+    ("mixed_sentence", "[: x.shape[1]]", "[-x.shape[1] :]", "The last rows"),
+    ("mixed_sentence", "[: x.shape[1]]", "[0]", "the same position"),
+    ("mixed_sentence", "x + positions", "x * positions", "multiplied"),
+    ("mixed_sentence", "x + positions", "x + 2 * positions", "added twice"),
+    ("mixed_sentence", "words], 1)", "words], 0)", "rows of a batch"),
+    ("mixed_sentence", "words], 1)", "words], -1)", "side by side"),
+    ("mixed_sentence", "torch.cat([picture, words], 1)", "picture + words", "added to the picture's"),
+    ("mixed_sentence", "[picture, words]", "[picture.detach(), words]", "no gradient passes"),
+    ("merge_regions", "x = x.permute(0, 1, 3, 2, 4, 5)", "", "Four neighbours in one row"),
+    ("merge_regions", "h // 2, 2, w // 2", "w // 2, 2, h // 2", "Rows and columns are exchanged"),
+    ("merge_regions", "0, 1, 3, 2, 4, 5", "0, 1, 3, 4, 2, 5", "column by column: should upper right"),
+    ("merge_regions", "0, 1, 3, 2, 4, 5", "0, 3, 1, 2, 4, 5", "The squares are taken column by column"),
+    ("merge_regions", "0, 1, 3, 2, 4, 5", "0, 1, 3, 5, 2, 4", "interleaved"),
+    ("merge_regions", "return x.reshape(B, h * w // 4, 4 * c)", "return x.mean((3, 4)).flatten(1, 2)", "the mean of"),
+    ("merge_regions", "return x.reshape(B, h * w // 4, 4 * c)", "return x.sum((3, 4)).flatten(1, 2)", "were added"),
+    ("merge_regions", "return x.reshape(B, h * w // 4, 4 * c)", "return x.amax((3, 4)).flatten(1, 2)", "The largest"),
+    (
+        "merge_regions",
+        "return x.reshape",
+        "x = x[:, :, :, 0, 0]; return x.flatten(1, 2) if True else x",
+        "Only the upper",
+    ),
+    ("merge_regions", "4, 5)", "4, 5).flip(3)", "The lower regions come first"),
+    ("merge_regions", "4, 5)", "4, 5).flip(4)", "The right regions come first"),
+    ("merge_regions", "h // 2, 2, w // 2, 2, c)", "2, h // 2, 2, w // 2, c).permute(0, 2, 1, 4, 3, 5)", "four corners"),
+    ("merge_regions", "h * w // 4, 4 * c", "h * w, c", "each is still a token"),
+    ("merge_regions", "h * w // 4, 4 * c", "h // 2, w // 2, 4 * c", "still stand in rows and columns"),
+    ("merge_regions", "h * w // 4, 4 * c", "h * w // 4, 4, c", "on an axis of their own"),
+    ("merge_regions", "0, 1, 3, 2, 4, 5", "0, 2, 4, 1, 3, 5", "Squares and places are exchanged"),
 ]
 
 
@@ -570,7 +665,7 @@ def test_each_check_has_three_planted_mistakes_and_more_with_a_message_of_its_ow
 
 def test_each_chapter_has_two_checks_and_there_are_no_others():
     assert set(check.__all__) == {*NAMES, "Wrong", "stub", "hints"}
-    assert len(EXERCISES) == 13 and min(map(len, EXERCISES.values())) == 2
+    assert len(EXERCISES) == 14 and min(map(len, EXERCISES.values())) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -670,6 +765,11 @@ def loop_pairs(logits):
     return sum(costs) / len(costs)
 
 
+def unfolded(x, h, w):
+    columns = F.unfold(x.mT.unflatten(2, (h, w)), 2, stride=2)  # (B, c·4, h·w/4), channels outside
+    return columns.unflatten(1, (-1, 4)).permute(0, 3, 2, 1).flatten(2)
+
+
 OTHER_WAYS = {
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0],
     "multi_head": loop_heads,
@@ -694,6 +794,10 @@ OTHER_WAYS = {
     ],
     "contrastive_loss": loop_pairs,
     "name_classifier": lambda vectors: F.normalize(vectors.sum(0), dim=1),  # a sum has the direction of the mean
+    "mixed_sentence": lambda picture, words, positions: torch.cat(
+        [picture + positions[: picture.shape[1]], words + positions[picture.shape[1] :][: words.shape[1]]], 1
+    ),
+    "merge_regions": unfolded,
 }
 
 
@@ -949,3 +1053,22 @@ def test_the_classifier_of_names_is_the_librarys():
         vectors = torch.stack([toy.encode_texts(*pad(rows)) for rows in texts])
     expected = contrastive.name_vectors(toy, names, letters, 256, prompts=prompts)
     torch.testing.assert_close(name_classifier(vectors), expected)
+
+
+def test_the_mixed_sentence_is_the_librarys():
+    decoder = Decoder(DecoderConfig(vocab_size=30, context_length=16, d_model=16, n_layers=1, n_heads=2))
+    toy = multimodal.PictureLM(decoder, multimodal.PictureTokens(16, size=8, widths=(4,), d_vision=8, n_heads=2)).eval()
+    ids, pictures = torch.randint(30, (3, 5)), torch.rand(3, 3, 8, 8)
+    with torch.inference_mode():
+        expected = toy.sentence(ids, pictures)
+        found = mixed_sentence(toy.encoder(pictures), decoder.embedding(ids), decoder.positions.weight)
+    assert found.shape == (3, 4 + 5, 16) and torch.equal(found, expected)
+
+
+def test_the_merging_of_regions_is_the_librarys():
+    toy = multimodal.PictureTokens(16, size=24, widths=(4,), d_vision=8, n_heads=2).eval()
+    toy.block, toy.norm, toy.projection = (torch.nn.Identity() for _ in range(3))
+    pictures = torch.rand(2, 3, 24, 24)
+    with torch.inference_mode():
+        regions = toy.stem(pictures).flatten(2).mT + toy.positions
+        assert torch.equal(merge_regions(regions, 12, 12), toy(pictures))
