@@ -31,7 +31,17 @@ LIBRARY = ROOT / "lib" / "nextword"
 LAYERS = [
     {"runtime", "files", "fetching", "data"},
     {"attention", "sparse_attention", "layers", "tokenizers", "wordpiece", "generation", "pretrained", "checkpoints"},
-    {"ngram", "encoder_decoder", "recurrent", "transformer", "decoder", "encoder", "contrastive", "multimodal", "reward_model"},
+    {
+        "ngram",
+        "encoder_decoder",
+        "recurrent",
+        "transformer",
+        "decoder",
+        "encoder",
+        "contrastive",
+        "multimodal",
+        "reward_model",
+    },
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "instructions", "check"},
     {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators", "book.tasks"}
