@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 READING = (
     "Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion. ✗ behind a number: it was "
-    "not met; ?: undecided, since it asks for the whole interval and that crosses the bar. Point at the mark to read it. † in "
-    "the table: it was set after the data were known."
+    "not met; ?: undecided, since the criterion asks for the whole interval, and that lies on both sides of it. Point at the "
+    "mark to read it. † in the table: it was set after the data were known."
 )
 PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
 MATHJAX_FILE = "tex-svg-full.js"
@@ -115,7 +115,7 @@ def stamp(run: dict[str, Any]) -> str:
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         <BLANKLINE>
-        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion. ✗ behind a number: it was not met; ?: undecided, since it asks for the whole interval and that crosses the bar. Point at the mark to read it. † in the table: it was set after the data were known.
+        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion. ✗ behind a number: it was not met; ?: undecided, since the criterion asks for the whole interval, and that lies on both sides of it. Point at the mark to read it. † in the table: it was set after the data were known.
         :::
     """
     seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)
