@@ -5,7 +5,7 @@ PYTHON ?= python3
 NAME   ?=
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: test book smoke chapter colab calibrate runs verify checkpoints bench data screenshots set-repository clean
+.PHONY: test book smoke chapter colab calibrate runs outcomes verify checkpoints bench data screenshots set-repository clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -45,6 +45,9 @@ calibrate: $(VENV)/.done       ## run a chapter's measurements with other seeds,
 
 runs: $(VENV)/.done            ## make the recorded runs (long): make runs NAME=next_word_neural
 	$(BIN)/python tools/record.py $(NAME)
+
+outcomes: $(VENV)/.done        ## copy the verdicts of the last build to where the epilogue reads them
+	$(BIN)/python tools/outcomes.py
 
 verify: $(VENV)/.done          ## repeat the cheapest points of recorded runs that today's code has not made: make verify NAME=next_word_neural
 	OMP_NUM_THREADS=1 $(BIN)/python tools/provenance.py --verify $(NAME)

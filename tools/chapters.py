@@ -164,6 +164,8 @@ def key(name: str) -> str:
         if claim.chapter == name:
             digest.update(repr(claim).encode())
             digest.update(repr([rows.get(claim.id) for rows in claims.calibration().values()]).encode())
+    if "book.outcomes" in modules_of(code):
+        digest.update((LIBRARY / "book" / "outcomes.json").read_bytes())
     for run in runs_in(code):
         digest.update((RUNS / f"{run}.json.gz").read_bytes())
     digest.update(json.dumps(environment(), sort_keys=True).encode())

@@ -28,9 +28,11 @@ import chapters
 import evidence
 import provenance
 import registration
-from nextword.book import claims
+from nextword.book import claims, outcomes
 from nextword.book.claims import Claim, Repeat, Verdict
 
+EPILOGUE = "2023_epilogue"
+"""The page that shows the verdicts of all others, from a copy that comes with the package."""
 FORMAT = 3
 """Version of build/claims.json; chapters/_static/claims.schema.json describes it."""
 
@@ -380,6 +382,14 @@ def check_schema(content: dict[str, Any]) -> list[str]:
     return [f"build/claims.json, {error.json_path}: {error.message[:200]}" for error in list(errors)[:5]]
 
 
+def check_copy(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a message for each verdict that the epilogue's copy tells otherwise, where all chapters were run at full size."""
+    complete = {row["chapter"] for row in rows} == {name for name in chapters.names() if name != EPILOGUE}
+    if not complete or EPILOGUE not in chapters.names() or any(row["preset"] != "cpu" for row in rows):
+        return []
+    return outcomes.changed(rows)
+
+
 def main() -> int:
     """Write build/claims.json and report the faults; they stop the build in continuous integration only."""
     parser = argparse.ArgumentParser(description="Gather and check the verdicts of the executed chapters.")
@@ -390,6 +400,7 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf8")
     faults += check_schema(ledger)
+    faults += check_copy(ledger["claims"])
     tally = Counter(row["verdict"] for row in ledger["claims"])
     print("claims:", ", ".join(f"{n} {verdict}" for verdict, n in tally.items()) or "none")
     repeats = [row["repeat"] for row in ledger["claims"] if row["repeat"]]
