@@ -45,7 +45,7 @@ LEDGER = Path(__file__).with_name("provenance.json")
 STALE = "stale"
 NO_RESULTS = ("book.claims", "book.plots", "book.runs")
 """Modules that are made of results and make none."""
-TIMES = ("seconds",)
+TIMES = ("seconds", "cpu_seconds")
 """Results that no repetition can equal."""
 CHEAP = 30.0
 """Seconds that a point may have taken to be repeated at every build."""
