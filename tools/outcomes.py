@@ -13,14 +13,12 @@ from nextword.book import outcomes
 
 
 def main() -> None:
-    """Make the copy, one claim a line."""
+    """Make the copy."""
     content = json.loads((chapters.ROOT / "build" / "claims.json").read_text(encoding="utf8"))
     short = {name: about["short"] for name, about in chapters.ABOUT.items()}
     rows = outcomes.select(content, short)
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    path = chapters.LIBRARY / "book" / outcomes.PATH.name
-    path.write_text(f'{{"format": {outcomes.FORMAT}, "claims": [\n{lines}\n]}}\n', encoding="utf8")
-    print(f"{len(rows)} claims in {path.relative_to(chapters.ROOT)}")
+    chapters.write_json(outcomes.PATH, {"format": outcomes.FORMAT, "claims": rows})
+    print(f"{len(rows)} claims in {outcomes.PATH.name}")
 
 
 if __name__ == "__main__":

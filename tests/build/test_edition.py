@@ -404,7 +404,7 @@ def test_every_chapter_converts_without_a_rest(book, name):
         t.count("### Exercise ") for t in texts
     )
     assert sum("\n\n**" in text and "| Claim | Paper | Here | Verdict |" in text for text in texts) == (
-        name != "2023_epilogue"
+        name in {claim.chapter for claim in claims.ledger().values()}
     )
     assert sum("data:image/png" in text for text in texts) == 1
 

@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 NO_PAPER = ("2023_epilogue",)
 """Pages about the whole book: no paper is re-built on them, and no claim is measured."""
+of_a_paper = pytest.mark.parametrize(
+    "chapter", [path for path in CHAPTERS if path.stem not in NO_PAPER], indirect=True, ids=lambda path: path.stem
+)
 HEADINGS = ("## Claims", "## Break it", "## Exercises", "## What was still open")
 DRAWS = re.compile(r"\bplt\.(subplots|figure|plot)\(|\bplots\.(lines|training_curve)\(")
 
@@ -44,8 +47,9 @@ def shown(notebook):
     return found
 
 
-def test_the_mechanism_is_on_the_page(paper_chapter):
-    functions = shown(paper_chapter)
+@of_a_paper
+def test_the_mechanism_is_on_the_page(chapter):
+    functions = shown(chapter)
     assert len(set(functions)) >= 3, "show the library's lines that are the paper: plots.show(function)"
     for function in functions:
         assert "#" in listing(function)[0], f"{function.__qualname__} says nothing beside its lines"
@@ -53,11 +57,6 @@ def test_the_mechanism_is_on_the_page(paper_chapter):
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
 def chapter(request):
-    return nbformat.read(request.param, as_version=4)
-
-
-@pytest.fixture(params=[path for path in CHAPTERS if path.stem not in NO_PAPER], ids=lambda path: path.stem)
-def paper_chapter(request):
     return nbformat.read(request.param, as_version=4)
 
 
@@ -92,8 +91,7 @@ def test_size_is_what_a_reader_can_take(chapter):
     assert len(main_line(chapter)) - len(showing) <= 60 and len(chapter.cells) <= 90
     assert len(text(chapter).split()) <= 5000
     for cell in code(chapter):
-        # A recorded function stays as it was when it made its run, and is folded.
-        limit = 30 if cell.id == "imports" or "recorded" in cell.metadata.get("tags", []) else 25
+        limit = 30 if cell.id == "imports" else 25
         assert len(cell.source.split("\n")) <= limit, f"cell {cell.id} has more than {limit} lines"
 
 
@@ -103,19 +101,20 @@ def test_first_code_cell_installs_in_colab_only(chapter):
     assert {"hide-cell", "remove-output"} <= set(first.metadata.tags)
 
 
-def test_anatomy(paper_chapter):
-    prose = text(paper_chapter)
-    assert paper_chapter.cells[0].source.startswith("# "), "a paper_chapter opens with its title"
+@of_a_paper
+def test_anatomy(chapter):
+    prose = text(chapter)
+    assert chapter.cells[0].source.startswith("# "), "a chapter opens with its title"
     for mark in ("<!-- hero -->", "<!-- stamp -->", "nw-box", *HEADINGS):
         assert mark in prose, f"{mark!r} is missing"
     for word in ("**Problem.**", "**Approach.**", "**Contribution.**", "**Still open.**"):
         assert word in prose, f"the box lacks {word}"
     assert "What the paper says" in prose, "a box of a known discrepancy is missing"
-    assert sum("hero" in cell.metadata.get("tags", []) for cell in code(paper_chapter)) == 1
-    assert any("claims.record(" in cell.source for cell in code(paper_chapter))
-    assert any("runtime.by_preset(" in cell.source for cell in code(paper_chapter))
-    reads = any(re.search(r"data\.(load|fetch)_(?!run)", cell.source) for cell in code(paper_chapter))
-    assert not reads or any("data.attribution(" in cell.source for cell in code(paper_chapter))
+    assert sum("hero" in cell.metadata.get("tags", []) for cell in code(chapter)) == 1
+    assert any("claims.record(" in cell.source for cell in code(chapter))
+    assert any("runtime.by_preset(" in cell.source for cell in code(chapter))
+    reads = any(re.search(r"data\.(load|fetch)_(?!run)", cell.source) for cell in code(chapter))
+    assert not reads or any("data.attribution(" in cell.source for cell in code(chapter))
 
 
 def test_the_seed_is_the_one_of_the_run(chapter):
@@ -184,10 +183,11 @@ def test_equations_and_directives_can_be_read_raw(chapter):
     assert not re.search(r"```\{(math|note|admonition|exercise|solution|tip|warning)", text(chapter))
 
 
-def test_claims_recorded_are_in_the_ledger(paper_chapter):
+@of_a_paper
+def test_claims_recorded_are_in_the_ledger(chapter):
     from nextword.book import claims
 
-    ids = [i for cell in code(paper_chapter) for i in re.findall(r'claims\.record\(\s*"([^"]+)"', cell.source)]
+    ids = [i for cell in code(chapter) for i in re.findall(r'claims\.record\(\s*"([^"]+)"', cell.source)]
     assert ids and not set(ids) - set(claims.ledger())
 
 
