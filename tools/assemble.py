@@ -36,9 +36,10 @@ from nextword.book import claims
 ROOT = Path(__file__).resolve().parents[1]
 STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 READING = (
-    "Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion. ✗ behind a number: it was "
-    "not met; ?: undecided, since the criterion asks for the whole interval, and that lies on both sides of it. Point at the "
-    "mark to read it. † in the table: it was set after the data were known."
+    "Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim was written down as a question with a "
+    "criterion, such as *at least 95 percent*. ✗ behind a number: the answer is no. ?: undecided, since a part of the interval "
+    "meets the criterion and a part does not. Point at the mark to read the criterion. † in the table of claims: the "
+    "criterion was set after the data were known."
 )
 PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
 MATHJAX_FILE = "tex-svg-full.js"
@@ -115,7 +116,7 @@ def stamp(run: dict[str, Any]) -> str:
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         <BLANKLINE>
-        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion. ✗ behind a number: it was not met; ?: undecided, since the criterion asks for the whole interval, and that lies on both sides of it. Point at the mark to read it. † in the table: it was set after the data were known.
+        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim was written down as a question with a criterion, such as *at least 95 percent*. ✗ behind a number: the answer is no. ?: undecided, since a part of the interval meets the criterion and a part does not. Point at the mark to read the criterion. † in the table of claims: the criterion was set after the data were known.
         :::
     """
     seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)
@@ -178,7 +179,8 @@ def fill_hero(notebook: NotebookNode) -> None:
     cell = notebook.cells[marked[0]]
     before, after = cell.source.split(HERO, maxsplit=1)
     figure = tagged[0].metadata.get("mystnb", {}).get("figure", {})
-    made = f" (made further down: {{numref}}`{figure['name']}`)" if "name" in figure else ""
+    open_below = "name" in figure and not tagged[0].metadata.get("fold")
+    made = f" (made further down: {{numref}}`{figure['name']}`)" if open_below else ""
     pointer = f":::{{div}} nw-caption\n{figure.get('caption', '')}{made}\n:::" if figure else ""
     pieces = [
         _markdown(before.strip(), cell.id),
@@ -242,6 +244,10 @@ def fold(notebook: NotebookNode) -> None:
         if title and "tags" in cell.metadata:  # one click opens all of it
             cell.metadata.tags = [tag for tag in cell.metadata.tags if tag != "hide-input"]
         folded += [cell] if cell else []
+        # Numbers count what is open: who leaves a fold closed would look for the figure that is missing.
+        caption = cell.metadata.get("mystnb", {}).pop("figure", {}).get("caption", "") if title and cell else ""
+        if caption:
+            folded.append(_markdown(f":::{{div}} nw-caption\n{caption}\n:::", f"{cell.id[:50]}-caption"))
         open_title = title
     notebook.cells = folded
 

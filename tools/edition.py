@@ -208,7 +208,9 @@ class Edition:
             self.cells[-1].execution_count = cell.execution_count
             figure = cell.metadata.get("mystnb", {}).get("figure", {})
             if figure.get("caption") and self.cells[-1].outputs:
-                self.text.append(self.caption(figure["caption"], figure.get("name", "")))
+                folded = cell.metadata.get("fold")  # such figures have no number, as in the book
+                caption = figure["caption"]
+                self.text.append(self.italic(caption) if folded else self.caption(caption, figure.get("name", "")))
                 self.close()
 
     def hero(self, cell: NotebookNode) -> None:
@@ -269,8 +271,9 @@ class Edition:
         told = [registration.sentence(rows)]
         for badge, title in book_pages.GROUPS.items():
             head = [f"| {' | '.join(book_pages.COLUMNS)} |", "| --- | --- | --- | --- |"]
-            mine = [_row(row) for row in rows if row["badge"] == badge]
-            told += [f"**{title}**", "\n".join(head + mine)] if mine else []
+            mine = [row for row in rows if row["badge"] == badge]
+            listed = "\n".join(head + [_row(row) for row in mine])
+            told += [f"**{book_pages.heading(title, mine)}**", listed] if mine else []
         if gone:
             reasons = [f"- {plain(row['statement'])} *Why:* {plain(row['withdrawn'])}" for row in gone]
             told.append(details(f"Withdrawn: {len(gone)}", "\n".join(reasons)))

@@ -198,8 +198,18 @@ def table(rows: list[Row], gone: list[Row], page: Page) -> str:
     for badge, title in GROUPS.items():
         mine = [row for row in rows if row["badge"] == badge]
         folds = page.prefix and badge != "replication"
-        listed += (_folded if folds else _group)(title, mine, page) if mine else ""
+        listed += (_folded if folds else _group)(heading(title, mine), mine, page) if mine else ""
     return listed + "".join(_withdrawn(row, page) for row in gone)
+
+
+def heading(title: str, rows: list[Row]) -> str:
+    """Return the title of a group of claims, in the plural where more than one paper printed them.
+
+    Example:
+        >>> heading("What the paper found", [{"paper": "zhou2023"}, {"paper": "wang2023"}])
+        'What the papers found'
+    """
+    return title.replace("paper ", "papers ") if len({row["paper"] for row in rows}) > 1 else title
 
 
 def _group(title: str, rows: list[Row], page: Page) -> str:
