@@ -2,6 +2,7 @@
 
 python tools/checkpoints.py                all that are missing
 python tools/checkpoints.py gnmt_en_es     one, again from its beginning
+python tools/checkpoints.py counts         the pruned n-grams of the page ``live``, counted again
 
 The decoders go on where an interrupted training stopped.
 """
@@ -20,8 +21,10 @@ import torch
 import chapters
 import record
 from nextword import checkpoints, fetching
-from nextword.book import translators
+from nextword.book import counts, translators
 from nextword.decoder import Decoder
+from nextword.files import atomic_file
+from nextword.ngram import NGram
 from nextword.tokenizers import ByteBPE
 from nextword.training import History
 
@@ -112,12 +115,28 @@ def measured(names: dict[str, Any], model: Decoder, bpe: ByteBPE, recipe: Model)
     }
 
 
+def count() -> None:
+    """Count the n-grams of the text that the decoders were trained on, and keep those that are not rare."""
+    names, bpe = record.namespace("2019_gpt2"), checkpoints.load("nextword-small").tokenizer
+    ids, held = (names["encode"](names["documents"](split), bpe) for split in ("train", "valid"))
+    model = NGram(len(counts.AT_LEAST), "kneser_ney", vocab_size=bpe.vocab_size).fit(ids)
+    small = counts.prune(model, counts.AT_LEAST)
+    with atomic_file(counts.COUNTS) as path:
+        path.write_bytes(small.to_bytes())
+    found = {name: round(some.perplexity(held[:20_000].numpy()), 2) for name, some in (("all", model), ("kept", small))}
+    print(f"counts: {len(small):,} n-grams, perplexity {found}", flush=True)
+
+
 def main() -> None:
     """Train the named models again, or all that are missing."""
-    record.prepare("bundled model", MODELS)
+    record.prepare("bundled model", [*MODELS, "counts"])
     for name in sys.argv[1:] or MODELS:
-        if name in sys.argv[1:] or not (checkpoints.BUNDLED / name / "config.json").is_file():
+        if name == "counts":
+            count()
+        elif name in sys.argv[1:] or not (checkpoints.BUNDLED / name / "config.json").is_file():
             train(name, MODELS[name])
+    if not counts.COUNTS.is_file():
+        count()
 
 
 if __name__ == "__main__":

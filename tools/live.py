@@ -42,7 +42,9 @@ def write(folder: Path) -> None:
         tokenizers.add((source / "tokenizer.json").read_text(encoding="utf8"))
         config, card = (json.loads((source / f"{part}.json").read_text(encoding="utf8")) for part in ("config", "card"))
         content = {"kind": "decoder", "config": config, "card": card}
-        _script(folder / f"weights_{name}.js", name, {**content, **_packed((source / "model.safetensors").read_bytes())})
+        _script(
+            folder / f"weights_{name}.js", name, {**content, **_packed((source / "model.safetensors").read_bytes())}
+        )
     if len(tokenizers) != 1:
         raise ValueError(f"the models have {len(tokenizers)} tokenizers; the page has room for one")
     _script(folder / "counts.js", "counts", {"kind": "counts", **_packed(counts.COUNTS.read_bytes())})

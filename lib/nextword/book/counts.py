@@ -45,7 +45,9 @@ class Order:
         h = np.repeat(np.arange(len(self.contexts)), self.sizes)
         total = np.bincount(h, weights=self.counts, minlength=len(self.contexts)) + self.left_out  # c(h)
         share = (self.counts - self.discount) / total[h]
-        return share, 1 - np.bincount(h, weights=share, minlength=len(self.contexts))
+        rest = np.ones(len(self.contexts))
+        np.subtract.at(rest, h, share)
+        return share, rest
 
 
 class PrunedNGram:
@@ -67,8 +69,10 @@ class PrunedNGram:
                 raise ValueError(
                     f"order {n} has {order.sizes.sum()} words by its sizes and {len(order.words)} in its column"
                 )
-        self._weights = [order.weights() for order in self.orders]
         self._keys = [np.repeat(o.contexts, o.sizes) * vocab_size + o.words for o in self.orders]
+        self._weights = []
+        for share, rest in (order.weights() for order in self.orders):
+            self._weights.append((np.append(share, 0.0), np.append(rest, 1.0)))  # read by the number -1: not kept
 
     def __len__(self) -> int:
         """Return how many n-grams were kept."""
@@ -82,9 +86,7 @@ class PrunedNGram:
         for k, (order, keys, (share, rest)) in enumerate(zip(self.orders, self._keys, self._weights, strict=True)):
             h = context[: len(words) - k]
             hw = h * self.vocab_size + words[k:]
-            at, there = _find(keys, hw)
-            ah, known = _find(order.contexts, h)
-            p[k:] = np.where(there, share[at], 0) + np.where(known, rest[ah], 1) * p[k:]
+            p[k:] = share[_find(keys, hw)] + rest[_find(order.contexts, h)] * p[k:]
             context = hw  # without their last word: the k + 1 words before the next position
         logs: Float[np.ndarray, " T"] = np.log(p)
         return logs
@@ -103,11 +105,11 @@ class PrunedNGram:
             key = functools.reduce(
                 lambda number, word: number * self.vocab_size + word, words[len(words) - k :].tolist(), 0
             )
-            (at,), (known,) = _find(order.contexts, np.array([key]))
-            if known:
-                start = int(order.sizes[:at].sum())
-                followers = slice(start, start + int(order.sizes[at]))
-                p *= rest[at]
+            h = int(_find(order.contexts, np.array([key]))[0])
+            p *= rest[h]
+            if h >= 0:
+                start = int(order.sizes[:h].sum())
+                followers = slice(start, start + int(order.sizes[h]))
                 p[order.words[followers]] += share[followers]
         return p
 
@@ -183,10 +185,12 @@ def load() -> PrunedNGram:
     return PrunedNGram.from_bytes(COUNTS.read_bytes())
 
 
-def _find(sorted_keys: Int64[np.ndarray, " N"], keys: Int64[np.ndarray, " K"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each key stands, and whether it does."""
+def _find(sorted_keys: Int64[np.ndarray, " N"], keys: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
+    """Return where each key stands, -1 where it does not."""
+    if not len(sorted_keys):
+        return np.full(len(keys), -1)
     at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return at, sorted_keys[at] == keys
+    return np.where(sorted_keys[at] == keys, at, -1)
 
 
 def _as_bytes(numbers: Int64[np.ndarray, " N"]) -> bytes:
