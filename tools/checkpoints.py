@@ -21,7 +21,7 @@ import torch
 import chapters
 import record
 from nextword import checkpoints, fetching
-from nextword.book import counts, translators
+from nextword.book import corpora, counts, translators
 from nextword.decoder import Decoder
 from nextword.files import atomic_file
 from nextword.ngram import NGram
@@ -55,12 +55,17 @@ MODELS = {
         f"nextword-{name}": Model(
             "2019_gpt2",
             "train",
-            {"name": name, "steps": 4_000, "seed": 0},
+            {"name": shape, "steps": steps, "seed": 0},
             LINEAGE,
             dtype=torch.int8,
             resumable=True,
         )
-        for name in ("small", "medium", "large")
+        for name, shape, steps in (
+            ("small", "small", 4_000),
+            ("medium", "medium", 4_000),
+            ("large", "large", 4_000),
+            ("longer", "large", 8_000),  # twice as long, for the page `live`
+        )
     },
 }
 
@@ -117,13 +122,13 @@ def measured(names: dict[str, Any], model: Decoder, bpe: ByteBPE, recipe: Model)
 
 def count() -> None:
     """Count the n-grams of the text that the decoders were trained on, and keep those that are not rare."""
-    names, bpe = record.namespace("2019_gpt2"), checkpoints.load("nextword-small").tokenizer
-    ids, held = (names["encode"](names["documents"](split), bpe) for split in ("train", "valid"))
+    bpe = checkpoints.load("nextword-small").tokenizer
+    ids, held = (corpora.encode(corpora.documents(split), bpe) for split in ("train", "valid"))
     model = NGram(len(counts.AT_LEAST), "kneser_ney", vocab_size=bpe.vocab_size).fit(ids)
     small = counts.prune(model, counts.AT_LEAST)
     with atomic_file(counts.COUNTS) as path:
         path.write_bytes(small.to_bytes())
-    found = {name: round(some.perplexity(held[:20_000].numpy()), 2) for name, some in (("all", model), ("kept", small))}
+    found = {name: round(some.perplexity(held[:20_000]), 2) for name, some in (("all", model), ("kept", small))}
     print(f"counts: {len(small):,} n-grams, perplexity {found}", flush=True)
 
 

@@ -45,7 +45,8 @@ LAYERS = [
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
     | {"ppo", "rlhf", "instructions", "check"},
     {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators", "book.tasks"}
-    | {"book.icons", "book.robots", "book.questions", "book.outcomes", "book.counts"},
+    | {"book.icons", "book.robots", "book.questions", "book.outcomes"}
+    | {"book.corpora", "book.counts", "book.browser"},
 ]
 
 
