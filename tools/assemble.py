@@ -30,6 +30,7 @@ import yaml
 from nbformat import NotebookNode
 
 import chapters
+import live
 from nextword import fetching
 from nextword.book import claims
 
@@ -406,6 +407,7 @@ def main() -> int:
     """Assemble the book of this repository."""
     try:
         target = assemble(ROOT, fetching.fetch("mathjax"))
+        live.write(target / "chapters" / "_static" / "live")
     except AssemblyError as error:
         print(f"The book cannot be put together:\n{error}", file=sys.stderr)
         return 1

@@ -130,6 +130,9 @@ class Edition:
             return self.diagram(piece)
         if name == "claims-table":
             return self.table()
+        if name == "live":
+            page = f"{self.book.site}chapters/{self.chapter}.html"
+            return quoted(f"[In the book]({page}) models answer here, in the browser.")
         return self.fault(piece.text, "tools/edition.py has no rule for this directive here; write one")
 
     def equation(self, piece: Piece) -> str:

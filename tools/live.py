@@ -8,13 +8,15 @@ and nothing else, so each file is one call with its content in base64:
 weights_NAME.js     a bundled model: the bytes of the library's own model.safetensors, with config and card
 counts.js           the bytes of nextword.book.counts
 tokenizer.js        the content of tokenizer.json, which is the same for all
-example.js          what the models say of one text, by the library: the page shows it before any model is there
+example.js          what the models say of one text, by the library: the page shows it before any model is there, and
+                    the book's build writes it into the page, for readers without scripts (example.json)
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import sys
 from pathlib import Path
@@ -31,6 +33,9 @@ MODELS = {"small": "nextword-small", "medium": "nextword-medium", "large": "next
 TEXT = "The city was founded in 1850 by a group of"
 BEST = 10
 """How many next words of the example are stored."""
+PARTS = ("text", "next", "change", "sampling", "heads", "about")
+"""The places of the page that scripts fill."""
+STORED = "These numbers are stored. Where scripts run, the models answer to any text."
 
 
 def write(folder: Path) -> None:
@@ -50,7 +55,9 @@ def write(folder: Path) -> None:
     _script(folder / "counts.js", "counts", {"kind": "counts", **_packed(counts.COUNTS.read_bytes())})
     tokenizer = json.dumps(json.loads(tokenizers.pop()))
     (folder / "tokenizer.js").write_text(f"NEXTWORD.tokenizer = {tokenizer};\n", encoding="utf8")
-    (folder / "example.js").write_text(f"NEXTWORD.example = {json.dumps(example())};\n", encoding="utf8")
+    content = json.dumps(example())
+    (folder / "example.json").write_text(content, encoding="utf8")
+    (folder / "example.js").write_text(f"NEXTWORD.example = {content};\n", encoding="utf8")
 
 
 def _packed(raw: bytes) -> dict[str, str]:
@@ -74,12 +81,42 @@ def example() -> dict[str, Any]:
     said = {}
     for name, log_p in rows.items():
         told = log_p[np.arange(len(ids) - 1), ids[1:]]
-        best = np.argsort(-log_p[-1])[:BEST]
+        likeliest = np.argsort(-log_p[-1])[:BEST]
         said[name] = {
             "logP": [0.0, *told.round(4).tolist()],
-            "next": [[int(i), round(float(log_p[-1, i]), 4)] for i in best],
+            "next": [[int(i), round(float(log_p[-1, i]), 4)] for i in likeliest],
         }
-    return {"text": TEXT, "ids": ids, "words": [bpe.decode([i]) for i in ids], "models": said}
+    best = {word for row in said.values() for word, _ in row["next"]}
+    spelled = {str(word): bpe.decode([word]) for word in sorted(best)}
+    return {"text": TEXT, "ids": ids, "words": [bpe.decode([i]) for i in ids], "spelled": spelled, "models": said}
+
+
+def fallback(part: str, stored: dict[str, Any]) -> str:
+    """Return as HTML what a part of the page shows before its scripts run: of two parts numbers, else a sentence."""
+    if part not in ("text", "next"):
+        return "<p>This part of the page computes in your browser, and needs JavaScript.</p>"
+    columns = "".join(f'<th scope="col">{name}</th>' for name in stored["models"])
+    if part == "text":
+        caption = f"{STORED} Bits that each token of a text costs each model:"
+        rows = [
+            (word, [f"{-said['logP'][t] / np.log(2):.1f}" for said in stored["models"].values()])
+            for t, word in enumerate(stored["words"])
+            if t
+        ]
+    else:
+        caption = f"{STORED} What comes after “{html.escape(stored['text'])}”, in percent:"
+        told = {name: dict(said["next"]) for name, said in stored["models"].items()}
+        first = dict.fromkeys(word for next_words in told.values() for word in list(next_words)[:6])
+        rows = []
+        for word in sorted(first, key=lambda word: -sum(np.exp(told[name].get(word, -99)) for name in told)):
+            cells = [f"{100 * np.exp(told[name][word]):.1f}" if word in told[name] else "–" for name in told]
+            rows.append((stored["spelled"][str(word)], cells))
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(word.strip())}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for word, cells in rows
+    )
+    head = f'<thead><tr><th scope="col">token</th>{columns}</tr></thead>'
+    return f"<table><caption>{caption}</caption>{head}<tbody>{body}</tbody></table>"
 
 
 if __name__ == "__main__":

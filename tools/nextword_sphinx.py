@@ -4,7 +4,7 @@
 than *holds* stands beside it as a small mark. ``id:plain`` leaves out the ±, ``id:size`` the sign; ``id:paper``,
 ``id:verdict``, ``id:band`` and ``id:predicted`` render the other fields. ``{claims-table} CHAPTER`` is the table at the
 end of a chapter, ``{claims-table}`` the page of all claims. Each claim is written as JSON beside that page, too.
-``{diagram} NAME`` draws, ``{stub} NAME`` asks for a paper's mechanism.
+``{diagram} NAME`` draws, ``{stub} NAME`` asks for a paper's mechanism, ``{live} PART`` lets models answer in the page.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+import live
 import registration
 from nextword import check
 from nextword.book import claims
@@ -647,6 +648,33 @@ class Stub(SphinxDirective):
         return [code, *fold, _raw("</details>")]
 
 
+# Models that answer in the page ----------------------------------------------------------------------------------------
+
+
+class Live(SphinxDirective):
+    """``{live} PART``: the place of a part of the live page, filled by ``_static/live/page.js`` once its models are there.
+
+    Until then, and where no script runs, it shows what ``tools/live.py`` has stored of one text.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        part = self.arguments[0]
+        if part not in live.PARTS:
+            raise self.error(f"{{live}} {part}: there are {', '.join(live.PARTS)}")
+        folder = "../" * self.env.docname.count("/") + "_static/live/"
+        head = foot = ""
+        if not self.env.temp_data.get("nextword_live"):
+            self.env.temp_data["nextword_live"] = True
+            head = f'<link rel="stylesheet" href="{folder}live.css">'
+            scripts = ("engine", "tokenizer", "example", "page")  # in this order; page.js appends the weights itself
+            foot = "".join(f'<script defer src="{folder}{name}.js"></script>' for name in scripts)
+        stored = Path(self.env.srcdir) / "chapters" / "_static" / "live" / "example.json"
+        shown = live.fallback(part, json.loads(stored.read_text(encoding="utf8"))) if stored.exists() else ""
+        return [_raw(f'{head}<div class="nw-live" data-live="{part}">{shown}</div>{foot}')]
+
+
 # The page of the library -----------------------------------------------------------------------------------------------
 
 
@@ -709,4 +737,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("diagram", Diagram)
     app.add_directive("stub", Stub)
+    app.add_directive("live", Live)
     return {"version": "1", "parallel_read_safe": True, "env_version": 2}
