@@ -18,8 +18,8 @@ import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-NO_PAPER = ("2023_epilogue",)
-"""Pages about the whole book: no paper is re-built on them, and no claim is measured."""
+NO_PAPER = ("2023_epilogue", "live")
+"""Pages about the whole book: no paper is re-built on them."""
 of_a_paper = pytest.mark.parametrize(
     "chapter", [path for path in CHAPTERS if path.stem not in NO_PAPER], indirect=True, ids=lambda path: path.stem
 )

@@ -276,12 +276,14 @@ def about():
 def test_every_chapter_is_registered_once_and_everything_else_follows():
     registered = about()
     assert sorted(registered) == sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
-    listed = re.findall(r"file: chapters/(\d{4}_\w+)", (ROOT / "_toc.yml").read_text(encoding="utf8"))
-    assert listed == list(registered), "_toc.yml lists the chapters in the order of chapters.toml"
+    listed = re.findall(r"file: chapters/(\w+)", (ROOT / "_toc.yml").read_text(encoding="utf8"))
+    assert [name for name in listed if name in registered] == list(registered), (
+        "_toc.yml lists the chapters in the order of chapters.toml"
+    )
     readme, index = ((ROOT / name).read_text(encoding="utf8") for name in ("README.md", "chapters/index.md"))
     rows = re.findall(r"^\| \[(.+?)\]\(chapters/(\w+)\.ipynb\) \| (.+?) \|", readme, re.M)
     assert rows == [(row["title"], name, row["papers"]) for name, row in registered.items()]
-    cards = re.findall(r"\{grid-item-card\} (\d{4}) · (.+)\n:link: (\w+)\n", index)
+    cards = re.findall(r"\{grid-item-card\} (\w+) · (.+)\n:link: (\w+)\n", index)
     assert cards == [(str(row["year"]), row["short"], name) for name, row in registered.items()]
     minutes = round(sum(row["budget_seconds"] for row in registered.values()) / 60)
     assert f"budgeted at {minutes} minutes of one core" in index, minutes
