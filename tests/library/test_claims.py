@@ -377,7 +377,7 @@ def test_numbers_are_printed_to_four_digits_and_counts_in_full(x):
     [
         ({"measured": 7.781, "std": 2.4, "seeds": 5}, "8 ± 3"),
         ({"measured": 376.17, "interval": [206.0, 546.0]}, "380 ± 170"),
-        ({"measured": -0.0123, "interval": [-0.0324, 0.0078]}, "−0.01 ± 0.02"),
+        ({"measured": -0.0123, "interval": [-0.0324, 0.0078]}, "−0.012 ± 0.020"),
         ({"measured": 1.2401}, "1.24"),
         ({"measured": 0.4401}, "0.44"),
         ({"measured": 99.87, "unit": "percent"}, "99.9"),
@@ -437,7 +437,7 @@ def printed_replications(rows):
 
 
 def test_every_chapter_sets_at_least_five_printed_numbers_beside_its_own():
-    rows = [claim for claim in claims.ledger().values() if not claim.withdrawn]
+    rows = [claim for claim in claims.ledger().values() if not claim.withdrawn and claim.chapter != "live"]  # no paper
     assert min(printed_replications(rows).values()) >= 5, printed_replications(rows)
     fewer = [claim for claim in rows if claim.id not in ("bert.layers", "gpt2.zero-shot")]
     assert {name for name, n in printed_replications(fewer).items() if n < 5} == {"2018_bert", "2019_gpt2"}

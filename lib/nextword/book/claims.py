@@ -581,7 +581,7 @@ def measured_text(row: dict[str, Any], *, plus_minus: bool = True, size: bool = 
     if half is None or half < 5e-4 * abs(value):
         return two_digits(value, row["unit"])
     place = math.floor(math.log10(half))
-    place -= f"{half:.1e}"[0] == "1"  # ± 12 rather than ± 10
+    place -= f"{half:.1e}"[0] in "12"  # ± 12 and ± 26 rather than ± 10 and ± 30
     text = f"{round(value, -place) + 0.0:,.{max(0, -place)}f}"  # + 0.0: no minus before a zero
     around = f" ± {round(half, -place):,.{max(0, -place)}f}" if plus_minus else ""
     return (text + around).replace("-", "−")
