@@ -35,7 +35,7 @@ BEST = 10
 """How many next words of the example are stored."""
 PARTS = ("text", "next", "change", "sampling", "heads", "about")
 """The places of the page that scripts fill."""
-STORED = "These numbers are stored. Where scripts run, the models answer to any text."
+STORED = "These numbers are stored; with JavaScript the models answer to any text."
 
 
 def write(folder: Path) -> None:
@@ -97,7 +97,7 @@ def fallback(part: str, stored: dict[str, Any]) -> str:
         return "<p>This part of the page computes in your browser, and needs JavaScript.</p>"
     columns = "".join(f'<th scope="col">{name}</th>' for name in stored["models"])
     if part == "text":
-        caption = f"{STORED} Bits that each token of a text costs each model:"
+        caption = f"{STORED} Bits that the tokens of “{html.escape(stored['text'])}” cost each model:"
         rows = [
             (word, [f"{-said['logP'][t] / np.log(2):.1f}" for said in stored["models"].values()])
             for t, word in enumerate(stored["words"])
