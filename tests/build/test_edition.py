@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import re
 import os
 import sys
 from pathlib import Path
@@ -81,6 +82,15 @@ def sources(cells):
 
 SITE = "https://OWNER.github.io/next-word/chapters"
 VASWANI = "https://arxiv.org/abs/1706.03762"
+
+
+def test_a_place_where_models_answer_leads_to_the_book(make):
+    [cell] = make("Ask.\n\n```{live} next\n```\n\nAfter.")
+    asked, place, after = cell.source.split("\n\n")
+    assert (asked, after) == ("Ask.", "After.")
+    assert re.fullmatch(
+        r"> \[In the book\]\(https://\S+/chapters/\w+\.html\) models answer here, in the browser\.", place
+    )
 
 
 @pytest.mark.parametrize(

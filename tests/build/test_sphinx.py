@@ -441,6 +441,29 @@ def test_a_diagram_that_is_not_there_is_a_fault(build):
     assert "none.svg is not among the diagrams" in build("```{diagram} none\n```")[1]
 
 
+STORED = {"text": "A b", "words": ["<end>", "A", " b"], "spelled": {"7": " c"}}
+STORED["models"] = {"small": {"logP": [0, -1, -2], "next": [[7, -0.1]]}}
+
+
+def test_a_live_part_is_a_place_with_stored_numbers_and_its_scripts_come_once(build, tmp_path):
+    folder = tmp_path / "src" / "chapters" / "_static" / "live"
+    folder.mkdir(parents=True)
+    (folder / "example.json").write_text(json.dumps(STORED), encoding="utf8")
+    text, warnings = build("```{live} text\n```\n\n```{live} heads\n```", page="chapters/toy")
+    soup = BeautifulSoup(text, "lxml")
+    first, second = soup.select("div.nw-live")
+    assert warnings == "" and (first["data-live"], second["data-live"]) == ("text", "heads")
+    assert [cell.text for cell in first.select("tbody th")] == ["A", "b"] and "JavaScript" in second.text
+    scripts = [script["src"] for script in soup.select("script[src*='/live/']")]
+    assert scripts == [f"../_static/live/{name}.js" for name in ("engine", "tokenizer", "example", "page")]
+    assert all(script.has_attr("defer") for script in soup.select("script[src*='/live/']"))
+    assert [link["href"] for link in soup.select("link[href*='/live/']")] == ["../_static/live/live.css"]
+
+
+def test_a_live_part_that_is_not_there_is_a_fault(build):
+    assert "there are text, next" in build("```{live} music\n```")[1]
+
+
 def test_a_stub_is_the_check_s_with_its_call_and_hints(build):
     text, warnings = build("```{stub} gae\n```")
     page = BeautifulSoup(text, "lxml")

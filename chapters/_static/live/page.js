@@ -856,7 +856,7 @@
       "import torch", "from nextword import checkpoints",
       ...(counts ? ["from nextword.book import counts"] : []), "",
       `model, bpe, _ = checkpoints.load("${bundled}")${counts ? "  # for its tokenizer" : ""}`,
-      `ids = [bpe.special_tokens["<|endoftext|>"], *bpe.encode(${inQuotes(text)})]`,
+      `ids = [bpe.special_tokens["<|endoftext|>"], *bpe.encode_ordinary(${inQuotes(text)})]`,
       counts ? "p = torch.tensor(counts.load().distribution(ids))" :
         "p = model(torch.tensor([ids])).logits[0, -1].softmax(-1).detach()",
       `for i in p.topk(${BEST}).indices.tolist():`,
