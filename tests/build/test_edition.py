@@ -3,8 +3,8 @@
 import ast
 import base64
 import json
-import re
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
