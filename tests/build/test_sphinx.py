@@ -139,7 +139,11 @@ def test_the_role_renders_the_measured_number_and_links_to_its_row(build):
 def test_fields_leave_out_what_the_sentence_says_itself(build):
     page, warnings = build("{claim}`toy.against`, {claim}`toy.against:plain`, {claim}`toy.against:size`.")
     assert warnings == ""
-    assert re.findall(r'claim-toy.against">([^<]*)</a>', page) == ["−1.0\u00a0±\u00a02.0", "−1.0", "1.0\u00a0±\u00a02.0"]
+    assert re.findall(r'claim-toy.against">([^<]*)</a>', page) == [
+        "−1.0\u00a0±\u00a02.0",
+        "−1.0",
+        "1.0\u00a0±\u00a02.0",
+    ]
 
 
 @pytest.mark.parametrize(
