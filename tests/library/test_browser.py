@@ -29,7 +29,7 @@ def test_the_strings_are_strange_and_always_the_same():
     assert not any(0xD800 <= ord(letter) < 0xE000 for letter in letters), "no browser takes half a character"
 
 
-class Wrong:
+class Wrong(browser.Engine):
     """An engine that reads some strings otherwise than the library."""
 
     def __init__(self, ids=(), texts=()):

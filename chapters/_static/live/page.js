@@ -13,8 +13,8 @@
   const QUESTIONS = [
     {
       part: "next", ask: "Does a bigger model know more?", text: "The film received positive reviews from",
-      task: "Who reviews films? Type your guess, and then compare the columns. (“critics” is two tokens, crit and " +
-        "ics.)",
+      task: "Who reviews films? Type your guess, and then compare the columns. (A word may be two tokens: then the " +
+        "table shows the first, and your guess both.)",
     },
     {
       part: "next", ask: "Does it know facts?", text: "The capital of France is",
@@ -43,8 +43,8 @@
     },
     {
       part: "heads", ask: "Who looks at nothing?", text: "The city was founded in 1850 by a group of", focus: "large",
-      head: "3.1", mode: "start",
-      task: "Some heads put nearly everything on the start of the text, which says nothing. What happens to the next " +
+      head: "2.5", mode: "start",
+      task: "Some heads put most of their attention on the start of the text, which says nothing. What happens to the next " +
         "word when they are muted?",
     },
   ];
@@ -144,6 +144,7 @@
     for (const key of ["focus", "head"]) if (state[key] !== START[key]) link.set(key, state[key]);
     for (const [key, name] of Object.entries(NUMBERS)) if (state[name] !== START[name]) link.set(key, state[name]);
     if (state.change) link.set("change", `${state.change.at},${state.change.to}`);
+    if (state.guess) link.set("guess", state.guess);
     return `#${link}`;
   }
 
@@ -166,6 +167,7 @@
     const [, at, to] = /^(\d+),(.+)$/.exec(link.get("change") ?? "") ?? [];
     const found = wordsOf(wanted.text)[at];
     if (found) wanted.change = { at: Number(at), from: found.word, to };
+    wanted.guess = (link.get("guess") ?? "").slice(0, 40);
     return wanted;
   }
 
