@@ -52,7 +52,7 @@ MODELS = {
         "2017_transformer", "train", {"arm": "Transformer", "steps": 3_000, "seed": 0}, ("tatoeba",)
     ),
     **{
-        f"nextword-{name}": Model(
+        name: Model(
             "2019_gpt2",
             "train",
             {"name": shape, "steps": steps, "seed": 0},
@@ -61,10 +61,10 @@ MODELS = {
             resumable=True,
         )
         for name, shape, steps in (
-            ("small", "small", 4_000),
-            ("medium", "medium", 4_000),
-            ("large", "large", 4_000),
-            ("longer", "large", 8_000),  # twice as long, for the page `live`
+            ("nextword-small", "small", 4_000),
+            ("nextword-medium", "medium", 4_000),
+            ("nextword-large", "large", 4_000),
+            ("longer_large", "large", 8_000),  # twice as long, for the page `live`
         )
     },
 }
