@@ -55,8 +55,11 @@ def watch(page: Page, visit: Callable[[], Visit]) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until the maths is drawn."""
+    """Wait until the maths is drawn, and models that run in the page have answered."""
     page.evaluate("() => window.MathJax?.startup?.promise")
+    page.wait_for_function(
+        "() => !document.querySelector('.nw-live') || performance.getEntriesByName('nextword large answered').length"
+    )
 
 
 class Visits:

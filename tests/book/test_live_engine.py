@@ -6,6 +6,7 @@ What compares them are the functions that the chapter shows. They are themselves
 import base64
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,25 @@ MODELS = ("nextword-small", "nextword-medium", "nextword-large")
 
 
 @pytest.fixture(scope="module")
-def functions():
+def recorded():
     """Return the chapter's recorded cells, executed."""
     return record.namespace("live")
+
+
+@pytest.fixture
+def functions(recorded, browser, monkeypatch):
+    """Return them with the browser that all tests share: one process has room for one Playwright."""
+
+    @contextmanager
+    def open_engine(source):
+        page = browser.new_page()
+        page.set_content("<!doctype html><meta charset=utf-8>")
+        page.add_script_tag(content=source)
+        yield recorded["browser"].Engine(page)
+        page.close()
+
+    monkeypatch.setattr(recorded["browser"], "open_engine", open_engine)
+    return recorded
 
 
 def compare(functions, engine, folder, what):
@@ -89,8 +106,7 @@ def test_a_planted_bug_is_caught_by_its_own_comparison(functions, tmp_path, name
 
 
 def test_a_model_that_the_engine_does_not_have_is_refused(functions):
-    browser = functions["browser"]
-    with browser.open_engine(ENGINE) as engine:
+    with functions["browser"].open_engine(ENGINE) as engine:
         for field, value in {
             "positions": "rope",
             "norm_position": "post",
