@@ -380,7 +380,7 @@ def test_bundled_models_are_as_good_as_their_cards_say(name: str) -> None:
 
 
 def test_what_is_bundled_is_small() -> None:
-    assert sum(p.stat().st_size for p in checkpoints.BUNDLED.parent.rglob("*") if p.is_file()) < 12e6
+    assert sum(p.stat().st_size for p in checkpoints.BUNDLED.parent.rglob("*") if p.is_file()) < 15e6
 
 
 # --- Rounding ---
