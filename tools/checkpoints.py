@@ -135,13 +135,10 @@ def count() -> None:
 def main() -> None:
     """Train the named models again, or all that are missing."""
     record.prepare("bundled model", [*MODELS, "counts"])
-    for name in sys.argv[1:] or MODELS:
-        if name == "counts":
-            count()
-        elif name in sys.argv[1:] or not (checkpoints.BUNDLED / name / "config.json").is_file():
-            train(name, MODELS[name])
-    if not counts.COUNTS.is_file():
-        count()
+    for name in sys.argv[1:] or [*MODELS, "counts"]:
+        there = counts.COUNTS if name == "counts" else checkpoints.BUNDLED / name / "config.json"
+        if name in sys.argv[1:] or not there.is_file():
+            count() if name == "counts" else train(name, MODELS[name])
 
 
 if __name__ == "__main__":

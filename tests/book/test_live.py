@@ -335,7 +335,7 @@ def test_a_long_text_is_cut_and_the_page_says_so(live: Live) -> None:
 def test_a_link_brings_everything_back(live: Live, context: BrowserContext) -> None:
     text = "The band released their first ☕ & “more” + #1"
     settings = {"focus": "medium", "head": "2.1", "temperature": "0.5", "top_k": "40", "top_p": "0.8", "seed": "7"}
-    live.link(text=text, change="1,team", **settings)
+    live.link(text=text, change="1,team", guess="album", **settings)
     live.part("sampling").get_by_label("Seed").fill("8")
     live.part("sampling").get_by_label("Seed").blur()
     live.page.wait_for_function("() => location.hash.includes('seed=8')")
@@ -348,6 +348,7 @@ def test_a_link_brings_everything_back(live: Live, context: BrowserContext) -> N
         assert page.part("text").locator("[role=radio][aria-checked=true]").get_attribute("data-value") == "medium"
         assert page.part("change").locator("select").evaluate("(s) => s.selectedOptions[0].text") == "band"
         assert page.part("change").get_by_label("new word").input_value() == "team"
+        assert page.part("next").get_by_label("Your guess").input_value() == "album"
         assert page.part("sampling").locator(".lv-sliders b").all_inner_texts() == ["0.50", "40", "0.80"]
         assert page.part("sampling").get_by_label("Seed").input_value() == "8"
         assert page.part("heads").locator("[aria-pressed=true][data-key='2.1']").count() == 1

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import wasmtime
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import record
+from nextword.attention import capture_attention
+from nextword.decoder import Decoder
 
 FOLDER = ROOT / "chapters" / "_static" / "live"
 ENGINE = (FOLDER / "engine.js").read_text(encoding="utf8")
@@ -35,9 +38,7 @@ def functions(recorded, browser, monkeypatch):
     @contextmanager
     def open_engine(source):
         page = browser.new_page()
-        page.set_content("<!doctype html><meta charset=utf-8>")
-        page.add_script_tag(content=source)
-        yield recorded["browser"].Engine(page)
+        yield recorded["browser"].engine_in(page, source)
         page.close()
 
     monkeypatch.setattr(recorded["browser"], "open_engine", open_engine)
@@ -73,6 +74,21 @@ def test_it_reads_all_of_unicode_and_counts_as_the_library_does(functions):
     strings, counted = functions["record_strings"](MODELS[0]), functions["record_counts"](MODELS[0])
     assert strings["strings"] >= 2000 and strings["wrong"] == 0
     assert counted["nats"] < 1e-4
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_attention_that_the_page_shows_is_the_librarys(functions, model):
+    decoder, rows = (
+        Decoder.from_pretrained(model),
+        functions["fifty_rows"](functions["checkpoints"].load(model).tokenizer),
+    )
+    with functions["browser"].open_engine(ENGINE) as engine:
+        engine.load(model)
+        shown = [torch.tensor(row["attention"]) for row in engine.logits(model, rows)]  # (layers, heads, T) each
+    for ids, theirs in zip(rows, shown, strict=True):
+        with capture_attention([block.attention for block in decoder.blocks]) as maps, torch.inference_mode():
+            decoder(torch.tensor([ids]))
+        torch.testing.assert_close(theirs, torch.stack([each[0, :, -1] for each in maps]).float(), atol=1e-5, rtol=0)
 
 
 PLANTED = {

@@ -396,7 +396,14 @@ function nextwordEngine() {
 
   // --- 6. In a worker: one model, one request at a time, and the newest wins ----------------------------------------
 
-  /** The two kinds of model behind one face: `rows(ids, from)` gives ln p of every word after each position. */
+  /** How many ids two rows have in common at their beginning, as far as `n`. */
+  function commonStart(ids, others, n) {
+    let same = 0;
+    while (same < n && same < ids.length && ids[same] === others[same]) same++;
+    return same;
+  }
+
+  /** A network that reads texts one after the other: what they have in common at the beginning is read once. */
   class Reader {
     constructor(model) {
       this.model = model;
@@ -408,9 +415,7 @@ function nextwordEngine() {
     /** Read ids, of which only what follows the common beginning is new, in slices. False if `outdated()` says so. */
     async bring(ids, mute, outdated) {
       const { model, memory, next } = this, muted = [...mute].sort().join();
-      let same = 0;
-      while (same < ids.length && same < next.length && ids[same] === memory.ids[same]) same++;
-      if (muted !== this.muted) same = 0;
+      const same = muted === this.muted ? commonStart(ids, memory.ids, next.length) : 0;
       this.muted = muted;
       model.crop(memory, same);
       next.length = same;
@@ -435,8 +440,7 @@ function nextwordEngine() {
     }
 
     async bring(ids) {
-      let same = 0;
-      while (same < ids.length && same < this.next.length && ids[same] === this.ids[same]) same++;
+      const same = commonStart(ids, this.ids, this.next.length);
       this.ids = ids.slice();
       this.next.length = same;
       for (let t = same; t < ids.length; t++) {
@@ -461,7 +465,7 @@ function nextwordEngine() {
         const bytes = bytesOf(base64);
         if (kind === "counts") reader = new CountReader(new NGram(await unzip(bytes)));
         else reader = new Reader(new Decoder(config, readSafetensors(bytes), quick));
-        return { quick: reader.model.linear !== linear };
+        return { quick: reader.model.linear !== linear };  // counts multiply nothing, and are not slow
       },
 
       /** ln p of each token (of the first: 0) and of every word behind the last; attention maps where asked for. */
@@ -514,8 +518,7 @@ function nextwordEngine() {
   }
 
   return {
-    bytesOf, unzip, readSafetensors, ByteBPE, linear, quickLinear, Decoder, NGram, logSoftmax, filtered, randomNumbers,
-    draw, serve, DOTS,
+    bytesOf, unzip, readSafetensors, ByteBPE, linear, Decoder, NGram, filtered, serve,
   };
 }
 

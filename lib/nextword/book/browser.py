@@ -87,7 +87,7 @@ class Engine:
         return bool(self.page.evaluate(_LOAD, [model, config, content, quick]))
 
     def logits(self, model: str, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-        """Return for each row ``some`` scores, every 64th of each position, the ``last`` position's, and its attention."""
+        """Return for each row ``some`` scores, every 64th of each position, and the ``last`` position's with its attention."""
         return list(self.page.evaluate(_LOGITS, [model, [list(row) for row in rows], STEP]))
 
     def greedy(self, model: str, ids: Sequence[int], n: int) -> list[int]:
@@ -109,6 +109,13 @@ class Engine:
         return list(self.page.evaluate(_COUNTED, [packed, [list(row) for row in rows]]))
 
 
+def engine_in(page: Page, source: str) -> Engine:
+    """Return the engine whose source text is ``source``, in an empty page."""
+    page.set_content("<!doctype html><meta charset=utf-8>")
+    page.add_script_tag(content=source)
+    return Engine(page)
+
+
 @contextmanager
 def open_engine(source: str, *, chromium: str | None = None) -> Iterator[Engine]:
     """Yield the engine whose source text is ``source``, in a Chromium without a network.
@@ -125,10 +132,7 @@ def open_engine(source: str, *, chromium: str | None = None) -> Iterator[Engine]
         flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         try:
-            page = browser.new_page()
-            page.set_content("<!doctype html><meta charset=utf-8>")
-            page.add_script_tag(content=source)
-            yield Engine(page)
+            yield engine_in(browser.new_page(), source)
         finally:
             browser.close()
 
