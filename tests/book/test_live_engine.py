@@ -84,7 +84,9 @@ def test_the_attention_that_the_page_shows_is_the_librarys(functions, model):
     )
     with functions["browser"].open_engine(ENGINE) as engine:
         engine.load(model)
-        shown = [torch.tensor(row["attention"]) for row in engine.logits(model, rows)]  # (layers, heads, T) each
+        shown = [
+            torch.tensor(row["attention"], dtype=torch.float32) for row in engine.logits(model, rows)
+        ]  # (layers, heads, T) each
     for ids, theirs in zip(rows, shown, strict=True):
         with capture_attention([block.attention for block in decoder.blocks]) as maps, torch.inference_mode():
             decoder(torch.tensor([ids]))
