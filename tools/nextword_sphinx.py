@@ -652,9 +652,9 @@ class Stub(SphinxDirective):
 
 
 class Live(SphinxDirective):
-    """``{live} PART``: the place of a part of the live page, filled by ``_static/live/page.js`` once its models are there.
+    """``{live} PART``: a place in which models answer; ``tools/live.py`` says which there are.
 
-    Until then, and where no script runs, it shows what ``tools/live.py`` has stored of one text.
+    Until its scripts run, and where none runs, it shows what was stored of one text.
     """
 
     required_arguments = 1
@@ -664,14 +664,12 @@ class Live(SphinxDirective):
         if part not in live.PARTS:
             raise self.error(f"{{live}} {part}: there are {', '.join(live.PARTS)}")
         folder = "../" * self.env.docname.count("/") + "_static/live/"
-        head = foot = ""
-        if not self.env.temp_data.get("nextword_live"):
-            self.env.temp_data["nextword_live"] = True
-            head = f'<link rel="stylesheet" href="{folder}live.css">'
-            scripts = ("engine", "tokenizer", "example", "page")  # in this order; page.js appends the weights itself
-            foot = "".join(f'<script defer src="{folder}{name}.js"></script>' for name in scripts)
-        stored = Path(self.env.srcdir) / "chapters" / "_static" / "live" / "example.json"
-        shown = live.fallback(part, json.loads(stored.read_text(encoding="utf8"))) if stored.exists() else ""
+        there: set[str] = self.env.temp_data.setdefault("nextword_live", set())
+        head = "" if there else f'<link rel="stylesheet" href="{folder}live.css">'
+        scripts = [name for name in live.PARTS[part].SCRIPTS if name not in there]
+        there.update(scripts)  # those of a second place of the same view are there already
+        foot = "".join(f'<script defer src="{folder}{name}.js"></script>' for name in scripts)
+        shown = live.place(part, Path(self.env.srcdir) / "chapters" / "_static" / "live", first=bool(scripts))
         return [_raw(f'{head}<div class="nw-live" data-live="{part}">{shown}</div>{foot}')]
 
 

@@ -135,8 +135,7 @@ def live(opened: Live) -> Iterator[Live]:
 
 
 def example() -> dict[str, Any]:
-    script = (SCRIPTS / "example.js").read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(script.removeprefix("NEXTWORD.example = ").rstrip().removesuffix(";"))
+    content: dict[str, Any] = json.loads((SCRIPTS / "live_page.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -160,8 +159,9 @@ def mini(folder: Path, parts: tuple[str, ...], without: tuple[str, ...] = ()) ->
     for script in SCRIPTS.iterdir():
         if script.name not in without:
             (folder / script.name).symlink_to(script.resolve())
-    mounts = "".join(f'<div class="nw-live" data-live="{part}">stored</div>' for part in parts)
-    scripts = "".join(f'<script defer src="{name}.js"></script>' for name in ("engine", "tokenizer", "example", "page"))
+    stored = f'<script type="application/json">{json.dumps(example())}</script>'
+    mounts = "".join(f'<div class="nw-live" data-live="{part}">stored{stored}</div>' for part in parts)
+    scripts = "".join(f'<script defer src="{name}.js"></script>' for name in ("engine", "parts", "tokenizer", "page"))
     head = '<meta charset="utf-8"><link rel="stylesheet" href="live.css">'
     (folder / "mini.html").write_text(f"<!doctype html>{head}<h1>A page</h1>{mounts}{scripts}", encoding="utf-8")
     return (folder / "mini.html").as_uri()

@@ -103,7 +103,7 @@ PLANTED = {
     "another scale of scores": ("dot / Math.sqrt(D)", "dot / Math.sqrt(D + 0.01)", "logits"),
     "a cache that is read from the start": ("keys.set(affine(\"attention.key\", x), start * C)", "keys.set(affine(\"attention.key\", x), 0)", "logits"),
     "positions that begin anew": ('w["positions.weight"][(start + t) * C + i]', 'w["positions.weight"][t * C + i]', "logits"),
-    "a position that does not see itself": ("for (let s = 0; s < row.length && !silent; s++)", "for (let s = 0; s < row.length - 1 && !silent; s++)", "logits"),
+    "a position that does not see itself": ("for (let s = 0; s < row.length && !silent(head); s++)", "for (let s = 0; s < row.length - 1 && !silent(head); s++)", "logits"),
     "rows that are left over": ("if (n > m) dots(", "if (n > m + 4) dots(", "logits"),
     "scales of the wrong row": ("scale[Math.floor(i / width)]", "scale[i % scale.length]", "logits"),
     "top-p without the word that crosses": ("share += kept[m++];", "share += kept[m++]; if (topP < 1 && m > 1) m--;", "filters"),

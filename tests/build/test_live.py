@@ -15,6 +15,8 @@ from bs4 import BeautifulSoup
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import chapters
 import live
+import live_files
+import live_page
 from nextword import checkpoints
 from nextword.book import corpora, counts
 from nextword.decoder import Decoder
@@ -33,9 +35,9 @@ def content(path):
     return json.loads(call[1]), json.loads(call[2])
 
 
-@pytest.mark.parametrize("name", live.MODELS)
+@pytest.mark.parametrize("name", live_page.MODELS)
 def test_a_models_script_holds_the_librarys_own_bytes(folder, name):
-    source = checkpoints.BUNDLED / live.MODELS[name]
+    source = checkpoints.BUNDLED / live_page.MODELS[name]
     told, model = content(folder / f"weights_{name}.js")
     raw = base64.b64decode(model["base64"])
     assert told == name and raw == (source / "model.safetensors").read_bytes()
@@ -58,8 +60,7 @@ def test_all_of_it_stays_below_ten_megabytes(folder):
 
 
 def test_the_stored_example_is_what_the_library_says(folder):
-    stored = json.loads((folder / "example.json").read_text())
-    assert (folder / "example.js").read_text() == f"NEXTWORD.example = {json.dumps(stored)};\n"
+    stored = json.loads((folder / "live_page.json").read_text())
     bpe = checkpoints.load("nextword-small").tokenizer
     assert stored["ids"] == corpora.encode([stored["text"]], bpe)
     model = Decoder.from_pretrained("nextword-large")
@@ -67,7 +68,7 @@ def test_the_stored_example_is_what_the_library_says(folder):
         log_p = model(torch.tensor([stored["ids"]])).logits[0].log_softmax(-1)
     said = stored["models"]["large"]
     assert said["logP"][1:] == pytest.approx([log_p[t, i].item() for t, i in enumerate(stored["ids"][1:])], abs=1e-4)
-    best = log_p[-1].topk(live.BEST)
+    best = log_p[-1].topk(live_page.BEST)
     assert [word for word, _ in said["next"]] == best.indices.tolist()
     counted = stored["models"]["counts"]
     assert counted["logP"][3] == pytest.approx(
@@ -76,13 +77,13 @@ def test_the_stored_example_is_what_the_library_says(folder):
 
 
 def test_without_scripts_there_are_numbers_or_a_sentence(folder):
-    stored = json.loads((folder / "example.json").read_text())
-    for part in live.PARTS:
-        page = BeautifulSoup(live.fallback(part, stored), "lxml")
+    stored = json.loads((folder / "live_page.json").read_text())
+    for part in live_page.PARTS:
+        page = BeautifulSoup(live_page.fallback(part, stored), "lxml")
         if part not in ("text", "next"):
             assert "JavaScript" in page.text and not page.select("table")
             continue
-        assert live.STORED in page.caption.text
+        assert live_files.STORED in page.caption.text
         rows = [[cell.text for cell in row.select("th, td")] for row in page.select("tbody tr")]
         assert {len(row) for row in rows} == {1 + len(stored["models"])} and len(rows) >= 10
     assert rows[0][0] == "the" and rows[0][1] == f"{100 * np.exp(dict(stored['models']['small']['next'])[262]):.1f}"
@@ -96,4 +97,4 @@ def test_a_text_cannot_break_the_page():
         "models": {"small": {"logP": [0, -1], "next": [[1, -0.1]]}},
     }
     for part in ("text", "next"):
-        assert not BeautifulSoup(live.fallback(part, stored), "lxml").select("b, i, u")
+        assert not BeautifulSoup(live_page.fallback(part, stored), "lxml").select("b, i, u")

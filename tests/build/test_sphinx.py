@@ -452,14 +452,15 @@ STORED["models"] = {"small": {"logP": [0, -1, -2], "next": [[7, -0.1]]}}
 def test_a_live_part_is_a_place_with_stored_numbers_and_its_scripts_come_once(build, tmp_path):
     folder = tmp_path / "src" / "chapters" / "_static" / "live"
     folder.mkdir(parents=True)
-    (folder / "example.json").write_text(json.dumps(STORED), encoding="utf8")
+    (folder / "live_page.json").write_text(json.dumps(STORED), encoding="utf8")
     text, warnings = build("```{live} text\n```\n\n```{live} heads\n```", page="chapters/toy")
     soup = BeautifulSoup(text, "lxml")
     first, second = soup.select("div.nw-live")
     assert warnings == "" and (first["data-live"], second["data-live"]) == ("text", "heads")
     assert [cell.text for cell in first.select("tbody th")] == ["A", "b"] and "JavaScript" in second.text
+    assert json.loads(first.select_one("script").string) == STORED and not second.select("script")
     scripts = [script["src"] for script in soup.select("script[src*='/live/']")]
-    assert scripts == [f"../_static/live/{name}.js" for name in ("engine", "tokenizer", "example", "page")]
+    assert scripts == [f"../_static/live/{name}.js" for name in ("engine", "parts", "tokenizer", "page")]
     assert all(script.has_attr("defer") for script in soup.select("script[src*='/live/']"))
     assert [link["href"] for link in soup.select("link[href*='/live/']")] == ["../_static/live/live.css"]
 

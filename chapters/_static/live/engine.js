@@ -196,6 +196,29 @@ function nextwordEngine() {
     return x;
   }
 
+  /** What each of T queries finds: of each head the weights softmax(q·k / √D), and the sum of the values by these.
+      queries: (T, C); keys and values: (S, C); query t looks at the first sees(t) of them. Of a silent head the sums
+      are replaced by zeros. Returns out, the heads' sums side by side, (T, C), and rows[head][t], (sees(t),). */
+  function attention(queries, keys, values, n_heads, C, sees, silent = () => false) {
+    const D = C / n_heads, T = queries.length / C, out = new Float32Array(T * C);
+    const rows = Array.from({ length: n_heads }, () => []);
+    for (let head = 0; head < n_heads; head++) {
+      for (let t = 0; t < T; t++) {
+        const row = new Float32Array(sees(t)), q = t * C + head * D;
+        for (let s = 0; s < row.length; s++) {
+          let dot = 0;
+          for (let d = 0, k = s * C + head * D; d < D; d++) dot += queries[q + d] * keys[k + d];
+          row[s] = dot / Math.sqrt(D);
+        }
+        rows[head].push(softmax(row));
+        for (let s = 0; s < row.length && !silent(head); s++) {
+          for (let d = 0, v = s * C + head * D; d < D; d++) out[q + d] += row[s] * values[v + d];
+        }
+      }
+    }
+    return { out, rows };
+  }
+
   /** What a config must say for `Decoder` to compute that model; anything else would be silently wrong. */
   const IMPLEMENTED = {
     model: "Decoder", norm: "layer", norm_position: "pre", activation: "gelu_tanh", positions: "learned",
@@ -257,26 +280,13 @@ function nextwordEngine() {
 
     /** Causal attention of the new positions to all up to themselves: the heads' weighted sums side by side, (T, C). */
     attend(layer, x, affine, start, memory, mute) {
-      const { d_model: C, n_heads } = this.config, D = C / n_heads, T = x.length / C;
-      const keys = memory.keys[layer], values = memory.values[layer], out = new Float32Array(T * C);
+      const { d_model: C, n_heads } = this.config, keys = memory.keys[layer], values = memory.values[layer];
       const queries = affine("attention.query", x);
       keys.set(affine("attention.key", x), start * C);
       values.set(affine("attention.value", x), start * C);
-      for (let head = 0; head < n_heads; head++) {
-        const silent = mute.has(`${layer}.${head}`);
-        for (let t = 0; t < T; t++) {
-          const row = new Float32Array(start + t + 1), q = t * C + head * D;
-          for (let s = 0; s < row.length; s++) {
-            let dot = 0;
-            for (let d = 0, k = s * C + head * D; d < D; d++) dot += queries[q + d] * keys[k + d];
-            row[s] = dot / Math.sqrt(D);
-          }
-          memory.attention[layer][head][start + t] = softmax(row);
-          for (let s = 0; s < row.length && !silent; s++) {
-            for (let d = 0, v = s * C + head * D; d < D; d++) out[q + d] += row[s] * values[v + d];
-          }
-        }
-      }
+      const silent = (head) => mute.has(`${layer}.${head}`);
+      const { out, rows } = attention(queries, keys, values, n_heads, C, (t) => start + t + 1, silent);
+      memory.attention[layer].forEach((seen, head) => seen.push(...rows[head]));
       return out;
     }
 
@@ -518,7 +528,8 @@ function nextwordEngine() {
   }
 
   return {
-    bytesOf, unzip, readSafetensors, ByteBPE, linear, Decoder, NGram, filtered, serve,
+    bytesOf, unzip, readSafetensors, ByteBPE, linear, quickLinear, layerNorm, softmax, attention, Decoder, NGram,
+    logSoftmax, filtered, randomNumbers, draw, serve,
   };
 }
 
@@ -542,7 +553,7 @@ function startWorker() {
   return { ask, worker };
 }
 
-/** Where the scripts that hold data put it: NEXTWORD.model("small", {…}), NEXTWORD.tokenizer = …, NEXTWORD.example = …. */
+/** Where the scripts that hold data put it: NEXTWORD.model("small", {…}), NEXTWORD.tokenizer = …. */
 const NEXTWORD = {
   models: {},
   model(name, content) {

@@ -68,17 +68,23 @@
   const SHOULD_DIFFER_LESS = 1e-3;  // ln p here and in the library
   const TOP_KS = [1, 2, 5, 10, 20, 40, 100, 400, 0];  // what the slider offers; 0 keeps all words
 
-  const HERE = new URL(".", document.currentScript.src).href;
   const places = document.querySelectorAll(".nw-live[data-live]");
   const mounts = new Map(Array.from(places, (box) => [box.dataset.live, box]));
   if (!mounts.size) return;
-  if (typeof NEXTWORD === "undefined" || !NEXTWORD.tokenizer || !NEXTWORD.example) {
-    const [first] = mounts.values();  // what was stored in the page stays where it is
-    first.append("The models cannot run: a script of this page is missing (engine.js, tokenizer.js or example.js).");
+  const isThere = typeof NEXTWORD !== "undefined" && typeof nextwordParts !== "undefined";
+  const [first] = mounts.values();
+  if (!isThere || !NEXTWORD.tokenizer) {  // what was stored in the page stays where it is
+    first.append("The models cannot run: a script of this page is missing (engine.js, parts.js or tokenizer.js).");
     return;
   }
   const { ByteBPE, bytesOf, filtered } = nextwordEngine();
-  const bpe = new ByteBPE(NEXTWORD.tokenizer), example = NEXTWORD.example;
+  const {
+    h, fill, say, withArrows, radios, labelled, quiet, covering, wordInput, sum, highest, percent, oneIn, signed, listed,
+    quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE, loadScript,
+    storedIn,
+  } = nextwordParts();
+  const bpe = new ByteBPE(NEXTWORD.tokenizer), example = storedIn(first);
+  const { bytesIn, isWhole, isPart, sign, seen, spoken, chips } = tokensOf(bpe);
 
   // --- 1. State -----------------------------------------------------------------------------------------------------
 
@@ -188,45 +194,6 @@
     while (n > 0 && !isWhole(all.slice(0, n))) n--;
     const cut = bpe.decode(all.slice(0, n));
     return { text: cut, ids: [bpe.end, ...bpe.encode(cut)], left: all.length - n };
-  }
-
-  function bytesIn(ids) {
-    return Uint8Array.from(ids.map((id) => bpe.tokens[id]).join(""), (character) => character.charCodeAt(0));
-  }
-
-  const strict = new TextDecoder("utf-8", { fatal: true });
-
-  /** Whether the bytes of these tokens are whole characters. */
-  function isWhole(ids) {
-    try {
-      strict.decode(bytesIn(ids));
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  const sign = (text) => h("span", { class: "lv-sign", "aria-hidden": "true" }, text);
-  const inHex = (id) => Array.from(bytesIn([id]), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  const isPart = (id) => id !== bpe.end && !isWhole([id]);
-
-  /** A token to be looked at: a dot for a space, an arrow for the end of a line, and hexadecimal for bytes that are no
-      whole character. */
-  function seen(id) {
-    if (id === bpe.end) return [sign("▷"), "end"];
-    if (isPart(id)) return [inHex(id)];
-    const word = bpe.decode([id]), spaces = /^ */.exec(word)[0].length;
-    const rest = word.slice(spaces).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/\p{Cc}/gu, () => inHex(id));
-    return [...(spaces ? [sign("·".repeat(spaces))] : []), rest];
-  }
-
-  /** A token to be heard. */
-  function spoken(id) {
-    if (id === bpe.end) return "end of text";
-    if (isPart(id)) return `part of a character, ${inHex(id)}`;
-    const word = bpe.decode([id]);
-    if (!word.trim()) return word.includes("\n") ? "line break" : "space";
-    return word.startsWith(" ") ? word.trim() : `${word}, without a space before it`;
   }
 
   /** The words of a text, and signs between them, with their places. */
@@ -375,17 +342,6 @@
 
   // --- 4. Writing into the page -------------------------------------------------------------------------------------
 
-  /** An element. Attributes that begin with "on" are listeners; null and false leave an attribute out. */
-  function h(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-      else if (value !== null && value !== false) element.setAttribute(key, value);
-    }
-    element.append(...children.filter((child) => child !== null));
-    return element;
-  }
-
   let painting = false;
   /** Write everything in the next frame, however often it is asked for. */
   function paint() {
@@ -399,171 +355,12 @@
     for (const write of [...controls, ...painters]) write();
   }
 
-  /** Replace what a box holds. Its buttons with a data-key are one stop of the Tab key; arrow keys lead on from there.
-      The one with the focus keeps it: the button with the same key, or else the one in the same place. */
-  function fill(box, ...children) {
-    const before = stops(box), active = before.indexOf(document.activeElement);
-    const current = active >= 0 ? active : before.findIndex((button) => button.tabIndex === 0);
-    const key = before[current]?.dataset.key;
-    box.replaceChildren(...children.filter((child) => child !== null));
-    const after = stops(box);
-    if (!after.length) return;
-    const same = after.find((button) => button.dataset.key === key);
-    const stop = same ?? after[Math.min(Math.max(current, 0), after.length - 1)];
-    for (const button of after) button.tabIndex = button === stop ? 0 : -1;
-    if (active >= 0) stop.focus({ preventScroll: true });
-  }
-
-  /** Write a sentence, unless it stands there already: a screen reader would say it again. */
-  function say(element, text) {
-    if (element.textContent !== text) element.textContent = text;
-  }
-
-  const stops = (box) => [...box.querySelectorAll("[data-key]")];
-
-  /** Let arrow keys move among the buttons of a box; `columns()` says how many stand in a row. */
-  function withArrows(box, columns = () => 1) {
-    box.addEventListener("keydown", (event) => {
-      const list = stops(box), at = list.indexOf(document.activeElement);
-      const places = {
-        ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + columns(), ArrowUp: at - columns(),
-        Home: 0, End: list.length - 1,
-      };
-      const next = list[places[event.key]];
-      if (at < 0 || !next) return;
-      list[at].tabIndex = -1;
-      next.tabIndex = 0;
-      next.focus();
-      event.preventDefault();
-    });
-    return box;
-  }
-
-  const sum = (values) => values.reduce((total, value) => total + value, 0);
-
-  /** The places of the n highest values; without sorting all, since that is done for every letter that is typed. */
-  function highest(values, n) {
-    const best = [];
-    values.forEach((value, id) => {
-      if (Number.isNaN(value) || (best.length === n && value <= values[best[n - 1]])) return;
-      const at = best.findIndex((other) => value > values[other]);
-      best.splice(at < 0 ? best.length : at, 0, id);
-      best.length = Math.min(best.length, n);
-    });
-    return best;
-  }
-
-  function percent(p) {
-    if (p === 0) return "0\u00a0%";
-    if (p < 0.0005) return "<0.1\u00a0%";
-    return `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)}\u00a0%`;
-  }
-
-  /** A small probability in words that can be imagined. */
-  function oneIn(p) {
-    if (p >= 0.001) return percent(p);
-    const times = 1 / p;
-    if (times >= 1e7) return "under 1 in 10 million";
-    return `1 in ${Number(times.toPrecision(2)).toLocaleString("en")}`;
-  }
-
-  /** With its sign; 0.00 without a sign is exactly nothing. */
-  const signed = (x) => (x === 0 ? "0.00" : `${x > 0 ? "+" : "−"}${Math.abs(x).toFixed(2)}`);
-
-  const listed = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
-  const quoted = (text, longest = 60) => `“${text.length > longest ? `…${text.slice(-longest)}` : text}”`;
-
-  /** A colour behind a number, which always stands there too. `kind` is cost, more or less; `share` is of 1. */
-  function tinted(element, kind, share) {
-    if (!(share > 0)) return element;
-    element.dataset.tint = kind;
-    element.style.setProperty("--lv-share", `${(42 * Math.min(share, 1)).toFixed(0)}%`);
-    return element;
-  }
-
-  function table(caption, head, rows, kind = "") {
-    const heads = head.map((cell) => (cell instanceof Node ? cell : h("th", { scope: "col" }, cell)));
-    return h("table", { class: `lv-table ${kind}` }, h("caption", {}, caption), h("thead", {}, h("tr", {}, ...heads)),
-      h("tbody", {}, ...rows));
-  }
-
-  /** The head of a model's column. */
-  function column(name, small = null) {
-    return h("th", { scope: "col" }, name, small === null ? null : h("small", {}, ...[small].flat()));
-  }
-
-  /** A share of 1 as a bar. `mark` is another share, drawn as a line across it. */
-  function bar(share, mark = null) {
-    const part = (kind, property, value) => {
-      const element = h("span", { class: kind });
-      element.style[property] = `${(100 * value).toFixed(1)}%`;
-      return element;
-    };
-    return h("span", { class: "lv-track", "aria-hidden": "true" }, part("lv-bar", "width", share),
-      mark === null ? null : part("lv-mark", "left", mark));
-  }
-
-  /** Tokens in a row. `look(t)` gives {number, tint, label, press, kind} for each; with `press` they are buttons.
-      Tokens that are one character together stand under one bracket. */
-  function chips(ids, look) {
-    const chip = (id, t) => {
-      const { number, tint = [], label, press = null, kind = "", on = null } = look(t);
-      const inside = [h("span", { class: "lv-token" }, ...(t ? seen(id) : ["start"])), h("small", {}, number)];
-      const attributes = { class: `lv-chip ${kind}` };
-      if (!press) return tinted(h("span", attributes, ...inside), ...tint);
-      const button = { type: "button", "data-key": t, "aria-label": label, "aria-pressed": on, onclick: press };
-      return tinted(h("button", { ...attributes, ...button }, ...inside), ...tint);
-    };
-    const row = [];
-    for (let t = 0; t < ids.length; t++) {
-      let ends = t + 1;
-      if (t && isPart(ids[t])) while (ends < ids.length && isPart(ids[ends]) && !isWhole(ids.slice(t, ends))) ends++;
-      if (ends === t + 1) {
-        row.push(chip(ids[t], t));
-        continue;
-      }
-      const character = isWhole(ids.slice(t, ends)) ? bpe.decode(ids.slice(t, ends)).trim() : "bytes";
-      row.push(h("span", { class: "lv-bracket", role: "group", "aria-label": `the bytes of ${character}` },
-        h("span", { class: "lv-character", "aria-hidden": "true" }, character),
-        h("span", { class: "lv-chips" }, ...ids.slice(t, ends).map((id, i) => chip(id, t + i)))));
-      t = ends - 1;
-    }
-    return row;
-  }
-
-  /** Buttons of which one is chosen. `labels` maps values of state[key] to what stands on the buttons. */
-  function radios(name, labels, key, asks) {
-    const buttons = Object.entries(labels).map(([value, label]) => {
-      const choice = () => set({ [key]: value }, asks);
-      return h("button", { type: "button", role: "radio", "data-value": value, onclick: choice }, label, h("small"));
-    });
-    const group = h("div", { class: "lv-radios", role: "radiogroup", "aria-label": name }, ...buttons);
-    group.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!step) return;
-      const next = buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length];
-      next.click();
-      next.focus();
-      event.preventDefault();
-    });
-    controls.push(() => {
-      for (const button of buttons) {
-        const on = button.dataset.value === state[key];
-        button.setAttribute("aria-checked", on);
-        button.tabIndex = on ? 0 : -1;
-      }
-    });
-    return group;
-  }
-
-  const labelled = (text, group) => (
-    h("div", { class: "lv-row" }, h("span", { class: "lv-quiet", "aria-hidden": "true" }, text), group)
-  );
-
   /** The choice of the model whose numbers are shown; every part that needs it has one, and they go together. */
   function focusRadios() {
-    const group = radios("Model in focus", Object.fromEntries(NAMES.map((name) => [name, name])), "focus", true);
+    const names = Object.fromEntries(NAMES.map((name) => [name, name]));
+    const group = radios("Model in focus", names, (focus) => set({ focus }));
     controls.push(() => {
+      group.show(state.focus);
       for (const button of group.children) {
         const parameters = facts[button.dataset.value]?.parameters;
         button.lastChild.textContent = parameters ? ` ${(parameters / 1e6).toFixed(1)}M` : "";
@@ -599,9 +396,6 @@
     return h("p", { class: "lv-now" }, h("span", { class: "lv-quiet" }, "Text "), text, " ",
       h("button", { type: "button", class: "lv-small", onclick: edit }, "Edit the text"));
   }
-
-  const quiet = (...children) => h("p", { class: "lv-quiet" }, ...children);
-  const covering = (text) => h("p", { class: "lv-cover" }, text);
 
   // --- 5. The parts: each builds its controls once, and gives a function that writes what the models said -----------
 
@@ -787,7 +581,9 @@
       } }, h("button", { class: "lv-main" }, "Mute each head in turn"), h("label", {}, "and watch the word ", input),
       h("span", { class: "lv-quiet" }, "(empty: the likeliest)"));
       const modes = Object.fromEntries(Object.entries(MODES).map(([mode, { label }]) => [mode, label]));
-      const choice = labelled("A cell shows", radios("What a cell shows", modes, "mode", false));
+      const shows = radios("What a cell shows", modes, (mode) => set({ mode }, false));
+      controls.push(() => shows.show(state.mode));
+      const choice = labelled("A cell shows", shows);
       const all = [choice, form, note, grid, verdict, title, tokens];
       fill(mount, textLine(), tries("heads"), focusRadios(), none, ...all);
       return () => {
@@ -835,22 +631,6 @@
     return said.length ? `Bits per byte of the whole text: ${said.join(", ")}.` : "";
   }
 
-  async function toClipboard(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  /** A text as a Python literal. JSON's is one; signs that hide or turn around others are spelled out. */
-  function inQuotes(text) {
-    const hidden = /[\u007f-\u009f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/g;
-    const code = (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`;
-    return JSON.stringify(text).replace(hidden, code);
-  }
-
   /** Python that prints the next words that this page shows. */
   function inPython(name, text) {
     const counts = name === "counts", bundled = counts ? "nextword-small" : `nextword-${name}`;
@@ -867,8 +647,6 @@
   }
 
   // Next word
-
-  const wordInput = () => h("input", { size: 12, maxlength: 40, autocomplete: "off", spellcheck: "false" });
 
   function guessInput() {
     const input = wordInput();
@@ -1256,17 +1034,13 @@
     paintStatus();
   });
 
-  /** Append a model's script: a page that was opened from a folder can load scripts, and nothing else. */
-  const loaded = (name) => new Promise((done) => {
-    const over = () => {
-      if (!NEXTWORD.models[name]) {
-        troubles[name] = `${MODELS[name]} is missing or damaged, so that the model ${name} stays asleep.`;
-        paintStatus();
-      }
-      done();
-    };
-    document.head.append(h("script", { src: HERE + MODELS[name], onload: over, onerror: over }));
-  });
+  /** Load a model's script; it calls `arrived`. */
+  async function loaded(name) {
+    await loadScript(MODELS[name]);
+    if (NEXTWORD.models[name]) return;
+    troubles[name] = `${MODELS[name]} is missing or damaged, so that the model ${name} stays asleep.`;
+    paintStatus();
+  }
 
   requestAnimationFrame(() => setTimeout(async () => {  // after the first picture
     for (const name of UNPACKED) await loaded(name);
