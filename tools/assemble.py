@@ -39,7 +39,7 @@ STAMP, HERO = "<!-- stamp -->", "<!-- hero -->"
 READING = (
     "Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion, such as *at least 95 "
     "percent*, which is about the number itself or, where it says so, about its whole interval. ✗ behind a number: the "
-    "criterion is not met. ?: it is about the whole interval, and only a part of that meets it. Point at the mark to read the "
+    "criterion is not met. ?: only a part of the interval meets it, so the claim is unresolved. Point at the mark to read the "
     "criterion. † in the table of claims: it was set after the data were known."
 )
 PROGRESS = re.compile(r"^[^\n|]*\d+%\|[^|\n]*\|[^\n]*\[[^\n]*\] *\n*", re.M)
@@ -117,7 +117,7 @@ def stamp(run: dict[str, Any]) -> str:
         :class: nw-stamp
         3 min 2 s of the 6 min 24 s planned · 24 November 2026 · cpu, preset `cpu`, float32 · torch 2.13.0, Python 3.11.7
         <BLANKLINE>
-        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion, such as *at least 95 percent*, which is about the number itself or, where it says so, about its whole interval. ✗ behind a number: the criterion is not met. ?: it is about the whole interval, and only a part of that meets it. Point at the mark to read the criterion. † in the table of claims: it was set after the data were known.
+        Underlined numbers lead to their claims, and ± is a 95 % interval. Each claim has a criterion, such as *at least 95 percent*, which is about the number itself or, where it says so, about its whole interval. ✗ behind a number: the criterion is not met. ?: only a part of the interval meets it, so the claim is unresolved. Point at the mark to read the criterion. † in the table of claims: it was set after the data were known.
         :::
     """
     seconds, planned = float(run["seconds"]), chapters.planned_seconds(run)

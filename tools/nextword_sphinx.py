@@ -602,7 +602,9 @@ def write_files(app: Sphinx, exception: Exception | None) -> None:
 class Diagram(SphinxDirective):
     """``{diagram} NAME``: the drawing ``_static/diagrams/NAME.svg`` in the page itself, so that it follows light and dark.
 
-    The content is the caption, and ``:name:`` the name by which ``numref`` finds the figure.
+    The content is the caption, and ``:name:`` the name by which ``numref`` finds the figure. A drawing whose groups have
+    the class ``nw-d-stage`` is shown one stage after the other where scripts run, by buttons of ``next-word.js``, each
+    named by the words of its stage's last group; without scripts and on paper all stages are seen.
     """
 
     required_arguments = 1

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,9 +16,12 @@ from nextword.attention import MultiHeadAttention, capture_attention
 from nextword.book import icons, robots
 from nextword.contrastive import CLIP, CLIPConfig, contrastive_loss, name_vectors, rank_of, text_batch
 from nextword.decoder import Decoder, DecoderConfig
+from nextword.generation import beam_search, length_penalty
 from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
 from nextword.multimodal import PictureLM, PictureTokens
+from nextword.ngram import NeuralNGram, NeuralNGramConfig
+from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
 from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
 
@@ -111,7 +115,7 @@ def faults(stem, source):
     return found
 
 
-MARKS = {"nw-d-step", "nw-d-seen", "nw-d-kept", "nw-d-new", "nw-d-later"}
+MARKS = {"nw-d-step", "nw-d-seen", "nw-d-kept", "nw-d-new", "nw-d-later", "nw-d-stage"}
 """Classes that mean something to the tests below, whether or not a rule dresses them."""
 
 
@@ -732,3 +736,308 @@ def test_palm_e_tells_the_same_to_those_who_do_not_see_it():
     assert f"{side} by {side} tiles" in said and f'"{" ".join(words)}"' in said
     assert f"{n} vectors of the picture" in said and f"before {len(words)} of the words" in said
     assert f"from 0 to {n + len(words) - 1}" in said and said.endswith(f'predicts "{predicted()}".')
+
+
+# The neural n-gram: the sizes of the chapter's network.
+
+
+def described(stem):
+    return ElementTree.fromstring(FILES[stem]).find(f"{SVG}desc").text
+
+
+def parsed_cell(chapter, id):
+    """Return the syntax tree of a chapter's cell."""
+    cells = json.loads((ROOT / "chapters" / f"{chapter}.ipynb").read_text(encoding="utf8"))["cells"]
+    found = next((cell for cell in cells if cell["id"] == id), None)
+    assert found, f"{chapter} has no cell {id}: which one has the numbers that are drawn?"
+    return ast.parse("".join(found["source"]))
+
+
+def assigned(tree, name):
+    return next(n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == name)
+
+
+@pytest.fixture(scope="module")
+def bengio():
+    """The network of the chapter, without its numbers, and as the paper has it: with an output of its own."""
+    sizes = ast.literal_eval(assigned(parsed_cell("2003_next_word", "train-function"), "sizes"))
+    words = parsed_cell("2003_next_word", "words")
+    calls = [n for n in ast.walk(words) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "most_common"]
+    frequent = ast.literal_eval(calls[0].args[0])
+    special = [n for n in assigned(words, "vocabulary").elts if not isinstance(n, ast.Starred)]  # <unk>
+    with torch.device("meta"):
+        return NeuralNGram(NeuralNGramConfig(vocab_size=frequent + len(special), **sizes)).eval()
+
+
+def widths(name):
+    return [float(rect.get("width")) for rect in group("bengio", name).iter(f"{SVG}rect")]
+
+
+def test_bengio_has_the_sizes_of_the_chapter(bengio):
+    n, (V, m) = bengio.config.order - 1, bengio.C.weight.shape
+    words = texts(group("bengio", "words"))
+    assert len(words) == n == 4 and "the same table for all four places" in texts(group("bengio", "table"))
+    assert texts(group("bengio", "vectors")) == [f"C({word})" for word in words]
+    assert f"{V:,} words, a row of {m} numbers each" in texts(group("bengio", "table"))
+    assert f"{n} × {m} = {bengio.H.in_features}" in texts(group("bengio", "x"))
+    assert f"{bengio.H.out_features} tanh units" in texts(group("bengio", "hidden"))
+    y = bengio(torch.zeros(1, n, dtype=torch.int64, device="meta")).logits
+    assert texts(group("bengio", "scores")) == [f"y: {y.shape[-1]:,} scores"]
+    assert bengio.UW.in_features == bengio.H.out_features + bengio.H.in_features  # U, and the direct connections W
+    [path] = group("bengio", "direct").iter(f"{SVG}path")
+    assert "nw-d-dash" in path.get("class") and texts(group("bengio", "direct")) == ["W"]
+    assert widths("hidden")[0] / widths("x")[0] == bengio.H.out_features / bengio.H.in_features  # to scale
+
+
+def test_bengio_shows_example_words_without_numbers():
+    examples, bars = texts(group("bengio", "examples")), next(group("bengio", "next").iter(f"{SVG}path")).get("d")
+    heights = [int(height) for height in re.findall(r"v-(\d+)", bars)]
+    assert len(examples) == len(heights) and heights == sorted(heights, reverse=True)
+    assert not re.search(r"\d", "".join(texts(group("bengio", "next"))))
+
+
+def test_bengio_tells_the_same_to_those_who_do_not_see_it(bengio):
+    told, (V, m) = described("bengio"), bengio.C.weight.shape
+    assert f'"{" ".join(texts(group("bengio", "words")))}"' in told
+    for said in (
+        f"a row of {m} numbers for each of {V:,} words",
+        f"x, {bengio.H.in_features} numbers",
+        f"{V:,} scores",
+    ):
+        assert said in told
+    assert f"from x to {bengio.H.out_features} tanh units" in told
+    best, *others = texts(group("bengio", "examples"))
+    assert told.endswith(f"{best} is the highest, then {', then '.join(others)}.")
+
+
+# Encoder and decoder: what reaches the decoder, and who asks whom.
+
+PARTNERS = {"el": "the", "gato": "cat", "negro": "black"}
+
+
+def drawn(half, name):
+    return texts(group("seq2seq", f"{half}-{name}"))
+
+
+def across(half, name):
+    """Return where the labels of a group stand, from left to right."""
+    return [float(text.get("x")) for text in group("seq2seq", f"{half}-{name}").iter(f"{SVG}text")]
+
+
+def ends(path):
+    """Return across where a path begins and where it ends, which is also its last point."""
+    numbers = re.findall(r"-?[\d.]+", path.get("d"))
+    return float(numbers[0]), float(numbers[-2] if len(numbers) > 3 else numbers[0])  # V: straight up
+
+
+@pytest.fixture(scope="module", params=["none", "bahdanau"])
+def translator(request):
+    """A translator of one layer, what its encoder makes of three words, and what its decoder writes."""
+    torch.manual_seed(0)
+    sizes = {"source_vocab": 9, "target_vocab": 9, "d_model": 8, "n_layers": 1, "output_norm": False}
+    model = Seq2SeqLSTM(Seq2SeqConfig(**sizes, attention=request.param)).eval()
+    memory, target = model.encode(torch.tensor([[1, 2, 3]])), torch.tensor([[4, 5, 6]])
+    return model, memory, target, *model.decode_with_attention(target, memory)
+
+
+def test_seq2seq_reads_and_writes_what_the_library_does(translator):
+    model, memory, target, states, _ = translator
+    half = model.config.attention
+    assert drawn(half, "h") == ["h₁", "h₂", "h₃"][: memory.states.shape[1]]
+    read, written = drawn(half, "read"), drawn(half, "written")
+    assert len(read) == memory.states.shape[1] and len(written) == target.shape[1]
+    assert {PARTNERS[word] for word in written} == set(read)
+    assert drawn(half, "s")[-states.shape[1] :] == ["s₁", "s₂", "s₃"]
+    told = described("seq2seq")
+    assert f'reads "{" ".join(read)}"' in told and f'writes "{" ".join(written)}"' in told
+
+
+def test_seq2seq_hands_over_the_last_state_alone_without_attention(translator):
+    model, memory, target, states, _ = translator
+    assert torch.equal(memory.last, memory.states[:, -1])
+    others = memory._replace(states=torch.randn_like(memory.states), keys=torch.randn_like(memory.keys))
+    same = torch.equal(model.decode_with_attention(target, others)[0], states)
+    assert same == (model.config.attention == "none")
+    [vector] = [t.text for t in group("seq2seq", "none").iter(f"{SVG}text") if t.get("id") == "seq2seq-none-vector"]
+    assert vector == drawn("none", "h")[-1]
+    lines = [ends(path) for path in group("seq2seq", "none-lines")]
+    assert len(lines) == len(drawn("none", "s"))  # to each decoder state
+    assert all(abs(end - x) < 14 for (_, end), x in zip(lines, across("none", "s"), strict=True))
+
+
+def test_seq2seq_looks_from_each_word_at_all_encoder_states():
+    h, c, lines = across("bahdanau", "h"), across("bahdanau", "contexts"), list(group("seq2seq", "bahdanau-lines"))
+    pairs = [(source, context) for context in c for source in h]
+    for path, (source, context) in zip(lines, pairs, strict=True):
+        start, end = ends(path)
+        assert abs(start - source) < 14 and abs(end - context) < 14
+    thick = torch.tensor([float(path.get("stroke-width")) for path in lines]).view(len(c), len(h))
+    torch.testing.assert_close(thick.sum(1), torch.full((len(c),), 6.0))  # 6 α, and the α of a word sum to 1
+    looked = [drawn("bahdanau", "read")[j] for j in thick.argmax(1)]
+    assert looked == [PARTNERS[word] for word in drawn("bahdanau", "written")] and thick.amax(1).gt(4).all()
+    assert drawn("bahdanau", "contexts") == ["c₁", "c₂", "c₃"]
+    told = described("seq2seq")
+    assert all(f"from {source} to {word}" in told for word, source in PARTNERS.items())
+    assert "c₂ = α₂₁h₁ + α₂₂h₂ + α₂₃h₃" in texts(group("seq2seq", "bahdanau"))[-1]
+
+
+def test_seq2seq_asks_with_the_state_before(translator):
+    model, memory, _, states, weights = translator
+    if model.attention is None:
+        return
+    queries = torch.cat([memory.last[:, None], states[:, :-1]], 1)  # s₀ = h₃, then s₁ and s₂
+    torch.testing.assert_close(model.attention(queries, memory)[1], weights)
+    assert drawn("bahdanau", "s")[0] == f"s₀ = {drawn('bahdanau', 'h')[-1]}"
+    arrows = [ends(path) for path in group("seq2seq", "bahdanau-queries")]
+    asking, contexts = across("bahdanau", "s")[:-1], across("bahdanau", "contexts")
+    for (start, end), state, context in zip(arrows, asking, contexts, strict=True):
+        assert 0 < start - state < 26 and 26 <= context - end < 29  # from its lower edge to the left of the context
+
+
+# Beam search: every number and every survivor, from the library with the probabilities that are drawn.
+
+
+WIDE, HIGH, GAP = 86, 40, 18  # a box of the beam, and the way to the next
+
+
+def stages():
+    """Return for each stage of the drawing its boxes, by the words of their hypotheses: arrows lead from word to word."""
+    at, found = {}, []  # at: the hypothesis behind a point from which arrows start
+    for number in range(1, 5):
+        boxes, stage, before = {}, group("beam", str(number)), {}
+        for path in stage.iter(f"{SVG}path"):
+            x, y, _, *turn = map(
+                float, re.findall(r"[\d.]+", path.get("d"))
+            )  # right, maybe up or down, and right again
+            before[x + GAP, turn[0] if "V" in path.get("d") else y] = at[x, y]
+        for node in stage.iter(f"{SVG}g"):
+            if not node.get("transform"):
+                continue
+            x, y = map(float, re.findall(r"[\d.]+", node.get("transform")))
+            word, p, *rest = texts(node)
+            words = (*before.get((x, y + HIGH / 2), ()), word)
+            at[x + WIDE, y + HIGH / 2] = words
+            shapes = [use.get("href") for use in node.iter(f"{SVG}use")]
+            fate = "out" if "#beam-cross" in shapes else "finished" if "#beam-end" in shapes else "kept"
+            assert (fate == "kept") == ("nw-d-kept" in node.get("class"))
+            numbers = [text.replace("−", "-") for text in rest if text[0] == "−"]
+            boxes[words] = {"p": p, "fate": fate, "numbers": numbers, "label": "" if rest[-1][0] == "−" else rest[-1]}
+        found.append(boxes)
+    return found
+
+
+@pytest.fixture(scope="module")
+def searched():
+    """The search with the drawn probabilities: what went on after each step, and the results of beam and greedy."""
+    drawn_p = {words: float(box["p"]) for boxes in stages() for words, box in boxes.items()}
+    names = ["end", *sorted({words[-1] for words in drawn_p} - {"end"})]
+    asked = []
+
+    def step(ids):
+        hypotheses = [tuple(names[i] for i in row[1:]) for row in ids.tolist()]
+        asked.append(set(hypotheses))
+        p = [[drawn_p.get((*hypothesis, name), 0.0) for name in names] for hypothesis in hypotheses]
+        return torch.tensor(p).log()
+
+    def search(**settings):
+        asked.clear()
+        found = beam_search(step, 0, 0, max_length=len(stages()), **settings)
+        return [(tuple(names[i] for i in h.ids), h.log_prob, h.score) for h in found], list(asked)
+
+    return drawn_p, search(beam=2, alpha=1.0), search(beam=1, alpha=0.0), search(beam=2, alpha=0.0)
+
+
+def test_beam_keeps_and_drops_what_the_library_does(searched):
+    drawn_p, (best, asked), *_ = searched
+    for number, boxes in enumerate(stages()):
+        # all continuations of what went on are drawn, and their probabilities sum to 1
+        assert {words[:-1] for words in boxes} == asked[number]
+        for parent in asked[number]:
+            assert sum(drawn_p[words] for words in boxes if words[:-1] == parent) == pytest.approx(1)
+        kept = {words for words, box in boxes.items() if box["fate"] == "kept"}
+        assert kept == (asked[number + 1] if number + 1 < len(asked) else set())
+        # what ends among the two best is finished, and everything else is out
+        total = {words: math.prod(drawn_p[words[: i + 1]] for i in range(len(words))) for words in boxes}
+        two = sorted(boxes, key=total.get)[-2:]
+        finished = {words for words, box in boxes.items() if box["fate"] == "finished"}
+        assert finished == {words for words in two if words[-1] == "end"}
+        assert {box["fate"] for words, box in boxes.items() if words not in kept | finished} <= {"out"}
+    assert {words for words, *_ in best} <= {words for boxes in stages() for words in boxes}
+
+
+def test_beam_prints_the_numbers_of_the_library(searched):
+    drawn_p, (best, _), *_ = searched
+    by_library = {words: (log_prob, score) for words, log_prob, score in best}
+    assert {words for words in by_library if len(words) == 3} and len(by_library) == 2
+    for boxes in stages():
+        for words, box in boxes.items():
+            log_prob = sum(math.log(drawn_p[words[: i + 1]]) for i in range(len(words)))
+            score = log_prob / length_penalty(len(words), alpha=1.0)
+            if words in by_library:
+                assert by_library[words] == pytest.approx((log_prob, score))
+            both = [log_prob, score] if box["fate"] == "finished" else [log_prob]
+            assert box["numbers"] == [f"{number:.2f}" for number in both], words
+    assert length_penalty(7, 3.0) == pytest.approx(((5 + 7) / 6) ** 3)
+    assert "log P / ((5 + |Y|)/6)^α, α = 1" in " ".join(texts(group("beam", "3")))
+
+
+def test_beam_finds_what_greedy_decoding_misses(searched):
+    _, (best, _), (greedy, _), (by_log_p, _) = searched
+    labels = {box["label"]: words for boxes in stages() for words, box in boxes.items() if box["label"]}
+    assert labels == {"set aside": ("el", "gato", "end"), "greedy": greedy[0][0], "wins": best[0][0]}
+    assert greedy[0][1] < best[0][1]  # less likely, whatever the lengths
+    assert by_log_p[0][0] == labels["set aside"]  # and by log P alone the shorter one would win
+    last = " ".join(texts(group("beam", "4")))
+    assert f"wins: {' '.join(best[0][0][:-1])}." in last and f"each time: {' '.join(greedy[0][0][:-1])}." in last
+
+
+def test_beam_tells_the_same_to_those_who_do_not_see_it():
+    told, (*steps, last) = described("beam").replace("−", "-"), stages()
+    for boxes in steps:
+        for words, box in boxes.items():
+            assert re.search(rf"{' '.join(words)} \((log P )?{box['numbers'][0]}\)", told), words
+    by_label = {box["label"]: box["numbers"][-1] for boxes in (*steps, last) for box in boxes.values()}
+    assert f"set aside with the score {by_label['set aside']}" in told
+    assert f"greedy decoding would have written, has the score {by_label['greedy']}" in told
+    assert f"has {by_label['wins']} and is the winner" in told
+
+
+def test_beam_says_in_words_what_happens_in_each_stage():
+    for number in range(1, 5):
+        stage = group("beam", str(number))
+        assert stage.get("class") == "nw-d-stage" and stage[-1].tag == f"{SVG}g"
+        assert all(child.tag == f"{SVG}text" for child in stage[-1]) and texts(stage[-1])  # the name of its button
+        assert f"step {number}" in texts(stage)
+
+
+# GPT-2: tasks as texts.
+
+TASKS = {"summarise": "TL;DR:", "translate": "good night =", "answer": "A:"}
+
+
+def test_gpt2_is_asked_by_text_alone():
+    root = ElementTree.fromstring(FILES["gpt2"])
+    arrows = [use for use in root.iter(f"{SVG}use") if use.get("href") == "#gpt2-through"]
+    assert len(arrows) == len(TASKS)  # each goes through the one model
+    assert texts(group("gpt2", "model"))[0] == "GPT-2"
+    for task, cue in TASKS.items():
+        *_, last = texts(group("gpt2", task))
+        assert last == cue and texts(group("gpt2", f"{task}-answer"))
+    copies = texts(group("gpt2", "copies"))
+    assert [label.split()[-1].removesuffix("s") for label in copies] == list(TASKS)
+    assert "no labels, no gradient" in texts(group("gpt2", "before"))
+
+
+def test_gpt2_shows_examples_of_one_form_and_cuts_the_last_before_its_answer():
+    *examples, asked = texts(group("gpt2", "translate"))
+    assert all(re.fullmatch(r"[a-z ]+ = \w[\w ]+", line) for line in examples)
+    assert re.fullmatch(r"[a-z ]+ =", asked)
+
+
+def test_gpt2_tells_the_same_to_those_who_do_not_see_it():
+    told = described("gpt2")
+    assert f'ends in "{TASKS["summarise"]}"' in told
+    for task, join in (("translate", ", "), ("answer", " ")):
+        asked, answered = texts(group("gpt2", task)), texts(group("gpt2", f"{task}-answer"))
+        assert f'"{join.join(asked)}" by "{" ".join(answered)}"' in told
+    assert told.endswith("no labels, no gradient.")

@@ -191,7 +191,7 @@ def test_claims_recorded_are_in_the_ledger(chapter):
     assert ids and not set(ids) - set(claims.ledger())
 
 
-CONVERTED = ("2017_transformer", "2023_dolly", "2021_clip", "2023_palm_e")
+CONVERTED = ("2003_next_word", "2017_transformer", "2023_dolly", "2021_clip", "2023_palm_e")
 """The chapters that keep the rules below; the others follow."""
 
 
@@ -251,6 +251,16 @@ def test_exercises_ask_for_the_mechanism_and_are_checked(page):
     for cell in code(page):
         if "exercise-check" in cell.metadata.get("tags", []):
             assert "hide-cell" in cell.metadata.tags, f"cell {cell.id} shows the answer under the question"
+
+
+def test_the_epilogue_counts_its_reasons_right():
+    """The table of reasons says how many lines stand in each of the sections below it."""
+    page = nbformat.read(ROOT / "chapters" / "2023_epilogue.ipynb", as_version=4)
+    [section] = [cell.source for cell in page.cells if cell.source.startswith("## What did not reproduce")]
+    table, *parts = section.split("\n### ")
+    told = re.findall(r"^\| [^|]+ \| (\w+) \|", table, re.M)[1:]  # the first is the heading
+    words = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    assert [words.index(word) for word in told] == [len(re.findall(r"^- \*", part, re.M)) for part in parts]
 
 
 def test_the_whole_transformer_takes_eighty_lines():
