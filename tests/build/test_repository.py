@@ -46,7 +46,7 @@ LAYERS = [
     | {"ppo", "rlhf", "instructions", "check"},
     {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators", "book.tasks"}
     | {"book.icons", "book.robots", "book.questions", "book.outcomes"}
-    | {"book.corpora", "book.counts", "book.browser"},
+    | {"book.corpora", "book.counts", "book.browser", "book.models"},
 ]
 
 
