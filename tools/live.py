@@ -18,9 +18,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import live_gap
+import live_icons
 import live_page
+import live_taste
+import live_translate
 
-VIEWS: tuple[ModuleType, ...] = (live_page,)
+VIEWS: tuple[ModuleType, ...] = (live_page, live_gap, live_icons, live_translate, live_taste)
 PARTS: dict[str, ModuleType] = {part: view for view in VIEWS for part in view.PARTS}
 
 

@@ -55,10 +55,11 @@ def watch(page: Page, visit: Callable[[], Visit]) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until the maths is drawn, and models that run in the page have answered."""
+    """Wait until the maths is drawn, and the models of the page `live` have answered; others sleep until one comes near."""
     page.evaluate("() => window.MathJax?.startup?.promise")
     page.wait_for_function(
-        "() => !document.querySelector('.nw-live') || performance.getEntriesByName('nextword large answered').length"
+        "() => !document.querySelector('.nw-live[data-live=about]') || "
+        "performance.getEntriesByName('nextword large answered').length"
     )
 
 

@@ -366,7 +366,9 @@ function nextwordEngine() {
   /** The probabilities to draw from: the temperature divides the scores, top-k keeps the k best (and its equals), top-p
       the smallest set of best words that together have a share of p. As the library's `filter_logits`, in its order. */
   function filtered(logits, { temperature = 1, topK = 0, topP = 1 } = {}) {
-    const best = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+    const best = Array.from(logits.keys());
+    const keepsAll = temperature > 0 && !topK && topP >= 1;  // then no order is needed, and sorting takes longest
+    if (!keepsAll) best.sort((a, b) => logits[b] - logits[a] || a - b);
     const p = new Float32Array(logits.length);
     if (temperature === 0) {
       p[best[0]] = 1;
@@ -467,8 +469,9 @@ function nextwordEngine() {
     port2.postMessage(0);
   });
 
-  /** Answer `{id, task, …}` with `{id, result}` or `{id, error}`, and `{id, partial, …}` on the way. Null: outdated. */
-  function serve(scope) {
+  /** Answer `{id, task, …}` with `{id, result}` or `{id, error}`, and `{id, partial, …}` on the way. Null: outdated.
+      `more` holds tasks of a view's own. */
+  function serve(scope, more = {}) {
     let reader, newest = 0;
     const tasks = {
       async load({ kind, config, base64, quick = true }) {
@@ -515,6 +518,8 @@ function nextwordEngine() {
       },
 
       stop: async () => ({}),
+
+      ...more,
     };
     scope.onmessage = async ({ data: { id, task, ...rest } }) => {
       newest = id;
@@ -534,9 +539,11 @@ function nextwordEngine() {
 }
 
 /** A worker made from the engine's own source: a page opened from a folder may not load one from a file.
-    `ask(task, rest, each)` gives a promise of the result; `each` is called with every partial one. */
-function startWorker() {
-  const source = new Blob([`(${nextwordEngine})().serve(self)`], { type: "text/javascript" });
+    `ask(task, rest, each)` gives a promise of the result; `each` is called with every partial one.
+    `view` is a function of the engine that returns further `tasks`; it may use nothing else from outside. */
+function startWorker(view = () => ({})) {
+  const code = `const engine = (${nextwordEngine})(); engine.serve(self, (${view})(engine).tasks);`;
+  const source = new Blob([code], { type: "text/javascript" });
   const worker = new Worker(URL.createObjectURL(source)), waiting = new Map();
   let last = 0;
   worker.onmessage = ({ data: { id, result, error, partial, ...rest } }) => {

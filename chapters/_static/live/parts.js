@@ -220,12 +220,14 @@ function nextwordParts() {
       return word.startsWith(" ") ? word.trim() : `${word}, without a space before it`;
     }
 
-    /** Tokens in a row. `look(t)` gives {number, tint, label, press, kind} for each; with `press` they are buttons.
+    /** Tokens in a row. `look(t)` gives {number, tint, label, press, kind} for each; with `press` they are buttons, and
+        `text` stands in place of the token.
         Tokens that are one character together stand under one bracket. */
     function chips(ids, look) {
       const chip = (id, t) => {
-        const { number, tint = [], label, press = null, kind = "", on = null } = look(t);
-        const inside = [h("span", { class: "lv-token" }, ...(t ? seen(id) : ["start"])), h("small", {}, number)];
+        const { number, tint = [], label, press = null, kind = "", on = null, text = null } = look(t);
+        const word = text !== null ? [text] : t ? seen(id) : ["start"];
+        const inside = [h("span", { class: "lv-token" }, ...word), h("small", {}, number)];
         const attributes = { class: `lv-chip ${kind}` };
         if (!press) return tinted(h("span", attributes, ...inside), ...tint);
         const button = { type: "button", "data-key": t, "aria-label": label, "aria-pressed": on, onclick: press };
