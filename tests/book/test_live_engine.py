@@ -93,6 +93,33 @@ def test_the_attention_that_the_page_shows_is_the_librarys(functions, model):
         torch.testing.assert_close(theirs, torch.stack([each[0, :, -1] for each in maps]).float(), atol=1e-5, rtol=0)
 
 
+SUMS = """(sizes) => {
+  const engine = nextwordEngine(), numbers = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i + n));
+  return Math.max(...sizes.map(([T, I, O]) => {
+    const weights = { W: numbers(O * I) }, quick = engine.quickLinear(weights), x = numbers(T * I), b = numbers(O);
+    const plain = engine.linear(x, T, weights.W, b);
+    return Math.max(...quick(x, T, weights.W, b).map((value, i) => Math.abs(value - plain[i])));
+  }));
+}"""
+
+
+def test_webassembly_sums_are_right_whatever_four_divides(browser):
+    page = browser.new_page()
+    page.add_script_tag(content=ENGINE)
+    sizes = [[rows, read, made] for rows in (1, 3, 4, 16, 21) for read in (16, 78) for made in (20, 21)]
+    assert page.evaluate(SUMS, sizes) < 1e-5
+    page.close()
+
+
+def test_the_error_function_is_as_exact_as_it_says(browser):
+    page = browser.new_page()
+    page.add_script_tag(content=ENGINE)
+    x = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+    mine = page.evaluate("(x) => x.map(nextwordEngine().erf)", x.tolist())
+    assert (torch.tensor(mine, dtype=torch.float64) - x.erf()).abs().max() < 1.5e-7
+    page.close()
+
+
 PLANTED = {
     "GELU by a sigmoid": (
         "0.5 * x[i] * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x[i] + 0.044715 * x[i] ** 3)))",

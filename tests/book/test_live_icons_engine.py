@@ -158,13 +158,6 @@ def test_the_part_computes_what_the_library_computes(page, content, gallery, tex
     assert same[clear].all()
 
 
-def test_the_error_function_is_as_exact_as_it_says(page, content):
-    load(page, content)
-    x = torch.linspace(-6, 6, 4001, dtype=torch.float64)
-    mine = page.evaluate("(x) => x.map(clip.erf)", x.tolist())
-    assert (torch.tensor(mine, dtype=torch.float64) - x.erf()).abs().max() < 2e-7
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [("model", "Decoder"), ("format", 2), ("norm", "rms"), ("vocab_size", 3000), ("n_layers", 1), ("d_embed", 64)],
@@ -177,8 +170,7 @@ def test_a_model_that_it_does_not_have_is_refused(page, content, field, value):
 
 
 PLANTED = {
-    "GELU by tanh": ("0.5 * (1 + erf(x[i] / Math.SQRT2))", "0.5 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x[i] + 0.044715 * x[i] ** 3)))", "vectors"),
-    "an error function that is even": ("return Math.sign(x) * (1", "return (1", "vectors"),
+    "GELU by tanh": ("exactGelu, softmax", "gelu: exactGelu, softmax", "vectors"),
     "tokens that see later ones": ("(t) => t + 1)", "() => T)", "vectors"),
     "positions that begin at one": ("places[t * C + i]", "places[(t + 1) * C + i]", "vectors"),
     "read at the first token": ("x.subarray((T - 1) * C)", "x.subarray(0, C)", "vectors"),

@@ -175,7 +175,6 @@ PLANTED = {
     "no bias of the words": ('this.weights["output.bias"]', "null", "score"),
     "a mean over one layer": ("all = maps.flat();", "all = maps[0];", "attention"),
     "the first word of equals and others": ("Math.max(best, value)", "Math.min(best, value)", "greedy"),
-    "WebAssembly for rows of 78 numbers": ("((x.length / T) % 4 ? linear : quickest)", "quickest", "score"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 
    The picture encoder is not here: the vectors of the gallery's pictures were computed by the library. Shapes as in
    engine.js: T tokens, C = d_model (also the width of the space that texts and pictures share), N pictures. */
-function nextwordCLIP({ linear, quickLinear, layerNorm, softmax, attention }) {
+function nextwordCLIP({ linear, quickLinear, layerNorm, exactGelu, softmax, attention }) {
 
   // --- 1. From words to ids -----------------------------------------------------------------------------------------
 
@@ -28,19 +28,6 @@ function nextwordCLIP({ linear, quickLinear, layerNorm, softmax, attention }) {
   }
 
   // --- 2. From ids to a vector --------------------------------------------------------------------------------------
-
-  /** The error function, as Abramowitz and Stegun approximate it (formula 7.1.26): the error is at most 1.5e-7. */
-  function erf(x) {
-    const t = 1 / (1 + 0.3275911 * Math.abs(x));
-    const sum = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    return Math.sign(x) * (1 - sum * Math.exp(-x * x));
-  }
-
-  /** GELU, x times the share of a normal distribution below x; in place. GPT-2's by tanh is an approximation of it. */
-  function gelu(x) {
-    for (let i = 0; i < x.length; i++) x[i] *= 0.5 * (1 + erf(x[i] / Math.SQRT2));
-    return x;
-  }
 
   /** A vector divided by its length; in place. */
   function unitLength(x) {
@@ -112,7 +99,7 @@ function nextwordCLIP({ linear, quickLinear, layerNorm, softmax, attention }) {
         ));
         const { out } = attention(queries, keys, values, n_heads, C, (t) => t + 1);  // each sees up to itself
         add(this.affine(`${block}.attention.out`, out, T));
-        const hidden = gelu(this.affine(`${block}.feed_forward.up`, this.norm(`${block}.feed_forward_norm`, x), T));
+        const hidden = exactGelu(this.affine(`${block}.feed_forward.up`, this.norm(`${block}.feed_forward_norm`, x), T));
         add(this.affine(`${block}.feed_forward.down`, hidden, T));
       }
       const end = x.subarray((T - 1) * C);  // the only one that has seen the whole text
@@ -141,5 +128,5 @@ function nextwordCLIP({ linear, quickLinear, layerNorm, softmax, attention }) {
   /** At which place of a row of scores the one at `right` stands: 1 where none is higher. */
   const placeOf = (scores, right) => 1 + scores.reduce((higher, score) => higher + (score > scores[right]), 0);
 
-  return { Words, erf, gelu, CLIPTexts, textVector, cosines, shares, placeOf };
+  return { Words, CLIPTexts, textVector, cosines, shares, placeOf };
 }

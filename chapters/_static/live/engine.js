@@ -138,7 +138,8 @@ function nextwordEngine() {
     "IgoNAAsgACAEaiEAIAUgBmohBSABQQFrIgENAAsLGQAgAP0fACAA/R8BkiAA/R8CIAD9HwOSkgs=";
 
   /** The same sums, four numbers at a time, by WebAssembly. It reads one memory of its own, to which the weights move.
-      Returns a function with the arguments of `linear`; throws where the browser has no such instructions. */
+      Returns a function with the arguments of `linear`; throws where the browser has no such instructions. What four does
+      not divide is left to `linear`. Both sides of the largest matrix are 16 or more wide. */
   function quickLinear(weights, rows = 16) {
     const matrices = Object.entries(weights), widest = Math.max(...matrices.map(([, W]) => W.length / 16));
     const atY = rows * widest * 4;  // rows of x come first, rows of y behind them, then the weights
@@ -154,6 +155,7 @@ function nextwordEngine() {
     const floats = new Float32Array(memory.buffer);
     return (x, T, W, b) => {
       const I = x.length / T, O = W.length / I, y = new Float32Array(T * O);
+      if (I % 4 || (O % 4 && T % 4)) return linear(x, T, W, b);
       for (let t = 0; t < T; t += rows) {
         const n = Math.min(rows, T - t), m = n & ~3;  // m rows by fours, and then those that are left
         floats.set(x.subarray(t * I, (t + n) * I));
@@ -184,6 +186,19 @@ function nextwordEngine() {
     for (let i = 0; i < x.length; i++) {
       x[i] = 0.5 * x[i] * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x[i] + 0.044715 * x[i] ** 3)));
     }
+    return x;
+  }
+
+  /** The error function, as Abramowitz and Stegun approximate it (1964, formula 7.1.26): the error is below 1.5e-7. */
+  function erf(x) {
+    const t = 1 / (1 + 0.3275911 * Math.abs(x));
+    const sum = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+    return Math.sign(x) * (1 - sum * Math.exp(-x * x));
+  }
+
+  /** GELU itself, of BERT and CLIP: x times the share of a normal distribution that lies below x; in place. */
+  function exactGelu(x) {
+    for (let i = 0; i < x.length; i++) x[i] *= 0.5 * (1 + erf(x[i] / Math.SQRT2));
     return x;
   }
 
@@ -533,8 +548,8 @@ function nextwordEngine() {
   }
 
   return {
-    bytesOf, unzip, readSafetensors, ByteBPE, linear, quickLinear, layerNorm, softmax, attention, Decoder, NGram,
-    logSoftmax, filtered, randomNumbers, draw, serve,
+    bytesOf, unzip, readSafetensors, ByteBPE, linear, quickLinear, layerNorm, gelu, erf, exactGelu, softmax, attention,
+    Decoder, NGram, logSoftmax, filtered, randomNumbers, draw, serve,
   };
 }
 

@@ -43,11 +43,9 @@ function nextwordTranslators({ linear, quickLinear, layerNorm, softmax, attentio
       }
       this.config = config;
       this.weights = weights;
-      let quickest = linear;
-      try { if (quick) quickest = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
-      // WebAssembly multiplies four numbers at a time, and half an LSTM's state of 156 is no multiple of four.
-      this.linear = (x, T, W, b = null) => ((x.length / T) % 4 ? linear : quickest)(x, T, W, b);
-      this.quick = quickest !== linear;
+      this.linear = linear;
+      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
+      this.quick = this.linear !== linear;
     }
 
     /** A matrix with its bias, if it has one. x: (T, I); returns (T, O). */
