@@ -27,7 +27,7 @@ book: $(VENV)/.done            ## execute every chapter, gather the claims, buil
 	$(BIN)/python tools/assemble.py
 	PYTHONPATH=tools $(BIN)/jupyter-book build build/src -W -n --keep-going --path-output build/html
 	$(BIN)/python tools/edition.py
-	$(BIN)/python -m pytest -q tests/book
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/book
 	@echo "The book: build/html/_build/html/index.html"
 
 chapter: $(VENV)/.done         ## run one chapter: make chapter NAME=2003_next_word

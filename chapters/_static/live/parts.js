@@ -69,6 +69,7 @@ function nextwordParts() {
       if (!step) return;
       const next = buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length];
       next.click();
+      for (const button of buttons) button.tabIndex = button === next ? 0 : -1;  // at once, or Tab would lead back
       next.focus();
       event.preventDefault();
     });
