@@ -494,6 +494,8 @@ def test_keyboard_only(transformer: Translator) -> None:
     expect(transformer.box.get_by_text("Place 2 of")).to_be_visible()
     keys.press("Home")
     keys.press("Enter")
+    transformer.answered()
+    expect(transformer.box.get_by_text("Place 1 of")).to_be_visible()
     tab_to("button El, ")
     keys.press("ArrowDown")
     forced = page.evaluate("() => document.activeElement.innerText")
