@@ -32,7 +32,6 @@ import chapters
 import record
 from nextword import checkpoints, fetching
 from nextword.book import corpora, counts, icons, models, translators
-from nextword.contrastive import CLIP, CLIPConfig
 from nextword.files import atomic_file
 from nextword.ngram import NGram
 from nextword.tokenizers import ByteBPE
@@ -62,6 +61,8 @@ class Model:
     """Takes the chapter's names and what its function returned."""
     dtype: torch.dtype = torch.int8
     resumable: bool = False
+    taught: Callable[[], tuple[Any, ...]] = tuple
+    """Returns what the function is given besides its settings, such as texts."""
     folder: Path = models.FOLDER
     """With the book; what the library alone needs comes with the library."""
 
@@ -203,7 +204,14 @@ MODELS = {
             ("judge", "reward_model", {"size": "small", "seed": 7, "split": "valid"}, reward),
         )
     },
-    "clip_icons": Model("2021_clip", "train", {"seed": 0, "steps": 400}, ("icons",), clip),
+    "clip_icons": Model(
+        "2021_clip",
+        "train",
+        {"seed": 0, "steps": 400},
+        ("icons",),
+        clip,
+        taught=lambda: (icons.split_icons("Phosphor").train,),
+    ),
 }
 
 
@@ -212,10 +220,8 @@ def train(name: str, recipe: Model) -> None:
     names, settings = namespace(recipe.chapter), dict(recipe.settings)
     if recipe.resumable:
         settings["checkpoint"] = UNFINISHED / name
-    if name == "clip_icons":
-        settings["train_icons"] = icons.split_icons("Phosphor").train
     start = time.perf_counter()
-    trained = recipe.read(names, names[recipe.function](**settings))
+    trained = recipe.read(names, names[recipe.function](*recipe.taught(), **settings))
     seconds = trained.seconds or time.perf_counter() - start
     sources = [fetching.source(s) for s in recipe.sources]
     card = {
@@ -240,9 +246,7 @@ def stored(model: nn.Module, dtype: torch.dtype) -> Any:
     """Return the model with its weights as the file will hold them."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints.save(model, folder, card={}, dtype=dtype)
-        if isinstance(model, CLIP):
-            return checkpoints.from_folder(CLIP, CLIPConfig, folder)
-        return type(model).from_pretrained(folder)  # type: ignore[attr-defined]
+        return models.read(Path(folder)).model
 
 
 def count() -> None:

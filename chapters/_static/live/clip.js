@@ -4,7 +4,7 @@
 
    The picture encoder is not here: the vectors of the gallery's pictures were computed by the library. Shapes as in
    engine.js: T tokens, C = d_model (also the width of the space that texts and pictures share), N pictures. */
-function nextwordCLIP({ linear, quickLinear, layerNorm, exactGelu, softmax, attention }) {
+function nextwordCLIP({ Network, linear, layerNorm, exactGelu, softmax, attention }) {
 
   // --- 1. From words to ids -----------------------------------------------------------------------------------------
 
@@ -48,11 +48,9 @@ function nextwordCLIP({ linear, quickLinear, layerNorm, exactGelu, softmax, atte
   const IMPLEMENTED = { format: 1, model: "CLIP" };
 
   /** The text encoder: a small GPT, read at the end token (Radford et al. 2021, section 2.4). */
-  class CLIPTexts {
+  class CLIPTexts extends Network {
     constructor(config, weights, quick = true) {
-      for (const [field, value] of Object.entries(IMPLEMENTED)) {
-        if (config[field] !== value) throw new TypeError(`${field} is ${config[field]}; this has ${value} only`);
-      }
+      super(config, weights, quick, IMPLEMENTED);
       for (const field of Object.keys(config)) {
         if (!KNOWN.includes(field)) throw new TypeError(`${field} is a field that this does not implement`);
       }
@@ -65,11 +63,7 @@ function nextwordCLIP({ linear, quickLinear, layerNorm, exactGelu, softmax, atte
       if (weights[`text.blocks.${n_layers}.attention.query.weight`]) {
         throw new TypeError(`n_layers is ${n_layers}, and there are weights for more`);
       }
-      this.config = config;
-      this.weights = weights;
       this.scale = Math.min(Math.exp(weights.log_scale[0]), 100);  // what multiplies cosines, 1 / τ
-      this.linear = linear;
-      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
     }
 
     /** x Wᵀ + b with the weights of that name; the last projection has no b. x: (T, I); returns (T, O). */

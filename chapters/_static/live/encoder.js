@@ -4,7 +4,7 @@
    `causal` the same network reads from left to right, as GPT does.
 
    Shapes as in engine.js: T positions, C = d_model, H heads of width D = C / H, V words. */
-function nextwordEncoder({ linear, quickLinear, layerNorm, exactGelu, attention }) {
+function nextwordEncoder({ Network, layerNorm, exactGelu, attention }) {
 
   /** Rotary positions: in each head of x, (T, C), position t turns pair i by t · 10000^(-2i/D) radians; in place.
       The product of a query and a key then knows how far apart they stand. */
@@ -26,18 +26,10 @@ function nextwordEncoder({ linear, quickLinear, layerNorm, exactGelu, attention 
     model: "MaskedLM", norm_position: "post", activation: "gelu", positions: "rotary", d_ff: null,
   };
 
-  class MaskedLM {
+  class MaskedLM extends Network {
     constructor(config, weights, quick = true) {
-      for (const [field, value] of Object.entries(IMPLEMENTED)) {
-        if (config[field] !== value) {
-          throw new TypeError(`${field} is ${JSON.stringify(config[field])}; this has ${JSON.stringify(value)} only`);
-        }
-      }
+      super(config, weights, quick, IMPLEMENTED);
       if (typeof config.causal !== "boolean") throw new TypeError("causal must be true or false");
-      this.config = config;
-      this.weights = weights;
-      this.linear = linear;
-      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
     }
 
     /** x Wᵀ + b with the weights of that name. x: (T, I); returns (T, O). */

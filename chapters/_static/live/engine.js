@@ -138,8 +138,8 @@ function nextwordEngine() {
     "IgoNAAsgACAEaiEAIAUgBmohBSABQQFrIgENAAsLGQAgAP0fACAA/R8BkiAA/R8CIAD9HwOSkgs=";
 
   /** The same sums, four numbers at a time, by WebAssembly. It reads one memory of its own, to which the weights move.
-      Returns a function with the arguments of `linear`; throws where the browser has no such instructions. What four does
-      not divide is left to `linear`. Both sides of the largest matrix are 16 or more wide. */
+      Returns a function with the arguments of `linear`; throws where the browser has no such instructions. What four
+      does not divide is left to `linear`. Both sides of the largest matrix are 16 or more wide. */
   function quickLinear(weights, rows = 16) {
     const matrices = Object.entries(weights), widest = Math.max(...matrices.map(([, W]) => W.length / 16));
     const atY = rows * widest * 4;  // rows of x come first, rows of y behind them, then the weights
@@ -234,6 +234,21 @@ function nextwordEngine() {
     return { out, rows };
   }
 
+  /** What all networks have: a config that the code implements, the weights, and the fastest sums of this browser. */
+  class Network {
+    constructor(config, weights, quick, implemented) {
+      for (const [field, value] of Object.entries(implemented)) {
+        if (config[field] === value) continue;
+        const [given, ours] = [config[field], value].map((one) => JSON.stringify(one));
+        throw new TypeError(`${field} is ${given}; this engine has ${ours} only`);
+      }
+      this.config = config;
+      this.weights = weights;
+      this.linear = linear;
+      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
+    }
+  }
+
   /** What a config must say for `Decoder` to compute that model; anything else would be silently wrong. */
   const IMPLEMENTED = {
     model: "Decoder", norm: "layer", norm_position: "pre", activation: "gelu_tanh", positions: "learned",
@@ -241,17 +256,9 @@ function nextwordEngine() {
   };
 
   /** GPT-2's decoder with a cache: it reads ids after those that a memory holds. */
-  class Decoder {
+  class Decoder extends Network {
     constructor(config, weights, quick = true) {
-      for (const [field, value] of Object.entries(IMPLEMENTED)) {
-        if (config[field] !== value) {
-          throw new TypeError(`${field} is ${JSON.stringify(config[field])}; this engine has ${JSON.stringify(value)} only`);
-        }
-      }
-      this.config = config;
-      this.weights = weights;
-      this.linear = linear;
-      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
+      super(config, weights, quick, IMPLEMENTED);
     }
 
     /** An empty memory: ids, keys and values of each layer, (context_length, C), and attention[layer][head][t], (t + 1,). */
@@ -549,7 +556,7 @@ function nextwordEngine() {
 
   return {
     bytesOf, unzip, readSafetensors, ByteBPE, linear, quickLinear, layerNorm, gelu, erf, exactGelu, softmax, attention,
-    Decoder, NGram, logSoftmax, filtered, randomNumbers, draw, serve,
+    Network, Decoder, NGram, logSoftmax, filtered, randomNumbers, draw, serve,
   };
 }
 

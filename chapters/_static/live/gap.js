@@ -67,8 +67,8 @@
   const engine = nextwordEngine(), { ByteBPE, bytesOf, readSafetensors, logSoftmax } = engine;
   const { MaskedLM } = nextwordEncoder(engine);
   const {
-    h, fill, say, withArrows, quiet, covering, wordInput, sum, highest, percent, oneIn, signed, quoted, toClipboard,
-    inQuotes, table, column, bar, tokensOf, contentOf, storedIn,
+    h, fill, say, withArrows, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest, percent, oneIn, signed,
+    quoted, toClipboard, inQuotes, table, column, bar, tokensOf, contentOf, storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), { isWhole, sign, seen, spoken, chips } = tokensOf(bpe);
   const V = bpe.end + 1, MASK = V;  // [MASK] is the first id behind the words
@@ -293,15 +293,9 @@
       if (element.textContent !== `${number} ${text}`) element.replaceChildren(h("b", {}, number), ` ${text}`);
     }
 
-    let painting = false;
-    function paint() {
-      if (painting) return;
-      painting = true;
-      requestAnimationFrame(paintNow);
-    }
+    const paint = inNextFrame(paintNow);
 
     function paintNow() {
-      painting = false;
       buttons.forEach((button, n) => button.setAttribute("aria-pressed", n === state.question));
       edit.setAttribute("aria-expanded", !editor.hidden);
       task.hidden = state.question === null;
@@ -501,11 +495,5 @@
     for (const paint of paints) paint();
     performance.mark("nextword gap awake");
   }
-  const near = new IntersectionObserver((entries) => {
-    if (entries.some(({ isIntersecting }) => isIntersecting)) come();
-  }, { rootMargin: "1200px 0px" });
-  for (const box of boxes) {
-    near.observe(box);
-    box.addEventListener("focusin", come);
-  }
+  whenNear(boxes, come, "1200px");
 })();

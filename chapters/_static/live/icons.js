@@ -77,8 +77,8 @@
   const engine = nextwordEngine();
   const { Words, CLIPTexts, textVector, cosines, shares, placeOf } = nextwordCLIP(engine);
   const {
-    h, fill, say, withArrows, radios, labelled, quiet, covering, highest, percent, quoted, toClipboard, inQuotes, table,
-    bar, contentOf, storedIn,
+    h, fill, say, withArrows, radios, labelled, quiet, covering, inNextFrame, whenNear, highest, percent, quoted,
+    toClipboard, inQuotes, table, bar, contentOf, storedIn,
   } = nextwordParts();
   const example = storedIn(places[0]);
 
@@ -296,16 +296,9 @@
     const state = { ...START };
     const controls = [];  // functions that write a part of the place
 
-    let waiting = false;
-    /** Write everything in the next frame, however often it is asked for. */
-    function paint() {
-      if (waiting) return;
-      waiting = true;
-      requestAnimationFrame(paintNow);
-    }
+    const paint = inNextFrame(paintNow);
 
     function paintNow() {
-      waiting = false;
       for (const write of controls) write();
     }
 
@@ -539,13 +532,7 @@
   const setters = Array.from(places, build);
   performance.mark("nextword icons stored");
 
-  const near = new IntersectionObserver((entries) => {
-    if (entries.some(({ isIntersecting }) => isIntersecting)) wake();
-  }, { rootMargin: `${NEAR} 0px` });
-  for (const box of places) {
-    near.observe(box);
-    box.addEventListener("focusin", wake, { once: true });
-  }
+  whenNear(places, wake, NEAR);
 
   /** Follow a link to a state; the first place shows it. */
   async function follow() {

@@ -79,9 +79,8 @@
   }
   const { ByteBPE, bytesOf, filtered } = nextwordEngine();
   const {
-    h, fill, say, withArrows, radios, labelled, quiet, covering, wordInput, sum, highest, percent, oneIn, signed, listed,
-    quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE, loadScript,
-    storedIn,
+    h, fill, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, sum, highest, percent, oneIn,
+    signed, listed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE, loadScript, storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), example = storedIn(first);
   const { bytesIn, isWhole, isPart, sign, seen, spoken, chips } = tokensOf(bpe);
@@ -342,16 +341,9 @@
 
   // --- 4. Writing into the page -------------------------------------------------------------------------------------
 
-  let painting = false;
-  /** Write everything in the next frame, however often it is asked for. */
-  function paint() {
-    if (painting) return;
-    painting = true;
-    requestAnimationFrame(paintNow);
-  }
+  const paint = inNextFrame(paintNow);
 
   function paintNow() {
-    painting = false;
     for (const write of [...controls, ...painters]) write();
   }
 

@@ -92,6 +92,30 @@ function nextwordParts() {
 
   const wordInput = () => h("input", { size: 12, maxlength: 40, autocomplete: "off", spellcheck: "false" });
 
+  /** A function that has `write` called in the next frame, once, however often it is called until then. */
+  function inNextFrame(write) {
+    let waiting = false;
+    return () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        write();
+      });
+    };
+  }
+
+  /** Call `come` when a box comes near the window, or has the focus; perhaps more than once. */
+  function whenNear(boxes, come, margin) {
+    const near = new IntersectionObserver((entries) => {
+      if (entries.some(({ isIntersecting }) => isIntersecting)) come();
+    }, { rootMargin: `${margin} 0px` });
+    for (const box of boxes) {
+      near.observe(box);
+      box.addEventListener("focusin", come, { once: true });
+    }
+  }
+
   // --- 2. Numbers and words -----------------------------------------------------------------------------------------
 
   const sum = (values) => values.reduce((total, value) => total + value, 0);
@@ -277,8 +301,8 @@ function nextwordParts() {
   const storedIn = (box) => JSON.parse(box.querySelector("script[type='application/json']").textContent);
 
   return {
-    h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, sum, highest, percent, oneIn,
-    signed, listed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE, loadScript, contentOf,
-    storedIn,
+    h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest,
+    percent, oneIn, signed, listed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE,
+    loadScript, contentOf, storedIn,
   };
 }

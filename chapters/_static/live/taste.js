@@ -67,8 +67,8 @@
   }
   const { ByteBPE } = nextwordEngine();
   const {
-    h, fill, say, radios, labelled, quiet, covering, sum, listed, quoted, toClipboard, tinted, table, column, tokensOf,
-    contentOf, storedIn,
+    h, fill, say, radios, labelled, quiet, covering, inNextFrame, sum, listed, quoted, toClipboard, tinted, table,
+    column, tokensOf, contentOf, storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), stored = storedIn(places[0]);
   const { isWhole, chips } = tokensOf(bpe);
@@ -537,18 +537,12 @@ for name, ids in answers.items():
       paint();
     }
 
-    let painting = false;
-    /** Write everything in the next frame, however often it is asked for. */
-    function paint() {
-      if (painting) return;
-      painting = true;
-      requestAnimationFrame(() => {
-        painting = false;
-        paintControls();
-        paintAnswers();
-        paintBest();
-      });
+    function paintNow() {
+      paintControls();
+      paintAnswers();
+      paintBest();
     }
+    const paint = inNextFrame(paintNow);
 
     function paintControls() {
       tags.show(state.tag);
@@ -645,9 +639,7 @@ for name, ids in answers.items():
         "reward model takes the best. As n grows, which of the three judges stops following first?"),
       row(guesses, uncover), answer, row(lower.start, lower.stop), lower.status, sliders, best, curves,
       quiet("The lexicon and its rules are VADER's (Hutto & Gilbert 2014; MIT licence, © 2016 C.J. Hutto)."));
-    paintControls();
-    paintAnswers();
-    paintBest();
+    paintNow();
   }
 
   places.forEach(mountIn);

@@ -61,8 +61,8 @@
   const engine = nextwordEngine(), translators = nextwordTranslators(engine);
   const { translate, score, meanOf } = translators;
   const {
-    h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, sum, highest, percent, oneIn, signed,
-    quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, contentOf, storedIn,
+    h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest,
+    percent, oneIn, signed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, contentOf, storedIn,
   } = nextwordParts();
 
   const { special_tokens: special } = NEXTWORD.models.tokenizer_en_es;
@@ -239,16 +239,10 @@
 
     // --- 3. Writing into the place ----------------------------------------------------------------------------------
 
-    let waiting = false;
-    /** Ask the models and write everything in the next frame, however often it is asked for. */
-    function soon() {
-      if (waiting) return;
-      waiting = true;
-      requestAnimationFrame(paint);
-    }
+    const soon = inNextFrame(paint);
 
+    /** Ask the models and write everything. */
     function paint() {
-      waiting = false;
       update();
       if (hovered >= (shown.now?.ids.length ?? 0)) hovered = null;
       paintStatus();
@@ -527,13 +521,7 @@
     }
 
     paint();
-    const near = new IntersectionObserver((entries) => {
-      if (!entries.some(({ isIntersecting }) => isIntersecting)) return;
-      near.disconnect();
-      load();
-    }, { rootMargin: "1000px 0px" });
-    near.observe(box);
-    box.addEventListener("focusin", load, { once: true });
+    whenNear([box], load, "1000px");
   }
 
   boxes.forEach(open);

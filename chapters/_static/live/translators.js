@@ -5,7 +5,7 @@
    Shapes are written as in the library: S words read, T words written, C = d_model, V words known, H heads. A matrix
    is one Float32Array, row after row. Where a model looked is maps[layer][head][t], a weight for each source word,
    (S,). */
-function nextwordTranslators({ linear, quickLinear, layerNorm, softmax, attention, logSoftmax }) {
+function nextwordTranslators({ Network, linear, layerNorm, softmax, attention, logSoftmax }) {
 
   // --- 1. What both share -------------------------------------------------------------------------------------------
 
@@ -33,18 +33,9 @@ function nextwordTranslators({ linear, quickLinear, layerNorm, softmax, attentio
 
   /** An encoder reads the source once, into a memory; a decoder then reads what has been written, and scores the next
       word. A subclass says what its config must be, how it encodes, how it decodes, and what it remembers meanwhile. */
-  class EncoderDecoder {
+  class EncoderDecoder extends Network {
     constructor(config, weights, quick, implemented) {
-      const needed = { share_embeddings: true, source_vocab: config.target_vocab, ...implemented };
-      for (const [field, value] of Object.entries(needed)) {  // anything else would be silently wrong
-        if (config[field] === value) continue;
-        const [given, ours] = [config[field], value].map((one) => JSON.stringify(one));
-        throw new TypeError(`${field} is ${given}; this file has ${ours} only`);
-      }
-      this.config = config;
-      this.weights = weights;
-      this.linear = linear;
-      try { if (quick) this.linear = quickLinear(weights); } catch { /* an old browser: `linear` does it */ }
+      super(config, weights, quick, { share_embeddings: true, source_vocab: config.target_vocab, ...implemented });
       this.quick = this.linear !== linear;
     }
 

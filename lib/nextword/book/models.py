@@ -30,7 +30,12 @@ def load(name: str) -> LoadedModel:
     names = sorted(path.name for path in FOLDER.iterdir())
     if name not in names:
         raise ValueError(f"name={name!r}: choose {', '.join(names)}")
-    if name != "clip_icons":  # all others are the library's language models
-        return checkpoints.load(FOLDER / name)
-    found = checkpoints.read(FOLDER / name)
-    return LoadedModel(checkpoints.from_folder(CLIP, CLIPConfig, FOLDER / name), None, found.card)
+    return read(FOLDER / name)
+
+
+def read(folder: Path) -> LoadedModel:
+    """Return the model of a folder: one that the library loads by itself, or a CLIP, whose words are saved nowhere."""
+    found = checkpoints.read(folder)
+    if found.architecture != "CLIP":
+        return checkpoints.load(folder)
+    return LoadedModel(checkpoints.from_folder(CLIP, CLIPConfig, folder), None, found.card)
