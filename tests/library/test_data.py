@@ -17,6 +17,8 @@ SPLIT = [
     data.load_boolq,
     data.load_nq_open,
     data.load_quac,
+    data.load_case_summaries,
+    data.load_stories,
     data.load_trec,
     data.load_prose,
 ]
@@ -102,6 +104,28 @@ def test_nq_open_is_tidy():
         ), q
     answers = {answer for q in questions for answer in q.answers}
     assert {'M\u00e1ire "Moya" Brennan', "-27.2\u00b0C", "December 6, 1964", "composed by Ram Singh Thakuri"} <= answers
+
+
+def test_case_summaries_are_at_most_half_as_long_as_their_accounts():
+    splits = {s: data.load_case_summaries(s) for s in ("train", "valid", "test")}
+    assert {s: len(cases) for s, cases in splits.items()} == {"train": 164, "valid": 156, "test": 486}
+    cases = [case for part in splits.values() for case in part]
+    assert {case.document for case in cases} <= {*data.load_court_cases()}
+    assert all(0 < 2 * len(case.summary) <= len(case.document) for case in cases)
+    assert not any(re.search(r"</?(p|br|i|b)\b|&\w+;", case.summary) for case in cases)
+
+
+def test_stories_have_questions_with_two_answers():
+    splits = {s: data.load_stories(s) for s in ("train", "valid", "test")}
+    assert {s: len(stories) for s, stories in splits.items()} == {"train": 9, "valid": 5, "test": 87}
+    stories = [story for part in splits.values() for story in part]
+    assert len({story.plot for story in stories}) == 101
+    for story in stories:
+        asked = [q.question for q in story.questions]
+        assert len(asked) == len({*asked}) >= 20
+        assert all(len(q.answers) == 2 and all(q.answers) for q in story.questions)
+    first = next(s for s in stories if s.plot.startswith("Mark Hunter"))
+    assert first.questions[0].question == "Who is Mark Hunter?"
 
 
 def test_quac_gives_each_passage_once():

@@ -1,4 +1,4 @@
-"""BLEU and chrF against hand-worked examples and against sacrebleu's own corpus scores; intervals, preferences, variety."""
+"""ROUGE, BLEU and chrF against hand-worked examples and against their usual packages; intervals, preferences, variety."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import as_a_reader_sees_it
+from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from nextword import metrics
@@ -23,6 +24,7 @@ from nextword.metrics import (
     chrf,
     distinct_n,
     paired_bootstrap,
+    rouge,
     pairwise_accuracy,
     win_rate,
 )
@@ -80,6 +82,31 @@ def test_accents_and_punctuation_are_kept() -> None:
 
 
 sentences = st.text(alphabet="ab c.é", max_size=12)
+
+
+def test_rouge_by_hand() -> None:
+    # Of 4 and 5 words 3 are shared; of 3 and 4 pairs only "b a"; "b a c" is the longest common row.
+    found = rouge("b a c c", "a b a x c")
+    assert found == pytest.approx((200 * 3 / 9, 200 * 1 / 7, 200 * 3 / 9))
+    assert found.mean == pytest.approx(sum(found) / 3)
+    assert rouge("same words", "Same: WORDS!") == (100, 100, 100)
+    assert rouge("", "x") == rouge("x", "") == rouge("", "") == rouge("x", "y") == (0, 0, 0)
+    assert rouge("a a a a", "a b").one == pytest.approx(200 * 1 / 6), "repeating a word gains nothing"
+
+
+@given(sentences, sentences)
+@settings(deadline=None, max_examples=300)
+def test_rouge_is_that_of_the_usual_package(summary: str, reference: str) -> None:
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    theirs = RougeScorer(kinds).score(reference, summary)
+    assert rouge(summary, reference) == pytest.approx([100 * theirs[kind].fmeasure for kind in kinds], abs=1e-9)
+
+
+def test_rouge_refuses_what_is_no_text() -> None:
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match=r"summary=\['a'\] is a list; give one text"):
+        rouge(["a"], "a")  # type: ignore[arg-type]
+    with as_a_reader_sees_it(), pytest.raises(TypeError, match="reference=None is a NoneType; give one text"):
+        rouge("a", None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("metric", ["bleu", "chrf"])
