@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, Request
+from playwright.sync_api import BrowserContext, Locator, Page, Request, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -52,6 +53,20 @@ def watch(page: Page, visit: Callable[[], Visit]) -> None:
     page.on("pageerror", lambda error: visit().problems.append(f"uncaught: {error}"))
     page.on("requestfailed", failed)
     page.on("request", lambda request: visit().requests.append(request.url))
+
+
+def copy_link(box: Locator) -> str:
+    """Press "Copy link" in a live part; what is copied, which also stands there where the browser forbids to copy."""
+    box.get_by_role("button", name="Copy link", exact=True).click()
+    expect(box).to_contain_text(re.compile("Link copied|here it is"))
+    return box.locator("pre").text_content() or ""
+
+
+def follow_link(page: Page, hash: str) -> None:
+    """Follow a link within the page."""
+    page.evaluate("(hash) => { history.replaceState(null, '', '#'); location.hash = hash; }", hash)
+    for _ in range(2):  # the event comes in one frame, and the answer in the next
+        page.evaluate(NEXT_FRAME)
 
 
 def settle(page: Page) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE
+from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE, copy_link, follow_link
 from playwright.sync_api import Browser, BrowserContext, expect
 from test_live import OWN, Live, share
 
@@ -425,6 +425,97 @@ def test_the_python_prints_the_same_numbers(gap: Gap, hidden: tuple[str, ...]) -
             assert sum(right[side, token] for token in hidden) == pytest.approx(value, abs=0.011)
 
 
+# Links
+
+
+def seen(gap: Gap) -> tuple[Any, ...]:
+    """What stands in the part, but for what is said of its links."""
+    task = gap.box.locator(".lv-task").is_visible()
+    guess = gap.box.get_by_label("Your guess").input_value()
+    return gap.chips("gap"), gap.rows("gap"), gap.said(), guess, task
+
+
+def covered(gap: Gap) -> None:
+    gap.box.locator(".lv-try").first.click()
+    gap.answered()
+
+
+def guessed(gap: Gap) -> None:
+    gap.show('He said "no" & <b>\n☕ + #1 is a teacher', "teacher")
+    gap.box.get_by_label("Your guess").fill("pupil & co")
+    gap.press_in("Look it up")
+
+
+def several(gap: Gap) -> None:
+    gap.show("She is a teacher at my school. " * 9, "She", "teacher", "school")
+
+
+def nothing(gap: Gap) -> None:
+    gap.show("")
+
+
+@pytest.mark.parametrize("prepare", [covered, guessed, several, nothing])
+def test_a_link_brings_everything_back(gap: Gap, context: BrowserContext, prepare: Any) -> None:
+    prepare(gap)
+    other = Gap(context.new_page())
+    other.page.goto(copy_link(gap.box))
+    other.page.wait_for_function(AWAKE)
+    other.answered()
+    expect(other.box).to_be_in_viewport()
+    chips, rows, said, guess, _ = seen(gap)
+    assert seen(other) == (chips, rows, said, guess, False), "the task of a question is not part of the link"
+    assert copy_link(other.box).split("#")[1] == copy_link(gap.box).split("#")[1]
+    assert not other.visit.problems
+    other.page.close()
+
+
+@pytest.mark.parametrize(
+    "hash", ["#some-heading", "#gap", "#gap:", "#gap:hidden=1&guess=x", "#taste:text=x", "#text=x"]
+)
+def test_a_foreign_or_damaged_link_changes_nothing(gap: Gap, hash: str) -> None:
+    gap.show("She is a teacher at my school.", "teacher")
+    before, place = seen(gap), gap.page.evaluate("() => scrollY")
+    gap.box.get_by_role("button", name="Copy as Python").click()
+    follow_link(gap.page, hash)
+    assert seen(gap) == before
+    expect(gap.box.locator("pre")).to_be_visible()
+    assert hash == "#some-heading" or gap.page.evaluate("() => scrollY") == pytest.approx(place, abs=1)
+
+
+def test_a_link_out_of_range_is_cut(gap: Gap) -> None:
+    follow_link(gap.page, "#gap:text=One+two+three+four&covered=1&hidden=0,99,-1,1.5,x,,1e1&guess=" + "g" * 99)
+    assert [token for token, _ in gap.chips("gap")] == ["start", "One", "·two", "·three", "·four"]
+    assert gap.words() == {}
+    expect(gap.box).to_contain_text("Nothing is hidden")
+    follow_link(gap.page, "#gap:text=One+two+three+four&hidden=4,2,1,3,2&guess=" + "g" * 99)
+    assert [token for token, _ in gap.chips("gap")] == ["start", "[MASK]", "[MASK]", "[MASK]", "·four"]
+    assert len(gap.box.get_by_label("Your guess").input_value()) == 40
+    follow_link(gap.page, "#gap:text=" + "A+word+and+another.+" * 99)
+    expect(gap.box).to_contain_text("The text is cut after 59 tokens")
+    gap.press_in("Write your own sentence")
+    assert len(gap.box.get_by_label("Your sentence").input_value()) < 600
+
+
+def test_what_was_copied_is_forgotten_when_the_state_changes(gap: Gap) -> None:
+    gap.show("She is a teacher at my school.", "teacher")
+    gap.box.get_by_role("button", name="Copy link").focus()
+    gap.page.keyboard.press("Enter")
+    told = gap.box.get_by_text(re.compile("Link copied|here it is"))
+    expect(told).to_be_visible()
+    gap.page.keyboard.press("Tab")
+    gap.page.keyboard.press("Enter")
+    expect(gap.box.get_by_text(re.compile("Python copied|here it is"))).to_be_visible()
+    gap.press_in("Hide each in turn")
+    expect(gap.box.locator("pre")).to_be_visible()
+    gap.toggle("my")
+    expect(gap.box.locator("pre")).to_be_hidden()
+    expect(gap.box.get_by_text(re.compile("copied|here it is"))).to_have_count(0)
+    gap.toggle("teacher")
+    gap.toggle("my")
+    expect(gap.box.get_by_role("button", name="Copy as Python")).to_be_disabled()  # nothing is hidden
+    expect(gap.box.get_by_role("button", name="Copy link")).to_be_enabled()
+
+
 # For everybody
 
 
@@ -447,7 +538,7 @@ def test_keyboard_only(gap: Gap) -> None:
     while len(visited) < 9 and visited[-1:] != ["input"]:
         keys.press("Tab")
         visited.append(gap.focused().removeprefix("gap "))
-    assert visited == ["button", "button", "button", "textarea", "input"], visited
+    assert visited == ["button", "button", "button", "button", "textarea", "input"], visited
     keys.type("house")
     keys.press("Enter")
     gap.answered()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE, Visit, watch
+from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE, Visit, copy_link, follow_link, watch
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 FILE = Path(os.environ.get("NEXTWORD_TASTE_PAGE") or BOOK / "chapters/2022_instructgpt.html").resolve()
@@ -344,6 +344,105 @@ def test_stop_and_go_on(taste: Taste) -> None:
     expect(taste.box).to_contain_text("Of the first 4 the reward model likes this best")
     taste.box.get_by_role("slider").fill("6")
     expect(taste.box).to_contain_text("There are no 64 answers yet")
+
+
+# Links
+
+
+def seen(taste: Taste) -> list[Any]:
+    """What was set, and what was written to it."""
+    about = taste.box.get_by_role("radio", checked=True).first.inner_text()
+    boxes = [taste.box.get_by_label(name).input_value() for name in ("Beginning, or your own", "Seed")]
+    papers = taste.box.locator(".lv-papers").inner_text()
+    return [about, *boxes, papers, taste.rows(0), taste.button("Number at each token").get_attribute("aria-pressed")]
+
+
+CAME = "You came by a link, which counts as a press of “Write”"
+
+
+def test_a_link_brings_everything_back(taste: Taste, context: BrowserContext) -> None:
+    taste.box.get_by_role("radio", name="Product:").click()
+    taste.write('It\'s a "good" <b>☕</b> & + #1', seed=7)
+    taste.button("Number at each token").click()
+    other = Taste(context.new_page()).open(copy_link(taste.box))
+    expect(other.box.get_by_text(CAME)).to_be_visible()
+    expect(other.box.locator(".lv-status", has_text="All four have written")).to_be_visible()
+    expect(other.box).to_be_in_viewport()
+    there, link = seen(other), copy_link(other.box)
+    other.press("Write", "All four have written")
+    expect(other.box.get_by_text(CAME)).to_have_count(0)
+    assert not other.visit.problems
+    other.page.close()
+    assert there == seen(taste)
+    assert link.split("#")[1] == copy_link(taste.box).split("#")[1]
+    taste.button("Number at each token").click()
+    taste.box.get_by_role("radio", name="Film:").click()
+
+
+def test_a_link_to_stored_answers_loads_nothing(taste: Taste, context: BrowserContext) -> None:
+    other = Taste(context.new_page()).open(FILE.as_uri())
+    other.box.get_by_label("Beginning, or your own").fill("not written yet")
+    before, link = seen(other), copy_link(other.box)
+    other.page.goto("about:blank")
+    other.open(link)
+    other.page.evaluate(NEXT_FRAME)
+    assert seen(other) == before
+    expect(other.box.get_by_text(CAME)).to_have_count(0)
+    expect(other.box).to_be_in_viewport()
+    assert not any("weights_" in url or "taste_tables" in url for url in other.visit.requests)
+    assert not other.visit.problems
+    other.page.close()
+    taste.button("Write").click()  # a link puts an end to what is under way
+    follow_link(taste.page, "#" + link.split("#")[1])
+    expect(taste.box.locator(".lv-status", has_text="Stopped.")).to_be_visible()
+    assert seen(taste) == before
+    assert len(taste.write()) == 4
+
+
+@pytest.mark.parametrize("hash", ["#some-heading", "#taste", "#taste:", "#taste:seed=3&about=Film:", "#icons:text=x"])
+def test_a_foreign_or_damaged_link_changes_nothing(taste: Taste, hash: str) -> None:
+    before, top = seen(taste), taste.page.evaluate("() => scrollY")
+    follow_link(taste.page, hash)
+    assert seen(taste) == before
+    assert taste.page.evaluate("() => scrollY") == pytest.approx(top, abs=1)
+    expect(taste.box.get_by_text(CAME)).to_have_count(0)
+    assert taste.box.get_by_role("button", name="Stop").first.is_disabled(), "nothing is written"
+
+
+def test_what_a_link_has_out_of_range_is_cut_or_left_out(taste: Taste) -> None:
+    about = seen(taste)[0]
+    follow_link(taste.page, "#taste:text=" + "It+is+" * 300 + "&about=constructor&seed=1e9")
+    expect(taste.box.locator(".lv-status", has_text="All four have written")).to_be_visible()
+    assert seen(taste)[0] == about and seen(taste)[2] == "999999"
+    assert len(taste.box.get_by_label("Beginning, or your own").input_value()) == 1000
+    expect(taste.box.get_by_text("The beginning is cut after 60 tokens")).to_be_visible()
+    follow_link(taste.page, "#taste:text=It%0Ais&seed=x")
+    expect(taste.box.locator(".lv-status", has_text="All four have written")).to_be_visible()
+    assert seen(taste)[1:3] == ["Itis", "1"]
+
+
+def test_a_link_without_its_weights_says_so(context: BrowserContext, tmp_path: Path) -> None:
+    taste = Taste(context.new_page())
+    taste.open(mini(tmp_path, ("weights_taste_ppo.js",)) + "#taste:text=A+film&seed=2")
+    expect(taste.box.locator(".lv-trouble.lv-status")).to_contain_text("weights_taste_ppo.js is missing or damaged")
+    assert seen(taste)[1:3] == ["A film", "2"]
+    assert [text.strip() for text in taste.texts()] == [stored()["answers"][name]["text"] for name in NAMES]
+    taste.page.close()
+
+
+def test_what_was_copied_is_forgotten_when_the_state_changes(taste: Taste) -> None:
+    taste.write(seed=2)
+    taste.button("Copy link").focus()
+    taste.page.keyboard.press("Enter")
+    expect(taste.box.get_by_text(re.compile("Link copied|here it is"))).to_be_visible()
+    taste.page.keyboard.press("Tab")
+    taste.page.keyboard.press("Enter")
+    expect(taste.box.get_by_text(re.compile("Python copied|here it is"))).to_be_visible()
+    expect(taste.box.locator("pre")).to_contain_text("answers begin behind")
+    taste.box.get_by_label("Seed").fill("3")
+    taste.box.get_by_label("Seed").blur()
+    expect(taste.box.locator("pre")).to_be_hidden()
+    expect(taste.box.get_by_text(re.compile("copied|here it is"))).to_have_count(0)
 
 
 # For everybody

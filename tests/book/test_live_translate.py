@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE
+from browsing import BOOK, DESKTOP, NEXT_FRAME, PHONE, copy_link, follow_link
 from playwright.sync_api import Browser, BrowserContext, expect
 from test_live import OWN, Live, share
 
@@ -456,6 +456,120 @@ def test_python_prints_the_same_numbers(opened: dict[str, Translator], home: str
     )
     place.write("Another sentence.")
     expect(code).to_be_hidden()
+
+
+# Links
+
+
+def seen(place: Translator) -> list[Any]:
+    """What stands in the place, but for what is said of its links; of the other model nothing, which may be asleep."""
+    chosen = place.box.locator("[aria-checked=true], [aria-pressed=true]:not(.lv-try)").all_inner_texts()
+    scores = [row for row in place.table("scores") if chosen[0].startswith(row[0].split("\n")[0])]
+    sentence = place.box.get_by_label("Your English sentence").input_value()
+    verdict = place.box.locator(".lv-said").all_inner_texts()
+    tokens = place.tokens(), place.tokens("Tokens of your sentence")
+    tables = place.table("rivals"), place.table("matrix"), place.heads() if chosen[0] == "Transformer" else []
+    return [sentence, place.translation, chosen, scores, verdict, *tokens, *tables]
+
+
+def arrange(place: Translator, which: str) -> None:
+    """Let the place show something that a link has to bring back."""
+    if which == "forced":
+        place.write('The "teacher" & <b>☕</b> + #1 is tired.')
+        place.choose(1)
+        place.box.get_by_label("or your own").fill("Blorkin")
+        place.press_in("Force it")
+    if which == "heads":
+        place.model("Transformer")
+        conditions(place, "silent")
+        place.press_in(re.compile("^head 0.3"))
+        place.press_in("Mute each head in turn")
+        place.choose(3)
+    if which == "other":
+        place.model(OTHER[place.home])
+        place.choose(2)
+    if which == "cut":
+        place.write("the old man and the sea " * 40)
+
+
+@pytest.mark.parametrize("which", ["forced", "heads", "other", "cut"])
+def test_a_link_brings_everything_back(place: Translator, context: BrowserContext, which: str) -> None:
+    arrange(place, which)
+    other = Translator(context.new_page())
+    other.home = place.home
+    other.page.goto(copy_link(place.box))
+    expect(other.box.get_by_role("status").first).to_contain_text("runs in this browser")
+    other.answered()
+    expect(other.box).to_be_in_viewport()
+    there = seen(other)
+    link = copy_link(other.box)
+    assert not other.visit.problems
+    other.page.close()
+    place.page.bring_to_front()
+    assert there == seen(place)
+    assert link.split("#")[1] == copy_link(place.box).split("#")[1]
+
+
+@pytest.mark.parametrize("hash", ["#some-heading", "#HOME", "#HOME:", "#HOME:forced=0:57&model=gnmt", "#gap:text=x"])
+def test_a_foreign_or_damaged_link_changes_nothing(place: Translator, hash: str) -> None:
+    arrange(place, "forced")
+    before, top = seen(place), place.page.evaluate("() => scrollY")
+    follow_link(place.page, hash.replace("HOME", place.home))
+    assert seen(place) == before
+    assert place.page.evaluate("() => scrollY") == pytest.approx(top, abs=1)
+    other = next(name for name in FILES if name != place.home)
+    follow_link(place.page, f"#{other}:text=He+sleeps.")
+    assert seen(place) == before, "it is another place's"
+
+
+def test_what_a_link_has_out_of_range_is_cut_or_left_out(transformer: Translator) -> None:
+    strange = "forced=0:99999,-1:9,1.5:9,x,99:9,2:x,:&head=7.7&mute=9.9,x,,0.0&model=constructor&at=99"
+    follow_link(transformer.page, f"#transformer:text=I+want%0Aa+dog.&{strange}")
+    assert transformer.box.get_by_label("Your English sentence").input_value() == "I wanta dog."
+    expect(transformer.box.get_by_role("radio", name="Transformer")).to_have_attribute("aria-checked", "true")
+    assert [p for _, p in transformer.tokens() if p.startswith("yours")] == []
+    assert [cell[1] for cell in transformer.heads()][0] == "silent"
+    assert sum(cell[1:] == ["silent"] for cell in transformer.heads()) == 1
+    expect(transformer.box.locator(".lv-matrix caption")).to_contain_text("the mean of all heads")
+    expect(transformer.box.get_by_text(f"Place {len(transformer.tokens())} of")).to_be_visible()
+    follow_link(transformer.page, "#transformer:text=" + "the+old+man+" * 99)
+    assert len(transformer.box.get_by_label("Your English sentence").input_value()) == 300
+    assert len(transformer.tokens("Tokens of your sentence")) == 40
+
+
+def test_a_link_goes_to_the_first_place_of_its_name(context: BrowserContext, tmp_path: Path) -> None:
+    place = Translator(context.new_page())
+    place.home = "gnmt"
+    place.page.goto(mini(tmp_path, "transformer", "gnmt", "transformer") + "#gnmt:text=He+sleeps.&at=1")
+    place.page.wait_for_function(AWAKE, arg="gnmt")
+    place.answered()
+    words = place.page.locator(".nw-live q").all_inner_texts()
+    assert words[0] == words[2] == "Quiero un gato negro." != words[1]
+    assert not place.visit.problems
+    place.page.close()
+
+
+def test_a_link_without_its_weights_shows_the_sentence_and_says_why(context: BrowserContext, tmp_path: Path) -> None:
+    place = Translator(context.new_page())
+    url = mini(tmp_path, "transformer", without=("weights_transformer_en_es.js",))
+    place.page.goto(f"{url}#transformer:text=He+sleeps.&mute=1.3")
+    expect(place.box.get_by_role("status").first).to_contain_text("weights_transformer_en_es.js is missing or damaged")
+    assert place.box.get_by_label("Your English sentence").input_value() == "He sleeps."
+    place.page.close()
+
+
+def test_what_was_copied_is_forgotten_when_the_state_changes(place: Translator) -> None:
+    place.box.get_by_role("button", name="Copy link").focus()
+    place.page.keyboard.press("Enter")
+    expect(place.box.get_by_text(re.compile("Link copied|here it is"))).to_be_visible()
+    place.page.keyboard.press("Tab")
+    place.page.keyboard.press("Enter")
+    expect(place.box.get_by_text(re.compile("Python copied|here it is"))).to_be_visible()
+    place.box.get_by_label("Tokens of the translation").locator(".lv-chip").nth(1).hover()
+    expect(place.box.locator("pre")).to_be_visible()
+    place.choose(3)
+    expect(place.box.locator("pre")).to_be_hidden()
+    expect(place.box.get_by_text(re.compile("copied|here it is"))).to_have_count(0)
 
 
 # For everybody

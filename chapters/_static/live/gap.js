@@ -53,6 +53,7 @@
   const FILLS = 4;  // pairs or triples of BERT's two best words that do
   const SHOULD_DIFFER_LESS = 1e-3;  // ln p here and in the library
   const AT_ONCE = 20;  // milliseconds of reading between two pictures
+  const PREFIX = "#gap:";  // begins a link to a state
 
   const boxes = [...document.querySelectorAll('.nw-live[data-live="gap"]')];
   if (!boxes.length) return;
@@ -68,7 +69,7 @@
   const { MaskedLM } = nextwordEncoder(engine);
   const {
     h, fill, say, withArrows, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest, percent, oneIn, signed,
-    quoted, toClipboard, inQuotes, table, column, bar, tokensOf, contentOf, storedIn,
+    quoted, inQuotes, table, column, bar, tokensOf, copying, followLinks, contentOf, storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), { isWhole, sign, seen, spoken, chips } = tokensOf(bpe);
   const V = bpe.end + 1, MASK = V;  // [MASK] is the first id behind the words
@@ -209,6 +210,13 @@
     ].join("\n");
   }
 
+  function toHash({ text, hidden, guess, covered }) {
+    const link = new URLSearchParams({ text, hidden });
+    if (guess) link.set("guess", guess);
+    if (covered) link.set("covered", 1);
+    return PREFIX + link;
+  }
+
   // --- 3. One place of the page -------------------------------------------------------------------------------------
 
   function view(box) {
@@ -240,6 +248,19 @@
       set({ ...fresh, hidden: find(fresh.ids, hide), guess: "", covered: true, question: number });
     }
 
+    /** Take over the state that a link asks for. */
+    function take(link) {
+      if (!link.has("text")) return false;
+      textarea.value = link.get("text").slice(0, MOST_CHARACTERS);  // which writes all ends of lines alike
+      editor.hidden = true;
+      const fresh = reading(textarea.value), wanted = (link.get("hidden") ?? "").split(",");
+      const hidden = fresh.ids.map((_, t) => t).slice(1).filter((t) => wanted.includes(`${t}`)).slice(0, MOST_HIDDEN);
+      return set({
+        ...fresh, hidden, covered: link.has("covered") && hidden.length > 0, question: null,
+        guess: (link.get("guess") ?? "").slice(0, input.maxLength),
+      });
+    }
+
     function typed(text) {
       const fresh = reading(text);
       set({ ...fresh, hidden: carried(state.hidden, state.ids, fresh.ids), covered: false });
@@ -267,13 +288,9 @@
       if (!editor.hidden) textarea.focus();
     } }, "Write your own sentence");
     const eachButton = h("button", { type: "button", onclick: () => hideEach() }, "Hide each in turn");
-    const copy = h("button", { type: "button", onclick: async () => {
-      const text = inPython(state.text, state.hidden), done = await toClipboard(text);
-      say(code, text);
-      code.hidden = false;
-      say(copied, done ? "Python copied." : "The browser did not let it be copied; here it is:");
-    } }, "Copy as Python");
-    const copied = h("span", { class: "lv-quiet", role: "status" }), code = h("pre", { class: "lv-code", hidden: "" });
+    const copies = copying(() => toHash(state), () => (
+      state.hidden.length && !state.covered ? inPython(state.text, state.hidden) : null
+    ));
     const input = wordInput();
     const uncover = h("button", { type: "button", onclick: () => {
       tokens.querySelector("[aria-pressed=true]").focus({ preventScroll: true });  // since this button goes
@@ -303,8 +320,7 @@
       paintStatus();
       paintTokens();
       paintAnswers();
-      copied.textContent = "";
-      code.hidden = true;  // it belongs to another state
+      copies.show();
     }
 
     function paintStatus() {
@@ -337,7 +353,6 @@
       say(hint, note || (hidden.length ? "Choose a token to hide it, and a hidden one to show it again." :
         "Nothing is hidden. Choose a token to hide it."));
       eachButton.disabled = !awake() || ids.length === 1;
-      copy.disabled = !hidden.length || covered;
       if (known && each.done) tell(average, ...averageSentence());
       else say(average, "");
     }
@@ -473,15 +488,15 @@
     }
 
     fill(box, status, h("div", { class: "lv-row" }, h("span", { class: "lv-quiet" }, "Try"), ...buttons), task, tokens,
-      cut, hint, average, h("div", { class: "lv-row" }, edit, eachButton, copy, copied), editor, code,
+      cut, hint, average, h("div", { class: "lv-row" }, edit, eachButton, ...copies.buttons), editor, copies.code,
       h("div", { class: "lv-row" }, guessing, uncover), said, answers);
     paintNow();
-    return paint;
+    return { paint, take };
   }
 
   // --- 4. Start: the stored example first, and the networks when the reader comes near ------------------------------
 
-  const paints = boxes.map(view);
+  const views = boxes.map(view);
   performance.mark("nextword gap stored");
   let asked = false;
   async function come() {
@@ -492,8 +507,9 @@
     } catch (error) {
       trouble = `The networks cannot run: ${error.message}.`;
     }
-    for (const paint of paints) paint();
+    for (const { paint } of views) paint();
     performance.mark("nextword gap awake");
   }
   whenNear(boxes, come, "1200px");
+  followLinks(PREFIX, boxes[0], views[0].take);  // who follows one comes near
 })();

@@ -78,7 +78,7 @@
   const { Words, CLIPTexts, textVector, cosines, shares, placeOf } = nextwordCLIP(engine);
   const {
     h, fill, say, withArrows, radios, labelled, quiet, covering, inNextFrame, whenNear, highest, percent, quoted,
-    toClipboard, inQuotes, table, bar, contentOf, storedIn,
+    inQuotes, table, bar, copying, followLinks, contentOf, storedIn,
   } = nextwordParts();
   const example = storedIn(places[0]);
 
@@ -275,9 +275,9 @@
     return PREFIX + link;
   }
 
-  /** The state that the address asks for. */
-  function fromHash() {
-    const link = new URLSearchParams(location.hash.slice(PREFIX.length)), icon = mind.names.indexOf(link.get("icon"));
+  /** The state that a link asks for. */
+  function fromLink(link) {
+    const icon = mind.names.indexOf(link.get("icon"));
     return {
       ...START, text: (link.get("text") ?? "").slice(0, MOST_CHARACTERS), mean: link.has("mean"),
       icon: icon < 0 ? START.icon : icon, list: Object.hasOwn(LISTS, link.get("list")) ? link.get("list") : START.list,
@@ -492,26 +492,11 @@
     // Taking it along
 
     function copyPart() {
-      const code = h("pre", { class: "lv-code", hidden: "" }), said = h("span", { class: "lv-quiet", role: "status" });
-      const copy = async (what, text, shows) => {
-        const done = await toClipboard(text);
-        say(code, text);
-        code.hidden = done && !shows;
-        say(said, done ? `${what} copied.` : "The browser did not let it be copied; here it is:");
-      };
-      const licence = quiet();
-      let copied = null;
-      controls.push(() => {
+      const { buttons, code, show } = copying(() => toHash(state), () => inPython(state)), licence = quiet();
+      controls.push(show, () => {
         say(licence, mind ? `Licences of the pictures and names: ${mind.card.licence}.` : "");
-        if (copied === toHash(state)) return;
-        copied = toHash(state);  // what was copied belongs to another state
-        code.hidden = true;
-        say(said, "");
       });
-      const link = () => copy("Link", location.href.split("#")[0] + toHash(state), false);
-      const python = () => copy("Python", inPython(state), true);
-      return [h("div", { class: "lv-row" }, h("button", { type: "button", onclick: link }, "Copy link"),
-        h("button", { type: "button", onclick: python }, "Copy as Python"), said), code, licence];
+      return [h("div", { class: "lv-row" }, ...buttons), code, licence];
     }
 
     const status = h("p", { class: "lv-status", role: "status" });
@@ -534,14 +519,7 @@
 
   whenNear(places, wake, NEAR);
 
-  /** Follow a link to a state; the first place shows it. */
-  async function follow() {
-    if (!location.hash.startsWith(PREFIX)) return;  // it is another anchor, such as that of a heading
-    await wake();
-    if (!mind) return;
-    setters[0](fromHash());
-    places[0].scrollIntoView();
-  }
-  addEventListener("hashchange", follow);
-  follow();
+  followLinks(PREFIX, places[0], (link) => {
+    wake().then(() => mind && setters[0](fromLink(link)));  // without the model it would not know the icon's name
+  });
 })();

@@ -80,7 +80,8 @@
   const { ByteBPE, bytesOf, filtered } = nextwordEngine();
   const {
     h, fill, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, sum, highest, percent, oneIn,
-    signed, listed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE, loadScript, storedIn,
+    signed, listed, quoted, inQuotes, tinted, table, column, bar, tokensOf, copying, numberIn, HERE, loadScript,
+    storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), example = storedIn(first);
   const { bytesIn, isWhole, isPart, sign, seen, spoken, chips } = tokensOf(bpe);
@@ -159,13 +160,9 @@
     if (!link.has("text")) return null;
     const text = link.get("text").replace(/\r\n?/g, "\n").slice(0, MOST_CHARACTERS);  // as a box for text writes it
     const wanted = { ...START, text };
-    const within = (name, low, high) => {
-      const value = Number(link.get(name));
-      return link.has(name) && Number.isFinite(value) ? Math.min(Math.max(value, low), high) : null;
-    };
-    wanted.temperature = within("temperature", 0, 2) ?? START.temperature;
-    wanted.topP = within("top-p", 0.05, 1) ?? START.topP;
-    wanted.seed = Math.round(within("seed", 0, 999999) ?? START.seed);
+    wanted.temperature = numberIn(link, "temperature", 0, 2) ?? START.temperature;
+    wanted.topP = numberIn(link, "top-p", 0.05, 1) ?? START.topP;
+    wanted.seed = Math.round(numberIn(link, "seed", 0, 999999) ?? START.seed);
     if (TOP_KS.includes(Number(link.get("top-k")))) wanted.topK = Number(link.get("top-k"));
     if (NAMES.includes(link.get("focus"))) wanted.focus = link.get("focus");
     if (/^\d+\.\d+$/.test(link.get("head"))) wanted.head = link.get("head");
@@ -427,26 +424,12 @@
         class: "lv-chips lv-answer", role: offers ? "toolbar" : "group", "aria-label": "Tokens of the text",
       }));
       const bits = h("p", { class: "lv-quiet lv-answer" });
-      const spelled = h("pre", { class: "lv-code", hidden: "" });
-      const said = h("span", { class: "lv-quiet", role: "status" });
-      const copy = async (what, text, shows) => {
-        say(spelled, text);
-        spelled.hidden = !shows;
-        const done = await toClipboard(text);
-        say(said, done ? `${what} copied.` : "The browser did not let it be copied; here it is:");
-        if (!done) spelled.hidden = false;
-      };
-      const copyLink = () => copy("Link", location.href.split("#")[0] + toHash(), false);
-      const copyPython = () => copy("Python", inPython(state.focus, reading(state.text).text), true);
+      const copies = copying(toHash, () => inPython(shown.focus, shown.text));
       fill(mount, ...textBox(), focusRadios(), tokens,
         quiet("Under each token stand the bits that it cost the model in focus: 1 bit where the model gave it one ",
           "half, 10 bits where it gave it a thousandth.",
           offers ? " Choose a token to change its word; arrow keys move along them." : ""),
-        bits,
-        h("div", { class: "lv-row" }, h("button", { type: "button", onclick: copyLink }, "Copy link"),
-          h("button", { type: "button", onclick: copyPython }, "Copy as Python"), said),
-        spelled);
-      let copied = null;
+        bits, h("div", { class: "lv-row" }, ...copies.buttons), copies.code);
       return () => {
         const answer = shown.models[shown.focus], cost = (t) => (answer && t ? -answer.logP[t] / Math.LN2 : 0);
         fill(tokens, ...chips(shown.ids, (t) => ({
@@ -454,11 +437,7 @@
           label: `${spoken(shown.ids[t])}, ${cost(t).toFixed(1)} bits`, press: t && offers ? () => offer(t) : null,
         })));
         say(bits, bitsPerByte());
-        if (copied !== shown.focus + shown.text) {  // what was copied belongs to another text
-          copied = shown.focus + shown.text;
-          spelled.hidden = true;
-          say(said, "");
-        }
+        copies.show();
       };
     },
 

@@ -278,7 +278,54 @@ function nextwordParts() {
     return { bytesIn, isWhole, isPart, sign, seen, spoken, chips };
   }
 
-  // --- 5. Scripts that hold data ------------------------------------------------------------------------------------
+  // --- 5. Taking it along -------------------------------------------------------------------------------------------
+
+  /** Buttons that copy a link to what a place shows, `toHash()`, and Python that prints it; `toPython()` is null while
+      there is nothing to print. `show()` belongs to painting: what was copied may be of another state by now. */
+  function copying(toHash, toPython) {
+    const code = h("pre", { class: "lv-code", hidden: "" }), said = h("span", { class: "lv-quiet", role: "status" });
+    const state = () => `${toHash()} ${toPython()}`;
+    let copied = null;  // the state of which is told
+    const copy = async (what, text, shows) => {
+      copied = state();
+      const done = await toClipboard(text);
+      say(code, text);
+      code.hidden = done && !shows;
+      say(said, done ? `${what} copied.` : "The browser did not let it be copied; here it is:");
+    };
+    const link = () => copy("Link", location.href.split("#")[0] + toHash(), false);
+    const buttons = [
+      h("button", { type: "button", onclick: link }, "Copy link"),
+      h("button", { type: "button", onclick: () => copy("Python", toPython(), true) }, "Copy as Python"), said,
+    ];
+    const show = () => {
+      buttons[1].disabled = toPython() === null;
+      if (copied === state()) return;
+      code.hidden = true;
+      say(said, "");
+    };
+    return { buttons, code, show };
+  }
+
+  /** Follow links to states of a place: now, and whenever the address changes. They begin with `prefix`, which has a
+      colon, as no heading's anchor has. `take` is given what stands behind it, and says false if that is no state. */
+  function followLinks(prefix, box, take) {
+    const follow = () => {
+      const { hash } = location;
+      if (!hash.startsWith(prefix) || take(new URLSearchParams(hash.slice(prefix.length))) === false) return;
+      box.scrollIntoView();
+    };
+    addEventListener("hashchange", follow);
+    follow();
+  }
+
+  /** The number that a link gives to a setting, within bounds; null if it gives none. */
+  function numberIn(link, name, low, high) {
+    const value = Number(link.get(name) || NaN);
+    return Number.isFinite(value) ? Math.min(Math.max(value, low), high) : null;
+  }
+
+  // --- 6. Scripts that hold data ------------------------------------------------------------------------------------
 
   const HERE = new URL(".", document.currentScript.src).href;
 
@@ -302,7 +349,7 @@ function nextwordParts() {
 
   return {
     h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest,
-    percent, oneIn, signed, listed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, HERE,
-    loadScript, contentOf, storedIn,
+    percent, oneIn, signed, listed, quoted, inQuotes, tinted, table, column, bar, tokensOf, copying, followLinks,
+    numberIn, HERE, loadScript, contentOf, storedIn,
   };
 }

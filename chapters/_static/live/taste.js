@@ -57,6 +57,8 @@
   const SIZES = [1, 2, 4, 8, 16, 32, 64];  // of best of n
   const WIDEST = 4;  // sd at the end of a bar
   const HIGHEST = 6;  // sd at the upper edge of a sparkline
+  const MOST_SEED = 999999;
+  const PREFIX = "#taste:";  // begins a link to a state
 
   const places = document.querySelectorAll('.nw-live[data-live="taste"]');
   if (!places.length) return;
@@ -67,8 +69,8 @@
   }
   const { ByteBPE } = nextwordEngine();
   const {
-    h, fill, say, radios, labelled, quiet, covering, inNextFrame, sum, listed, quoted, toClipboard, tinted, table,
-    column, tokensOf, contentOf, storedIn,
+    h, fill, say, radios, labelled, quiet, covering, inNextFrame, sum, listed, quoted, tinted, table, column, tokensOf,
+    copying, followLinks, numberIn, contentOf, storedIn,
   } = nextwordParts();
   const bpe = new ByteBPE(NEXTWORD.tokenizer), stored = storedIn(places[0]);
   const { isWhole, chips } = tokensOf(bpe);
@@ -368,7 +370,7 @@ for name, ids in answers.items():
 
   // --- 5. A place ---------------------------------------------------------------------------------------------------
 
-  /** Build a place: its controls once, and a function that writes what there is. */
+  /** Build a place: its controls once, and functions that write what there is. Returns the one that follows a link. */
   function mountIn(box, number) {
     const id = (name) => `nw-taste-${number}-${name}`;
     const [tag, ...words] = stored.asked.split(" ");
@@ -385,8 +387,7 @@ for name, ids in answers.items():
 
     /** Run `work(tell, isNew)`; whatever fails is said. */
     async function run(names, { status, stop, start: button }, work) {
-      const mine = ++round, isNew = () => mine === round;
-      for (const other of [upper, lower]) if (!other.stop.disabled) rest(other);
+      const mine = begin(), isNew = () => mine === round;
       const tell = (text, trouble = false) => {
         status.classList.toggle("lv-trouble", trouble);
         say(status, text);
@@ -410,15 +411,19 @@ for name, ids in answers.items():
       await Promise.allSettled(NAMES.map(async (name) => (await awake[name])?.stop()));
     }
 
-    function rest({ status, stop }) {
-      stop.disabled = true;
-      say(status, "Stopped.");
+    /** Begin a round: what is under way is dropped. */
+    function begin() {
+      for (const { status, stop } of [upper, lower].filter((action) => !action.stop.disabled)) {
+        stop.disabled = true;
+        say(status, "Stopped.");
+      }
+      say(came, "");
+      return ++round;
     }
 
     function stopAll(action) {
-      round++;
+      begin();
       halt();
-      rest(action);
       action.start.focus();
     }
 
@@ -459,6 +464,34 @@ for name, ids in answers.items():
       tell(`Each has gone on with ${MORE} more test beginnings.`);
     });
 
+    // A link brings along what is to be written, and that it has been written.
+
+    function toHash() {
+      const { tag, text, seed, numbers, answers } = state, link = new URLSearchParams({ about: tag, text, seed });
+      if (numbers) link.set("numbers", 1);
+      if (answers === stored.answers) link.set("answers", "stored");
+      return PREFIX + link;
+    }
+
+    /** Take over what a link asks for. Answers that are not stored are written, as if “Write” was pressed. */
+    function take(link) {
+      if (!link.has("text")) return false;
+      input.value = link.get("text").slice(0, MOST_CHARACTERS);  // it has one line only
+      set({
+        tag: Object.hasOwn(TAGS, link.get("about")) ? link.get("about") : state.tag, text: input.value,
+        seed: Math.round(numberIn(link, "seed", 0, MOST_SEED) ?? 1), numbers: link.has("numbers"), question: null,
+        yours: null,
+      });
+      if (link.get("answers") === "stored") {
+        begin();
+        halt();
+        return set({ answers: stored.answers });
+      }
+      writeOne();
+      return say(came, "You came by a link, which counts as a press of “Write”: it loads the models, " +
+        `${stored.megabytes} MB in all.`);
+    }
+
     const judgeAlone = () => run(["reward", "judge"], upper, async (tell, isNew) => {
       const { ids } = reading(state.tag, state.text);
       const yours = await judge({ ids: [...ids, bpe.end], start: reading(state.tag, "").ids.length });
@@ -494,8 +527,8 @@ for name, ids in answers.items():
       oninput: () => set({ text: input.value, question: null }),
     });
     const cut = h("p", { class: "lv-trouble", hidden: "" });
-    const seed = h("input", { type: "number", min: 0, max: 999999, step: 1, onchange: () => {
-      set({ seed: Math.min(Math.max(Math.round(Number(seed.value)) || 0, 0), 999999) });
+    const seed = h("input", { type: "number", min: 0, max: MOST_SEED, step: 1, onchange: () => {
+      set({ seed: Math.min(Math.max(Math.round(Number(seed.value)) || 0, 0), MOST_SEED) });
     } });
     const button = (label, press, kind = "") => h("button", { type: "button", class: kind, onclick: press }, label);
     const tries = QUESTIONS.map(({ ask, task, ...settings }, n) => (
@@ -510,17 +543,12 @@ for name, ids in answers.items():
       made.status = h("p", { class: "lv-status", role: "status" });
       return made;
     }
+    const came = h("p", { class: "lv-quiet", role: "status" });
     const upper = controls("Write", writeOne), lower = controls(`Write ${TRIES} answers`, writeBest);
     const numbers = button("Number at each token", () => set({ numbers: !state.numbers }), "lv-toggle");
     const papers = h("div", { class: "lv-papers" }), yours = h("div"), said = h("div"), means = h("div");
-    const spelled = h("pre", { class: "lv-code", hidden: "" });
-    const copied = h("span", { class: "lv-quiet", role: "status" });
-    const copy = button("Copy as Python", async () => {
-      say(spelled, inPython(state.answers));
-      spelled.hidden = false;
-      const done = await toClipboard(spelled.textContent);
-      say(copied, done ? "Python copied." : "The browser did not let it be copied; here it is:");
-    });
+    const isWritten = () => NAMES.every((name) => state.answers[name]?.reward !== undefined);
+    const copies = copying(toHash, () => (isWritten() ? inPython(state.answers) : null));
     const guesses = radios("Your guess", Object.fromEntries(UNPAID.map((name) => [name, JUDGES[name][0]])), (guess) => {
       set({ guess, covered: false });
     });
@@ -559,7 +587,6 @@ for name, ids in answers.items():
       numbers.setAttribute("aria-pressed", state.numbers);
     }
 
-    let pythonOf = stored.answers;
     function paintAnswers() {
       fill(papers, ...NAMES.filter((name) => state.answers[name]).map((name) => (
         paper(POLICIES[name], state.answers[name], state.numbers)
@@ -568,12 +595,7 @@ for name, ids in answers.items():
         `${listed(UNPAID.map((name) => `${JUDGES[name][0]} ${signed(state.yours[name])}`))} sd.`)] : []));
       fill(said, answersTable(state.answers));
       fill(means, meansTable(state.tally));
-      copy.disabled = NAMES.some((name) => state.answers[name]?.reward === undefined);
-      if (pythonOf !== state.answers) {  // what was copied belongs to other answers
-        pythonOf = state.answers;
-        spelled.hidden = true;
-        say(copied, "");
-      }
+      copies.show();
     }
 
     function paintBest() {
@@ -628,7 +650,7 @@ for name, ids in answers.items():
       h("label", { for: id("text"), class: "lv-label" }, "Beginning, or your own"), input, cut,
       row(upper.start, button(`Write ${MORE} more of each`, writeMore), upper.stop,
         h("label", {}, "Seed ", seed), button("Judge this text alone", judgeAlone)),
-      upper.status, yours, papers, row(numbers, copy, copied), spelled, said,
+      came, upper.status, yours, papers, row(numbers, ...copies.buttons), copies.code, said,
       quiet("The line along an answer is the reward model's number at each token; the last is the reward. ",
         `An answer without an end after ${TO_WRITE} tokens gets one before it is judged. The log ratio is `,
         "Σ ln π(y) − ln π_SFT(y) over the tokens of this one answer, so it is one sample of the KL. “8 more” takes ",
@@ -640,8 +662,10 @@ for name, ids in answers.items():
       row(guesses, uncover), answer, row(lower.start, lower.stop), lower.status, sliders, best, curves,
       quiet("The lexicon and its rules are VADER's (Hutto & Gilbert 2014; MIT licence, © 2016 C.J. Hutto)."));
     paintNow();
+    return take;
   }
 
-  places.forEach(mountIn);
+  const [take] = Array.from(places, mountIn);
   performance.mark("nextword taste stored");
+  followLinks(PREFIX, places[0], take);
 })();

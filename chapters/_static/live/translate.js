@@ -62,7 +62,8 @@
   const { translate, score, meanOf } = translators;
   const {
     h, fill, stops, say, withArrows, radios, labelled, quiet, covering, wordInput, inNextFrame, whenNear, sum, highest,
-    percent, oneIn, signed, quoted, toClipboard, inQuotes, tinted, table, column, bar, tokensOf, contentOf, storedIn,
+    percent, oneIn, signed, quoted, inQuotes, tinted, table, column, bar, tokensOf, copying, followLinks, numberIn,
+    contentOf, storedIn,
   } = nextwordParts();
 
   const { special_tokens: special } = NEXTWORD.models.tokenizer_en_es;
@@ -188,10 +189,43 @@
       trouble = null;
       try {
         await wake(name);
+        if (name === state.model) forgetForeignHeads();
       } catch (error) {
         if (name === state.model) trouble = `The ${MODELS[name].name} stays asleep (${error.message}).`;
       }
       soon();
+    }
+
+    // A link brings the state along; it begins with the name of the place, and a colon.
+
+    function toHash() {
+      const { text, model, at, forced, head, mute, each } = state, link = new URLSearchParams({ text, model, at });
+      if (forced.size) link.set("forced", Array.from(forced, (pair) => pair.join(":")));
+      if (head) link.set("head", head);
+      if (mute.size) link.set("mute", [...mute]);
+      if (each) link.set("each", 1);
+      return `#${home}:${link}`;
+    }
+
+    /** Drop heads that the model does not have: a link may name any. */
+    function forgetForeignHeads() {
+      const has = (head) => heads().some(({ name }) => name === head);
+      if (!has(state.head)) state.head = null;
+      state.mute = new Set([...state.mute].filter(has));
+    }
+
+    /** Take over the state that a link asks for. */
+    function take(link) {
+      if (!link.has("text")) return false;
+      const list = (name) => (link.get(name) ?? "").split(",").filter(Boolean);
+      const last = MOST_READ + EXTRA - 1, fits = ([t, id]) => t <= last && (id in bpe.tokens || id === end);
+      const pairs = list("forced").filter((pair) => /^\d+:\d+$/.test(pair)).map((pair) => pair.split(":").map(Number));
+      input.value = link.get("text").slice(0, MOST_CHARACTERS);  // it has one line only
+      return set({
+        text: input.value, model: NAMES.includes(link.get("model")) ? link.get("model") : home, question: null,
+        at: Math.round(numberIn(link, "at", 0, last) ?? 0), each: link.has("each"), head: link.get("head"),
+        forced: new Map(pairs.filter(fits)), mute: new Set(list("mute")),
+      });
     }
 
     function update() {
@@ -279,8 +313,7 @@
       say(task, questions[state.question]?.task ?? "");
       cut.hidden = shown.left === 0;
       say(cut, `The sentence is cut after ${MOST_READ} tokens; the last ${shown.left} are not read.`);
-      code.hidden = code.textContent !== inPython();  // it belongs to another translation
-      if (code.hidden) say(copied, "");
+      copies.show();
     }
 
     function paintTranslation() {
@@ -487,14 +520,7 @@
       "changes without that head: below 0 the head helps this word.");
     const headBox = h("div", {}, headTitle, asleep, headRow, grid, verdict, headNote);
 
-    const code = h("pre", { class: "lv-code", hidden: "" }), copied = h("span", { class: "lv-quiet", role: "status" });
-    const copy = h("button", { type: "button", onclick: async () => {
-      say(code, inPython());
-      code.hidden = false;
-      say(copied, await toClipboard(code.textContent) ? "Python copied." :
-        "The browser did not let it be copied; here it is:");
-    } }, "Copy as Python");
-
+    const copies = copying(toHash, inPython);
     const answers = h("div", {},
       h("p", { class: "lv-now" }, h("span", { class: "lv-quiet" }, "Translation "), translation),
       written, looking, read,
@@ -502,7 +528,7 @@
         "click or with the arrow keys to see where the model looked, and what else could stand there."),
       h("div", { class: "lv-pair" }, matrix, h("div", {}, instead, likeliest, ownForm,
         h("div", { class: "lv-row" }, back, allBack))),
-      scores, headBox, h("div", { class: "lv-row" }, copy, copied), code);
+      scores, headBox, h("div", { class: "lv-row" }, ...copies.buttons), copies.code);
     fill(box, status, h("label", { class: "lv-label" }, "Your English sentence", input), cut,
       h("div", { class: "lv-row" }, h("span", { class: "lv-quiet" }, "Try"), ...tries), task,
       labelled("Model", models), none, answers);
@@ -522,6 +548,7 @@
 
     paint();
     whenNear([box], load, "1000px");
+    if (box === boxes.find(({ dataset }) => dataset.live === home)) followLinks(`#${home}:`, box, take);
   }
 
   boxes.forEach(open);
