@@ -1,6 +1,7 @@
 """The drawn diagrams: accessible, in one style, readable on a phone, and true to the library and to the chapter's numbers."""
 
 import ast
+import inspect
 import json
 import math
 import re
@@ -16,14 +17,17 @@ from nextword.attention import MultiHeadAttention, capture_attention
 from nextword.book import icons, robots
 from nextword.contrastive import CLIP, CLIPConfig, contrastive_loss, name_vectors, rank_of, text_batch
 from nextword.decoder import Decoder, DecoderConfig
+from nextword.encoder import Encoder, EncoderConfig, MaskedLM, mask_tokens
 from nextword.generation import beam_search, length_penalty
 from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
 from nextword.multimodal import PictureLM, PictureTokens
 from nextword.ngram import NeuralNGram, NeuralNGramConfig
 from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
+from nextword.sparse_attention import SparsePattern, reachable
 from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
+from nextword.wordpiece import WordPiece
 
 ROOT = Path(__file__).resolve().parents[2]
 DIAGRAMS = ROOT / "chapters" / "_static" / "diagrams"
@@ -1041,3 +1045,314 @@ def test_gpt2_tells_the_same_to_those_who_do_not_see_it():
         asked, answered = texts(group("gpt2", task)), texts(group("gpt2", f"{task}-answer"))
         assert f'"{join.join(asked)}" by "{" ".join(answered)}"' in told
     assert told.endswith("no labels, no gradient.")
+
+
+# GNMT: which layer reads which way, adds its input, asks, and is answered.
+
+
+def layer_rows(half):
+    """Return for each drawn layer, by its number from below, its height and the parts that it uses."""
+    found = {}
+    for node in group("gnmt", half).iter(f"{SVG}g"):
+        if numbered := re.fullmatch(rf"gnmt-{half}-(\d+)", node.get("id", "")):
+            y = float(re.search(r"translate\(\d+ (\d+)\)", node.get("transform"))[1])
+            found[int(numbered[1])] = y, [use.get("href")[6:] for use in node.iter(f"{SVG}use")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def gnmt():
+    """The paper's stacks, narrow, what goes into each decoder layer but its context, what comes out, and the rest."""
+    torch.manual_seed(0)
+    sizes = {"source_vocab": 9, "target_vocab": 9, "d_model": 8, "n_layers": 8, "output_norm": False}
+    model = Seq2SeqLSTM(Seq2SeqConfig(**sizes, attention="bahdanau", residual_from=3)).eval()
+    seen = {}
+
+    def keep(name):
+        return lambda _, given, made: seen.setdefault(name, []).append((given[0][..., :8], made[0]))
+
+    for half, first in (("encoder", 2), ("decoder", 1)):
+        for number, layer in enumerate(getattr(model, half), start=first):
+            layer.register_forward_hook(keep((half, number)))
+    memory = model.encode(torch.tensor([[1, 2, 3]]))
+    top, weights = model.decode_with_attention(torch.tensor([[4, 5, 6]]), memory)
+    passed = {name: [torch.cat(x, 1) for x in zip(*calls, strict=True)] for name, calls in seen.items()}
+    return model, passed, memory, top, weights
+
+
+def test_gnmt_has_the_layers_of_the_library(gnmt):
+    model, *_ = gnmt
+    n = model.config.n_layers
+    encoder, decoder = layer_rows("encoder"), layer_rows("decoder")
+    assert rows(group("gnmt", "numbers")) == [[str(k), str(k)] for k in range(n, 0, -1)]
+    assert list(encoder) == list(decoder) == list(range(len(model.decoder), 0, -1))
+    both_ways = [k for k, (_, used) in encoder.items() if "back" in used]
+    assert both_ways == [1] and len(encoder) - len(both_ways) == len(model.encoder)
+    assert not any("back" in used for _, used in decoder.values())
+    assert all("on" in used for _, used in (*encoder.values(), *decoder.values()))
+    word = torch.tensor([[1, 2, 3], [1, 2, 4]])  # only a layer that reads from the right sees the last one at the first
+    x = model.source_embedding(word)
+    assert torch.equal(*model.forward_lstm(x)[0][:, 0]) and not torch.equal(*model.backward_lstm(x.flip(1))[0][:, -1])
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_gnmt_adds_the_input_where_a_loop_is_drawn(gnmt, half):
+    _, passed, memory, top, _ = gnmt
+    for number, (_, used) in layer_rows(half).items():
+        if (half, number) == ("encoder", 1):
+            assert "loop" not in used
+            continue
+        given, made = passed[half, number]
+        up = passed[half, number + 1][0] if number < 8 else {"encoder": memory.states, "decoder": top}[half]
+        torch.testing.assert_close(up, given + made if "loop" in used else made)
+        assert ("loop" in used) == (number >= 3)
+    assert any("from layer 3 on" in line for line in texts(group("gnmt", "notes")))
+
+
+def test_gnmt_asks_with_the_bottom_layer_and_gives_the_context_to_all(gnmt):
+    model, passed, memory, _, weights = gnmt
+    queries = torch.cat([memory.last[:, None], passed["decoder", 1][1][:, :-1]], 1)
+    torch.testing.assert_close(model.attention(queries, memory)[1], weights)
+    decoder = layer_rows("decoder")
+    [asks] = [node for node in group("gnmt", "attention").iter(f"{SVG}path") if node.get("id") == "gnmt-asks"]
+    assert decoder[2][0] < start(asks)[1] < decoder[1][0], "it starts above the bottom layer"
+    top, _ = layer_rows("encoder")[8]
+    [read] = [node for node in group("gnmt", "attention").iter(f"{SVG}path") if node.get("id") == "gnmt-memory"]
+    assert [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)", read.get("d"))] == [top] * 3
+    _, *arrows = group("gnmt", "context").iter(f"{SVG}path")
+    answered = [k for k, layer in enumerate(model.decoder, start=1) if layer.input_size == 2 * model.config.d_model]
+    assert sorted(start(arrow)[1] - 9 for arrow in arrows) == sorted(decoder[k][0] for k in answered)
+
+
+def test_gnmt_reads_and_writes_wordpieces_and_tells_the_same():
+    read, given, written = (texts(group("gnmt", name)) for name in ("read", "given", "written"))
+    assert given[0] == "start" and given[1:] == written[:-1] and len(read) == 3
+    assert read[0][0] == written[0][0] == "_" and not read[1].startswith("_")  # as in the paper: "_" begins a word
+    said = described("gnmt")
+    for pieces in (read, given, written):
+        assert f"{', '.join(pieces[:-1])} and {pieces[-1]}" in said
+    above = len(layer_rows("encoder")) - 1
+    assert f"the {['', 'one', 'two', 'three', 'four', 'five', 'six', 'seven'][above]} above it" in said
+    gpus = f"over {len(layer_rows('decoder'))} GPUs"
+    assert gpus in said and gpus in " ".join(texts(group("gnmt", "notes")))
+
+
+# GPT-1: a head is swapped.
+
+
+def code_of(chapter):
+    """Yield the syntax tree of every cell of a chapter that is plain Python."""
+    for cell in json.loads((ROOT / "chapters" / f"{chapter}.ipynb").read_text(encoding="utf8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not re.search(r"^\s*[%!]", source, re.MULTILINE):
+            yield ast.parse(source)
+
+
+@pytest.fixture(scope="module")
+def gpt1():
+    with torch.device("meta"):
+        return Decoder(DecoderConfig.preset("gpt1"))
+
+
+def test_gpt1_has_the_sizes_of_the_preset_and_one_table(gpt1):
+    first = texts(group("gpt1", "1"))
+    assert f"embeddings: {gpt1.embedding.num_embeddings:,} rows" in first and "head: embeddings, tied" in first
+    assert gpt1.output.weight is gpt1.embedding.weight
+    [label] = [text for text in texts(group("gpt1", "decoder")) if "layers" in text]
+    assert label == f"{len(gpt1.blocks)} layers"
+    read, following = texts(group("gpt1", "read")), texts(group("gpt1", "next"))
+    assert following[:-1] == read[1:]
+
+
+def test_gpt1_shows_a_question_of_the_data_with_its_label():
+    drawn_label = texts(group("gpt1", "classes"))[0]
+    begin, *words, end = texts(group("gpt1", "question"))
+    labels = {question.text: question.label for question in data.load_trec("train")}
+    label = labels[" ".join(words)]
+    assert data.TREC_LABELS[label] == drawn_label
+    filled, cells = (path.get("d") for path in group("gpt1", "classes").iter(f"{SVG}path"))
+    assert cells.count("M") == len(data.TREC_LABELS)
+    assert cells.split("M")[1:].index(filled.removeprefix("M")) == label
+    head = next(node for node in group("gpt1", "2").iter() if node.get("id") == "gpt1-head")
+    assert head.text == f"new head: {len(data.TREC_LABELS)} rows"
+    assert texts(group("gpt1", "new")) == [begin, end] and texts(group("gpt1", "targets")) == [*words, end]
+
+
+def test_gpt1_puts_the_tokens_around_a_text_that_the_chapter_puts_there():
+    trees = [node for tree in code_of("2018_gpt1") for node in ast.walk(tree)]
+    made = next(node for node in trees if isinstance(node, ast.FunctionDef) and node.name == "one_text")
+    begin, text, end = next(node for node in ast.walk(made) if isinstance(node, ast.List)).elts
+    assert isinstance(text, ast.Starred)
+    assert [begin.id.lower(), end.id.lower()] == texts(group("gpt1", "new"))
+
+
+def test_gpt1_weighs_the_auxiliary_loss_as_the_chapter_does():
+    trees = [node for tree in code_of("2018_gpt1") for node in ast.walk(tree)]
+    weights = {node.value.value for node in trees if isinstance(node, ast.keyword) and node.arg == "aux"}
+    [label] = [text for text in texts(group("gpt1", "aux")) if "λ" in text]
+    assert {float(label.split(" = ")[1])} == weights
+    assert described("gpt1").endswith(f"with the weight {label.split('weight ')[1]}.")
+
+
+def test_gpt1_says_in_words_what_happens_in_each_stage():
+    for number, said in enumerate(("pre-train", "swap the head", "fine-tune"), start=1):
+        stage = group("gpt1", str(number))
+        assert stage.get("class") == "nw-d-stage"
+        assert texts(stage[-1])[0] == said  # the name of its button
+        assert str(number) in texts(stage)
+
+
+def test_gpt1_tells_the_same_to_those_who_do_not_see_it(gpt1):
+    said = described("gpt1")
+    read, following, question = (texts(group("gpt1", name)) for name in ("read", "next", "question"))
+    assert f"reads {' '.join(read)} and predicts {' '.join(following)};" in said
+    assert f"{' '.join(question)} goes in" in said and f"one of {len(data.TREC_LABELS)} labels" in said
+    assert f"decoder of {len(gpt1.blocks)} layers" in said
+    assert f"{gpt1.embedding.num_embeddings:,} rows" in said and f"say {texts(group('gpt1', 'classes'))[0]}," in said
+
+
+# BERT: what goes in is a sum, and what comes out sees both sides.
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """The pair of texts that is drawn, as the library encodes it, and its tokenizer."""
+    wordpiece, tokens = WordPiece.bert(), texts(group("bert", "tokens"))
+    hidden = [texts(group("bert", "hidden"))[1] if token == "[MASK]" else token for token in tokens]
+    a, b = (text.split() for text in " ".join(hidden[1:-1]).split("[SEP]"))
+    return wordpiece, hidden, wordpiece.encode(" ".join(a), " ".join(b))
+
+
+def test_bert_shows_the_tokens_and_segments_of_the_library(pair):
+    wordpiece, hidden, encoding = pair
+    tokens = texts(group("bert", "tokens"))
+    assert [wordpiece.tokens[i] for i in encoding.ids] == hidden
+    assert set(tokens) & {"[CLS]", "[SEP]", "[MASK]"} <= set(wordpiece.NAMES)
+    assert [i for i, token in enumerate(tokens) if token == "[MASK]"] == [2] and not encoding.special[2]
+    predicted_word = texts(group("bert", "hidden"))[1]
+    assert texts(ElementTree.fromstring(FILES["bert"])).count(predicted_word) == 2  # below [MASK], and on top
+    segments = texts(group("bert", "segments"))
+    assert segments == ["AB"[segment] for segment in encoding.segments]
+    assert segments.index("B") == tokens.index("[SEP]") + 1
+    assert texts(group("bert", "positions")) == [str(i) for i in range(len(encoding.ids))]
+
+
+def test_bert_adds_the_three_embeddings_of_the_library(pair):
+    torch.manual_seed(0)
+    wordpiece, _, encoding = pair
+    sizes = {"vocab_size": wordpiece.vocab_size, "context_length": 16, "d_model": 8, "n_layers": 1, "n_heads": 2}
+    encoder, added = Encoder(EncoderConfig(**sizes)).eval(), []
+    encoder.embedding_norm.register_forward_hook(lambda _, given, made: added.append(given[0]))
+    ids, segments = torch.tensor([encoding.ids]), torch.tensor([encoding.segments])
+    with capture_attention(encoder.modules()) as maps:
+        hidden, pooled = encoder(ids, segments)
+    tables = {"token": ids, "segment": segments, "position": torch.arange(ids.shape[1])}
+    modules = {"token": encoder.embedding, "segment": encoder.segments, "position": encoder.positions}
+    torch.testing.assert_close(added[0], sum(modules[name](tables[name]) for name in tables))
+    words = texts(ElementTree.fromstring(FILES["bert"]))
+    assert all(words.count(name) == 1 for name in tables)
+    assert words.count("+") == (len(tables) - 1) * ids.shape[1]
+    # every position reaches that of [MASK] and that of [CLS], which the pooler reads
+    torch.testing.assert_close(pooled, encoder.pooler(hidden[:, 0]).tanh())
+    at = [float(text.get("x")) for text in group("bert", "tokens").iter(f"{SVG}text")]
+    for name, place in (("sides", texts(group("bert", "tokens")).index("[MASK]")), ("pooled", 0)):
+        lines = [re.findall(r"[\d.]+", path.get("d")) for path in group("bert", name).iter(f"{SVG}path")]
+        assert maps[0][0, :, place].gt(0).all()
+        assert [float(x) for x, *_ in lines] == at and {float(x) for *_, x, _ in lines} == {at[place]}
+
+
+def test_bert_prints_the_numbers_of_the_library():
+    with torch.device("meta"):
+        model = MaskedLM(Encoder(EncoderConfig.preset("bert-base")))
+    assert f"{model.output.out_features:,} scores" in texts(group("bert", "hidden"))
+    assert f"pooler, {model.next_sentence.out_features} scores" in texts(group("bert", "follows"))
+    usual = {name: p.default for name, p in inspect.signature(mask_tokens).parameters.items()}
+    rate, (masked, kept, other) = usual["rate"], usual["mix"]
+    rule = f"{rate:.0%} of the tokens are chosen: {masked:.0%} of these become [MASK], {kept:.0%} stay as they are, {other:.0%} become any token."
+    assert " ".join(texts(group("bert", "rule"))) == rule.replace("%", " %")
+
+
+def test_bert_tells_the_same_to_those_who_do_not_see_it(pair):
+    said, segments = described("bert"), texts(group("bert", "segments"))
+    assert f"tokens, {' '.join(texts(group('bert', 'tokens')))};" in said
+    numbers = ["no", "one", "two", "three", "four", "five", "six"]
+    assert ", ".join(f"{numbers[segments.count(x)]} times {x}" for x in "AB").replace(", three", " and three") in said
+    assert f"from 0 to {len(segments) - 1}" in said
+    assert f"[MASK] hides {texts(group('bert', 'hidden'))[1]}." in said
+    assert re.findall(r"\d+ %", said) == re.findall(r"\d+ %", " ".join(texts(group("bert", "rule"))))
+
+
+# Sparse attention: cells, pairs, and a path of two steps.
+
+PLACES, STRIDE = 16, 4
+PATTERNS = {
+    "dense": SparsePattern("dense"),
+    "strided": SparsePattern("strided", stride=STRIDE),
+    "fixed": SparsePattern("fixed", stride=STRIDE),
+}
+
+
+def cells_of(kind):
+    """Return the cells of a matrix by their colour, as masks."""
+    found = {}
+    frame = next(group("sparse", kind).iter(f"{SVG}use"))
+    left, top = float(frame.get("x")), float(frame.get("y"))
+    for path in group("sparse", kind).iter(f"{SVG}path"):
+        mask = found[path.get("class").split()[-1]] = torch.zeros(PLACES, PLACES, dtype=torch.bool)
+        for x, y, long in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)", path.get("d")):
+            row, column, many = (float(y) - top - 3.5) / 7, (float(x) - left) / 7, float(long) / 7
+            mask[round(row), round(column) : round(column + many)] = True
+            assert row % 1 == column % 1 == many % 1 == 0
+    return found
+
+
+def position_of(x):
+    return round((float(x) - 20) / 24)
+
+
+def steps(part):
+    """Return from where to where the lines of a group lead, as positions."""
+    lines = (re.findall(r"[\d.]+", path.get("d")) for path in group("sparse", part).iter(f"{SVG}path"))
+    return [(position_of(x), position_of(to)) for x, _, to, _ in lines]
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_sparse_draws_the_masks_of_the_library_and_counts_their_pairs(kind):
+    found, pattern = cells_of(kind), PATTERNS[kind]
+    assert torch.equal(sum(found.values()).bool(), pattern.mask(PLACES))
+    assert sum(int(mask.sum()) for mask in found.values()) == pattern.mask(PLACES).sum(), "no cell is drawn twice"
+    if kind != "dense":
+        first, second = (SparsePattern(kind, stride=STRIDE, heads="split").mask(PLACES, head) for head in (0, 1))
+        assert torch.equal(found["nw-d-key-line"], first) and torch.equal(found["nw-d-ask-line"], second & ~first)
+    pairs = int(pattern.mask(PLACES).sum())
+    assert f"{pairs} pairs" in texts(group("sparse", kind))
+    assert re.search(rf"{kind} with {pairs}\b", described("sparse"))
+    ticks = [str(i) for i in range(0, PLACES, STRIDE)]
+    assert texts(group("sparse", kind))[1 : 1 + len(ticks)] == texts(group("sparse", "rows")) == ticks
+    assert f"the last {STRIDE}; fixed: the own block of {STRIDE}" in " ".join(texts(group("sparse", "legend")))
+
+
+def test_sparse_leads_through_two_layers_to_every_earlier_position():
+    last, every = (SparsePattern("strided", stride=STRIDE, heads="split").mask(PLACES, head) for head in (0, 1))
+    [asks] = map(int, texts(group("sparse", "asks")))
+    middle = [int(text) for text in texts(group("sparse", "middle"))]
+    (begin, via), (via_too, end) = steps("one")
+    assert (begin, via) == (asks, via_too)
+    upper, lower = {*steps("upper"), (asks, via)}, {*steps("lower"), (via, end)}
+    assert upper == {(asks, j) for j in every[asks].nonzero()[:, 0].tolist()}
+    assert middle == sorted(j for _, j in upper)
+    assert lower == {(m, j) for m in middle for j in last[m].nonzero()[:, 0].tolist()}
+    *reached, beyond = [int(text) for text in texts(group("sparse", "reached"))]
+    assert reached == sorted(j for _, j in lower) == reachable(last, every)[asks].nonzero()[:, 0].tolist()
+    assert reached == list(range(asks + 1)) and beyond == PLACES - 1
+    # the way that is drawn thick, which no single layer has
+    assert not PATTERNS["strided"].mask(PLACES)[asks, end]
+    [marks] = [n for n in ElementTree.fromstring(FILES["sparse"]).iter(f"{SVG}path") if n.get("id") == "sparse-marks"]
+    frame = next(group("sparse", "strided").iter(f"{SVG}use"))
+    corner = [float(frame.get(axis)) - 0.5 for axis in "xy"]
+    marked = [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)", marks.get("d"))]
+    assert marked == [(corner[0] + 7 * j, corner[1] + 7 * i) for i, j in ((asks, via), (via, end))]
+    said = described("sparse")
+    seen = [str(j) for j in middle[::-1]]
+    assert f"{asks} looks at {', '.join(seen[:-1])} and {seen[-1]}" in said
+    assert said.endswith(f"from {asks} to {via} and from {via} to {end}.") and f"from 0 to {asks}." in said
