@@ -5,6 +5,7 @@ than *holds* stands beside it as a small mark. ``id:plain`` leaves out the ±, `
 ``id:verdict``, ``id:band`` and ``id:predicted`` render the other fields. ``{claims-table} CHAPTER`` is the table at the
 end of a chapter, ``{claims-table}`` the page of all claims. Each claim is written as JSON beside that page, too.
 ``{diagram} NAME`` draws, ``{stub} NAME`` asks for a paper's mechanism, ``{live} PART`` lets models answer in the page.
+``{timeline}`` draws the papers by size, data and compute, each point a link.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import live
 import registration
+import timeline
 from nextword import check
 from nextword.book import claims
 
@@ -617,14 +619,38 @@ class Diagram(SphinxDirective):
         if not path.exists():
             raise self.error(f"{{diagram}} {name}: {path.name} is not among the diagrams")
         self.env.note_dependency(str(path))
-        figure = nodes.figure("", _raw(path.read_text(encoding="utf8")), classes=["nw-diagram"])
+        return [self.figure(path.read_text(encoding="utf8"))]
+
+    def figure(self, drawing: str) -> nodes.figure:
+        """Return a drawing with the directive's caption and name."""
+        figure = nodes.figure("", _raw(drawing), classes=["nw-diagram"])
         if self.content:
             parsed = nodes.container()
             self.state.nested_parse(self.content, self.content_offset, parsed)
             figure += nodes.caption(self.block_text, "", *parsed[0].children)
         self.set_source_info(figure)
         self.add_name(figure)
-        return [figure]
+        return figure
+
+
+class Timeline(Diagram):
+    """``{timeline}``: size, data and compute by paper, drawn from ``timeline.toml`` beside the chapters, and in words."""
+
+    required_arguments = 0
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(timeline.FACTS))
+        papers = timeline.read()
+        for chapter in sorted({paper.chapter for paper in papers}):
+            if f"chapters/{chapter}" not in self.env.found_docs:
+                raise self.error(f"{{timeline}}: {timeline.FACTS.name} names {chapter}, and there is no such chapter")
+
+        def uri(chapter: str) -> str:
+            return str(self.env.app.builder.get_relative_uri(self.env.docname, f"chapters/{chapter}"))
+
+        summary = "The numbers of the drawing, and where they stand"
+        fold = f'<details class="nw-fold"><summary>{summary}</summary>{timeline.listed(papers, uri)}</details>'
+        return [self.figure(timeline.drawing(papers, uri)), _raw(fold)]
 
 
 def checked(name: str) -> Callable[[Any], None] | None:
@@ -736,6 +762,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("claim", ClaimRole())
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("diagram", Diagram)
+    app.add_directive("timeline", Timeline)
     app.add_directive("stub", Stub)
     app.add_directive("live", Live)
     return {"version": "1", "parallel_read_safe": True, "env_version": 2}

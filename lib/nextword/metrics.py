@@ -220,7 +220,7 @@ def rouge(summary: str, reference: str) -> Rouge:
         above = longest.copy()
         for j, other in enumerate(theirs):
             longest[j + 1] = above[j] + 1 if word == other else max(above[j + 1], longest[j])
-    return Rouge(*scores, _f_score(longest[-1], len(ours), len(theirs)))
+    return Rouge(scores[0], scores[1], _f_score(longest[-1], len(ours), len(theirs)))
 
 
 def _f_score(both: int, ours: int, theirs: int) -> float:

@@ -1356,3 +1356,59 @@ def test_sparse_leads_through_two_layers_to_every_earlier_position():
     seen = [str(j) for j in middle[::-1]]
     assert f"{asks} looks at {', '.join(seen[:-1])} and {seen[-1]}" in said
     assert said.endswith(f"from {asks} to {via} and from {via} to {end}.") and f"from 0 to {asks}." in said
+
+
+# Scaling: a budget as an area, and two ways to spend ten times as much, to scale.
+
+
+def exponents():
+    """Return how the two papers divide a growing budget, (parameters, tokens): the chapter's numbers, and Hoffmann's."""
+    split = assigned(parsed_cell("2020_scaling_laws", "tenfold"), "split")
+    of = {key.value: value.right.value for key, value in zip(split.keys, split.values, strict=True)}
+    assert all(value.left.value == 10 for value in split.values)
+    tokens = of["batch"] + of["steps"]  # a batch is tokens, too
+    return {"kaplan": (of["parameters"], tokens), "hoffmann": (0.5, 0.5)}  # Hoffmann et al. 2022, approach 1
+
+
+def areas(part):
+    """Return the different rectangles of a group, the smallest first: width, height, left, top."""
+    found = {
+        tuple(float(rect.get(name)) for name in ("width", "height", "x", "y"))
+        for rect in group("scaling", part).iter(f"{SVG}rect")
+    }
+    return sorted(found)
+
+
+@pytest.mark.parametrize("part", ["kaplan", "hoffmann"])
+def test_scaling_draws_ten_times_the_area_to_scale(part):
+    today, tenfold = areas(part)
+    assert [area[:2] for area in areas("today")] == [today[:2]] and today[0] == today[1]
+    assert today[2:] == tenfold[2:], "in its corner"
+    grown = [tenfold[i] / today[i] for i in (0, 1)]
+    assert grown == pytest.approx([10**exponent for exponent in exponents()[part]], rel=0.001)
+    assert math.prod(grown) == pytest.approx(10, rel=0.001)
+
+
+@pytest.mark.parametrize("part", ["today", "kaplan", "hoffmann"])
+def test_scaling_measures_the_sides(part):
+    wide, high, left, top = areas(part)[-1]
+    measures = [path.get("d") for path in group("scaling", part).iter(f"{SVG}path")]
+    across, down = ([float(n) for n in re.findall(r"-?[\d.]+", d)] for d in measures)
+    start, y, _, x, line, long, end, _, _ = across
+    assert (start, x, long) == (left, left, wide) and end == pytest.approx(left + wide) and line < y < top
+    x, start, tick, line, begin, long, _, end, _ = down
+    assert (start, begin, long) == (top, top, high) and end == pytest.approx(top + high, abs=0.01)
+    assert left + wide < x < line < x + tick
+
+
+@pytest.mark.parametrize("part", ["kaplan", "hoffmann"])
+def test_scaling_prints_the_factors_and_exponents(part):
+    said, written = described("scaling"), texts(group("scaling", part))
+    N, D = exponents()[part]
+    factors = [f"N × {10**N:.1f}", f"D × {10**D:.1f}"]
+    assert written[1:5] == [factors[0], f"exponent {N:g}", factors[1], f"exponent {D:g}"]
+    assert " ".join(written[5:]) == "today 10 times 6·N·D operations"
+    assert f"{' and '.join(factors)}, exponents {N:g} and {D:g}" in said
+    author, year = re.match(r"(\w+) et al\. (\d{4}):", written[0]).groups()
+    assert f"By {author} and others ({year})" in said
+    assert "area: 6·N·D operations of training" in texts(group("scaling", "today"))
