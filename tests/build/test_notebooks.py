@@ -191,7 +191,17 @@ def test_claims_recorded_are_in_the_ledger(chapter):
     assert ids and not set(ids) - set(claims.ledger())
 
 
-CONVERTED = ("2003_next_word", "2016_gnmt", "2017_transformer", "2023_dolly", "2021_clip", "2023_palm_e")
+CONVERTED = (
+    "2003_next_word",
+    "2016_gnmt",
+    "2017_transformer",
+    "2018_gpt1",
+    "2019_gpt2",
+    "2020_scaling_laws",
+    "2021_clip",
+    "2023_dolly",
+    "2023_palm_e",
+)
 """The chapters that keep the rules below; the others follow."""
 
 
