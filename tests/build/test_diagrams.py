@@ -1156,7 +1156,7 @@ def gpt1():
 
 def test_gpt1_has_the_sizes_of_the_preset_and_one_table(gpt1):
     first = texts(group("gpt1", "1"))
-    assert f"embeddings: {gpt1.embedding.num_embeddings:,} rows" in first and "head: embeddings, tied" in first
+    assert f"{gpt1.embedding.num_embeddings:,} embeddings" in first and "head: embeddings, tied" in first
     assert gpt1.output.weight is gpt1.embedding.weight
     [label] = [text for text in texts(group("gpt1", "decoder")) if "layers" in text]
     assert label == f"{len(gpt1.blocks)} layers"

@@ -195,6 +195,7 @@ CONVERTED = (
     "2003_next_word",
     "2016_gnmt",
     "2017_transformer",
+    "2018_bert",
     "2018_gpt1",
     "2019_gpt2",
     "2020_scaling_laws",
