@@ -24,8 +24,8 @@ from nextword.metrics import (
     chrf,
     distinct_n,
     paired_bootstrap,
-    rouge,
     pairwise_accuracy,
+    rouge,
     win_rate,
 )
 
