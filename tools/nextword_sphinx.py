@@ -477,7 +477,7 @@ document.addEventListener("DOMContentLoaded", () => {
     filters.querySelector(".nw-count").textContent = `${shown} of ${claims.length} claims`;
   };
   const open = () => {
-    const claim = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const claim = document.getElementById(location.hash.slice(1));
     if (!claim?.dataset.badge) return;
     if (claim.hidden) {
       for (const select of selects) select.value = "";

@@ -470,7 +470,7 @@ def test_a_link_brings_everything_back(gap: Gap, context: BrowserContext, prepar
 
 
 @pytest.mark.parametrize(
-    "hash", ["#some-heading", "#gap", "#gap:", "#gap:hidden=1&guess=x", "#taste:text=x", "#text=x"]
+    "hash", ["#some-heading", "#gap", "#gap:", "#gap:hidden=1&guess=x", "#taste:text=x", "#text=x", "#gap:hidden=%"]
 )
 def test_a_foreign_or_damaged_link_changes_nothing(gap: Gap, hash: str) -> None:
     gap.show("She is a teacher at my school.", "teacher")
