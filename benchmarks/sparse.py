@@ -7,6 +7,7 @@ dense attention before the time counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -20,6 +21,7 @@ from nextword.sparse_attention import SparsePattern, sparse_attention
 
 HEADS, WIDTH = 4, 64
 BAR_AT = 8192  # positions
+BARS = {("strided", None, 1): 10.0, ("fixed", 128, 8): 5.0}
 
 
 def step(attend: Callable[..., Tensor], qkv: list[Tensor]) -> None:
@@ -33,18 +35,21 @@ def inputs(T: int) -> list[Tensor]:
 
 
 def races(lengths: tuple[int, ...] = (1024, 2048, 4096, 8192, 16384)) -> list[Row]:
-    """Return the rows of this file; the stride is the multiple of 32 next to the root of the length."""
+    """Return the rows of this file, at the stride with the fewest pairs and at the paper's of 128 for text."""
     torch.manual_seed(0)
     dense = partial(F.scaled_dot_product_attention, is_causal=True)
     found: list[Row] = []
-    for kind, T in product(("strided", "fixed"), lengths):
-        pattern = SparsePattern(kind, stride=round(T**0.5 / 32) * 32)
+    kinds = (("strided", None, 1), ("strided", 128, 1), ("fixed", 128, 1), ("fixed", 128, 8), ("fixed", 128, 32))
+    for (kind, stride, summary), T in product(kinds, lengths):
+        # l + T / 2l is least at the root of T / 2; a power of two divides the text.
+        pattern = SparsePattern(kind, stride=stride or 2 ** round(math.log2(T / 2) / 2), summary=summary)
         ours, qkv = partial(sparse_attention, pattern=pattern), inputs(T)
         if min(lengths) == T:
             torch.testing.assert_close(ours(*qkv), F.scaled_dot_product_attention(*qkv, attn_mask=pattern.mask(T)))
         sides = {"ours": partial(step, ours, qkv), "fused dense": partial(step, dense, qkv)}
-        bars = {"fused dense": 5.0} if (kind, T) == ("strided", BAR_AT) else None
-        name = f"{kind} attention, T = {T:,}, stride {pattern.stride}"
+        bar = BARS.get((kind, stride, summary)) if T == BAR_AT else None
+        bars = {"fused dense": bar} if bar else None
+        name = f"{kind} attention, T = {T:,}, stride {pattern.stride}, summary {summary}"
         found += rows(name, "steps/s", 1, interleaved(sides, 5), bars)
     return found
 

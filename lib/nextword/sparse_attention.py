@@ -26,6 +26,7 @@ from nextword.attention import MultiHeadAttention
 
 Kind = Literal["dense", "local", "strided", "fixed"]
 Heads = Literal["merged", "split"]
+Seen = Literal["first", "rest", "all"]
 View = Callable[[Tensor], Tensor]  # from a text (B, H, T, …) to rows (B, H, N, M, …) of the same numbers, not copied
 
 
@@ -95,17 +96,19 @@ def reachable(*masks: Bool[Tensor, "T T"]) -> Bool[Tensor, "T T"]:
 
 
 class Table(NamedTuple):
-    """Rows of queries beside rows of keys. The m-th query of a row sees the first m keys of that row.
+    """Rows of queries beside rows of keys: each query sees the same part of the keys in its row, whichever row it is.
 
     Example:
-        >>> table = next(SparsePattern("fixed", stride=3).tables())
+        >>> table = next(SparsePattern("fixed", stride=3).tables(6))
         >>> table.queries(torch.arange(6)[None, None])[0, 0].tolist()
         [[0, 1, 2], [3, 4, 5]]
     """
 
-    queries: View  #: Cuts what belongs to the queries, (B, H, T, D), into rows.
-    keys: View  #: Cuts keys and values into the rows beside them.
-    backwards: bool = False  #: Whether it sees the m-th key and those after it instead.
+    queries: View  #: Cuts what belongs to the queries, (B, H, T, D), into rows (B, H, N, M, D).
+    keys: View  #: Cuts keys and values into the rows beside them (B, H, N, …, D).
+    seen: Seen = (
+        "first"  #: The m-th query sees the ``first`` m keys, or the m-th and the ``rest`` after it, or ``all``.
+    )
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,8 @@ class SparsePattern:
             return past & (first | second)
         return past & (second if head % 2 else first)
 
-    def tables(self, head: int = 0) -> Iterator[Table]:
-        """Yield tables that hold every pair of the pattern once, for texts whose length is a multiple of :attr:`block`."""
+    def tables(self, T: int, head: int = 0) -> Iterator[Table]:
+        """Yield tables that hold every pair of the pattern once, for T positions; T is a multiple of :attr:`block`."""
         length, merged = self.block, self.heads == "merged"
 
         def blocks(x: Tensor) -> Tensor:  # 0 1 2 | 3 4 5 | …
@@ -182,12 +185,15 @@ class SparsePattern:
         def columns(x: Tensor) -> Tensor:  # 0 3 … | 1 4 … | 2 5 …: what stands at one place of every block
             return rearrange(x, "B H (block place) ... -> B H place block ...", place=length)
 
+        def ends(x: Tensor) -> Tensor:  # 2 | 5 | …: the summaries of every block
+            return blocks(x)[:, :, :, length - self.summary :]
+
         if merged or head % 2 == 0:
             yield Table(blocks, blocks)  # each position sees its own block, up to itself
             if self.kind != "fixed":
                 # Of the block before, place m sees m + 1 and what follows: all that is less than l away. The last place
                 # sees none of it, and the first is seen by none.
-                yield Table(lambda x: blocks(x)[:, :, 1:, :-1], lambda x: blocks(x)[:, :, :-1, 1:], backwards=True)
+                yield Table(lambda x: blocks(x)[:, :, 1:, :-1], lambda x: blocks(x)[:, :, :-1, 1:], "rest")
         if self.kind == "strided" and merged:
             # (i - j) mod l = 0 is causal attention within a column. The first table holds each position itself, and no
             # pair may count twice: here the keys begin one block, a distance of l, before.
@@ -195,19 +201,9 @@ class SparsePattern:
         elif self.kind == "strided" and head % 2:
             yield Table(columns, columns)
         elif self.kind == "fixed" and (merged or head % 2):
-            # A summary is one place of every block, a column of keys, and the queries of all columns read it.
-            for place in range(length - self.summary, length):
-
-                def summaries(x: Tensor, place: int = place) -> Tensor:
-                    return columns(x)[:, :, place : place + 1, :-1].expand(-1, -1, length, *[-1] * (x.ndim - 2))
-
-                yield Table(lambda x: columns(x)[:, :, :, 1:], summaries)
             if not merged:  # no other table of this head holds the summaries of a position's own block
-
-                def ends(x: Tensor) -> Tensor:
-                    return blocks(x)[:, :, :, length - self.summary :]
-
                 yield Table(ends, ends)
+            yield from _halves(blocks, ends, T // length)
 
     def mask(self, T: int, head: int = 0) -> Bool[Tensor, "T T"]:
         """Return the pattern of a head as a mask, True where a query may attend: to look at, and to check against."""
@@ -238,8 +234,41 @@ class SparsePattern:
         if self.kind == "dense":
             return T * (T + 1) / 2
         text = torch.empty(1, 1, T + -T % self.block, device="meta")  # a shape without numbers
-        shapes = [table.queries(text).shape[2:] for head in (0, 1) for table in self.tables(head)]
-        return sum(N * M * (M + 1) / 2 for N, M in shapes) / 2  # N rows, in which the m-th query has m scores
+        total = 0.0
+        for queries, keys, seen in (table for head in (0, 1) for table in self.tables(text.shape[2], head)):
+            rows, M = queries(text).shape[2:]
+            # On average a query sees all K keys of its row, or half of M keys: the m-th query sees m, or M + 1 - m.
+            total += rows * M * (keys(text)[0, 0, 0].numel() if seen == "all" else (M + 1) / 2)
+        return total / 2  # two heads
+
+
+def _halves(blocks: View, ends: View, n_blocks: int) -> Iterator[Table]:
+    """Yield tables in which each of so many blocks sees the summaries of all blocks before it.
+
+    Of two blocks side by side the second sees the first. Of two such pairs the second pair sees the first, and so on with
+    stretches of twice as many blocks: the second half of a stretch sees the summaries of its first half.
+    """
+    half = 1
+    while half < n_blocks:
+        whole = n_blocks - n_blocks % (2 * half)
+        for first, last in ((0, whole), (whole, n_blocks)):  # all full stretches at once, then a shorter one
+            if last - first > half:
+                yield _halve(blocks, ends, slice(first, last), half)
+        half *= 2
+
+
+def _halve(blocks: View, ends: View, some: slice, half: int) -> Table:
+    """Return the table in which, of stretches of ``2 * half`` blocks, the second half sees the summaries of the first."""
+    n_stretches = max(1, (some.stop - some.start) // (2 * half))
+
+    def stretches(x: Tensor) -> Tensor:  # (B, H, block, place, …) -> (B, H, stretch, block, place, …)
+        return rearrange(x[:, :, some], "B H (n block) ... -> B H n block ...", n=n_stretches)
+
+    return Table(
+        lambda x: stretches(blocks(x))[:, :, :, half:].flatten(3, 4),
+        lambda x: stretches(ends(x))[:, :, :, :half],  # not flattened: that would copy, and gradients are added to it
+        "all",
+    )
 
 
 class SparseAttention(MultiHeadAttention):
@@ -325,19 +354,21 @@ def attend_tables(
         q, k, v: of a text whose length is a multiple of the pattern's block.
         tables: from :meth:`SparsePattern.tables`.
         scale: factor of the scores.
-        attend: causal attention in each row, from queries, keys, values, scale and ``backwards`` to (o_p, L_p); None for
-            plain operations, which autograd can follow.
+        attend: attention in each row, from queries, keys, values, scale and ``seen`` to (o_p, L_p); None for plain
+            operations, which autograd can follow.
     """
     attend = _attend_rows if attend is None else attend
     out = q.new_zeros(*q.shape[:3], v.shape[-1])  # o of the tables so far
     total = q.new_full(q.shape[:3], -torch.inf)  # and their L
-    for queries, keys, backwards in tables:
-        table_out, table_total = attend(queries(q), keys(k), keys(v), scale, backwards)  # o_p (B, H, N, M, E), L_p
-        before = queries(total)
-        joint = torch.logaddexp(before, table_total)
-        # Of the joint softmax, the tables so far have the share exp(before - joint), and this one has the rest.
-        old, new = (before - joint).exp()[..., None], (table_total - joint).exp()[..., None]
-        joined = queries(out) * old + table_out * new
+    for number, (queries, keys, seen) in enumerate(tables):
+        rows = queries(q), keys(k).flatten(3, -2), keys(v).flatten(3, -2)  # (B, H, N, M, D), (B, H, N, K, D) and (…, E)
+        joined, joint = attend(*rows, scale, seen)  # o_p (B, H, N, M, E) and L_p (B, H, N, M)
+        if number:  # the first table has nothing to join
+            table_total, before = joint, queries(total)
+            joint = torch.logaddexp(before, table_total)
+            # Of the joint softmax, the tables so far have the share exp(before - joint), and this one has the rest.
+            old, new = (before - joint).exp()[..., None], (table_total - joint).exp()[..., None]
+            joined = queries(out) * old + joined * new
         if joined.requires_grad:  # autograd still needs the numbers that are overwritten below
             out, total = out.clone(), total.clone()
         queries(out).copy_(joined)  # a view of the text: this writes to the rows' own places
@@ -345,19 +376,18 @@ def attend_tables(
     return out, total
 
 
-def _attend_rows(q: Tensor, k: Tensor, v: Tensor, scale: float, backwards: bool) -> tuple[Tensor, Tensor]:
-    """Return causal attention in each row, and the log-sum-exp of its scores."""
-    scores = (q @ k.mT * scale).masked_fill(_hidden(q, backwards), -torch.inf)  # (B, H, N, M, M)
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Seen) -> tuple[Tensor, Tensor]:
+    """Return attention in each row to what is seen there, and the log-sum-exp of its scores."""
+    scores = (q @ k.mT * scale).masked_fill(_hidden(q, k, seen), -torch.inf)  # (B, H, N, M, K)
     total = scores.logsumexp(-1)  # log of the softmax's denominator
     return (scores - total[..., None]).exp() @ v, total  # exp(score - L) is the softmax
 
 
-def _hidden(q: Tensor, backwards: bool) -> Tensor:
-    """Return True at the keys (M, M) of a row that a query does not see."""
-    M = q.shape[-2]
-    every = torch.ones(M, M, dtype=torch.bool, device=q.device)
-    # The m-th query sees keys 1 … m, or backwards m … M: the diagonal is seen either way.
-    return every.tril(-1) if backwards else every.triu(1)
+def _hidden(q: Tensor, k: Tensor, seen: Seen) -> Tensor:
+    """Return True at the keys of a row that a query does not see (M, K)."""
+    every = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
+    # The m-th query sees keys 1 … m, or m … M: the diagonal is seen either way.
+    return {"first": every.triu(1), "rest": every.tril(-1), "all": ~every}[seen]
 
 
 def _attend_alike(
@@ -375,7 +405,7 @@ def _attend_alike(
     # Fill the text up to whole blocks. The padding stands behind it, where no real token looks.
     missing = -T % pattern.block
     q, k, v = (F.pad(x, (0, 0, 0, missing)) if missing else x.contiguous() for x in (q, k, v))
-    tables = [table for table in pattern.tables(head) if table.queries(q).numel()]  # one block has none before it
+    tables = [t for t in pattern.tables(q.shape[2], head) if t.queries(q).numel()]  # one block has none before it
     if _can_fuse(q, v):
         out: Tensor = _FusedTables.apply(q, k, v, tables, scale)  # type: ignore[no-untyped-call]
     else:
@@ -415,18 +445,29 @@ def _can_fuse(q: Tensor, v: Tensor) -> bool:
     return known and q.device.type == "cpu" and q.shape[-1] == v.shape[-1]
 
 
-def _fused_settings(q: Tensor, scale: float, backwards: bool) -> dict[str, Any]:
+def _fused_settings(q: Tensor, scale: float, seen: Seen) -> dict[str, Any]:
     """Return the arguments that say which keys of a row are seen."""
-    # The kernel's own causal order skips half of the work; backwards it takes a mask that is added to the scores.
-    mask = q.new_zeros(q.shape[-2], q.shape[-2]).masked_fill_(_hidden(q, True), -torch.inf) if backwards else None
-    return {"dropout_p": 0.0, "is_causal": not backwards, "attn_mask": mask, "scale": scale}
+    # The kernel knows the causal order itself; the other triangle takes a mask that is added to the scores.
+    mask = (
+        q.new_zeros(q.shape[-2], q.shape[-2]).masked_fill_(_hidden(q, q, seen), -torch.inf) if seen == "rest" else None
+    )
+    return {"dropout_p": 0.0, "is_causal": seen == "first", "attn_mask": mask, "scale": scale}
 
 
-def _attend_rows_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, backwards: bool) -> tuple[Tensor, Tensor]:
+def _attend_rows_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Seen) -> tuple[Tensor, Tensor]:
     # The kernel knows four dimensions, and the rows of a table take the place of heads:
     rows = (x.flatten(0, 1) for x in (q, k, v))  # rearrange(x, "B H N M D -> (B H) N M D")
-    out, total = getattr(torch.ops.aten, _FUSED)(*rows, **_fused_settings(q, scale, backwards))
+    out, total = getattr(torch.ops.aten, _FUSED)(*rows, **_fused_settings(q, scale, seen))
     return out.view(*q.shape[:2], *out.shape[1:]), total.view(*q.shape[:2], *total.shape[1:])
+
+
+_CACHED = 2**19  # numbers of four bytes: as many stay in a core's cache while one table after the other reads them
+
+
+def _few_heads(*every: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same few heads of tensors (B, H, T, …), as (1, few, T, …): what has left the cache is slow to read."""
+    few = max(1, _CACHED // every[0][0, 0].numel())
+    return zip(*(torch.split(x.flatten(0, 1)[None], few, 1) for x in every), strict=True)
 
 
 class _FusedTables(torch.autograd.Function):
@@ -434,26 +475,31 @@ class _FusedTables(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, tables: list[Table], scale: float) -> Tensor:
-        out, total = attend_tables(q, k, v, tables, scale, _attend_rows_fused)  # o and L, joint
+        out, total = torch.empty_like(v), q.new_empty(q.shape[:3])  # o and L, joint
+        for some_q, some_k, some_v, *into in _few_heads(q, k, v, out, total):
+            found = attend_tables(some_q, some_k, some_v, tables, scale, _attend_rows_fused)
+            for whole, part in zip(into, found, strict=True):
+                whole.copy_(part)
         ctx.save_for_backward(q, k, v, out, total)
         ctx.tables, ctx.scale = tables, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> Any:
-        q, k, v, out, total = ctx.saved_tensors
-        d_out, gradients = d_out.contiguous(), [torch.zeros_like(x) for x in (q, k, v)]
-        for queries, keys, backwards in ctx.tables:
-            # The kernel computes each weight again, as exp(score - L). Given the L of all tables together, and their joint
-            # output, these are the weights of the joint softmax, and it returns this table's share of the gradient.
-            rows = (queries(d_out), queries(q), keys(k), keys(v), queries(out), queries(total))
-            settings = _fused_settings(queries(q), ctx.scale, backwards)
-            parts = getattr(torch.ops.aten, f"{_FUSED}_backward")(*(x.flatten(0, 1) for x in rows), **settings)
-            for gradient, part, view in zip(gradients, parts, (queries, keys, keys), strict=True):
-                into, part = view(gradient), part.view(*gradient.shape[:2], *part.shape[1:])
-                if into.stride(2) == 0 and into.shape[2] > 1:  # one row stood for all: summaries
-                    into, part = into[:, :, :1], part.sum(2, keepdim=True)
-                into.add_(part)  # a view of the gradient: tables that share a position add up
+        gradients = [torch.zeros_like(x) for x in ctx.saved_tensors[:3]]
+        for q, k, v, out, total, d_o, *into in _few_heads(*ctx.saved_tensors, d_out, *gradients):
+            d_o = d_o.contiguous()
+            for queries, keys, seen in ctx.tables:
+                # The kernel computes each weight again, as exp(score - L). Given the L of all tables together, and their
+                # joint output, these are the weights of the joint softmax, and it returns this table's share of the
+                # gradient.
+                asked, found = (queries(d_o), queries(q)), (queries(out), queries(total))
+                rows = (*asked, keys(k).flatten(3, -2), keys(v).flatten(3, -2), *found)
+                settings = _fused_settings(queries(q), ctx.scale, seen)
+                parts = getattr(torch.ops.aten, f"{_FUSED}_backward")(*(x.flatten(0, 1) for x in rows), **settings)
+                for gradient, part, view in zip(into, parts, (queries, keys, keys), strict=True):
+                    place = view(gradient)
+                    place.add_(part.view_as(place))  # a view of the gradient: tables that share a position add up
         return (*gradients, None, None)
 
 

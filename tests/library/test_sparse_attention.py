@@ -74,16 +74,16 @@ def test_masks_are_the_sets_of_the_paper(T, length, summary):
 
 @pytest.mark.parametrize("pattern", PATTERNS[1:], ids=ids)
 @pytest.mark.parametrize("head", [0, 1])
-def test_tables_hold_every_pair_of_the_mask_once(pattern, head):
-    T = 4 * pattern.block
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 11])
+def test_tables_hold_every_pair_of_the_mask_once(pattern, head, blocks):
+    T = blocks * pattern.block
     seen = torch.zeros(T, T, dtype=torch.int)
     places = torch.arange(T)[None, None]
-    for table in pattern.tables(head):
-        queries, keys = table.queries(places)[0, 0], table.keys(places)[0, 0]
-        assert queries.shape == keys.shape
+    for table in pattern.tables(T, head):
+        queries, keys = table.queries(places)[0, 0], table.keys(places)[0, 0].flatten(1)
         for query_row, key_row in zip(queries.tolist(), keys.tolist(), strict=True):
             for m, i in enumerate(query_row):
-                for j in key_row[m:] if table.backwards else key_row[: m + 1]:
+                for j in {"first": key_row[: m + 1], "rest": key_row[m:], "all": key_row}[table.seen]:
                     seen[i, j] += 1
     assert torch.equal(seen, pattern.mask(T, head).int())
 
