@@ -8,17 +8,24 @@ operator does. Figures and verdicts (``plots``, ``claims``) are made of results,
     python tools/provenance.py                    say which runs no longer fit, and why
     python tools/provenance.py --verify           repeat the cheapest point of every arm of those, with the same seed
     python tools/provenance.py --verify NAME ...  of these runs, whether they fit or not
+    python tools/provenance.py --called           of those, clear the runs that never call what has changed
     python tools/provenance.py --spot             repeat one cheap point, another one at each commit
 
 Runs that one function made with one and the same code are repeated together: the cheapest point of an arm stands for that
 arm in all of them. Points that agree give these runs the new fingerprint, with date, commit and processor, in
 ``tools/provenance.json``. One that differs leaves them stale: record them again.
+
+What a run reaches is read from the source, and so it is too much: every decoder could attend sparsely, few do. As long as
+all that a run executes stays as it was, it goes the same way and gives the same numbers, whatever happens to the rest. So
+``--called`` starts the cheapest points again, cut short after two rounds of every training loop, and notes which functions
+run. If none that has changed is among them, the run fits today's code.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import datetime
 import functools
 import gzip
@@ -32,6 +39,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import nn
@@ -355,6 +363,12 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
     return faults
 
 
+def changed_since(made_by: str, now: dict[str, str]) -> list[str]:
+    """Return what is another thing than in an earlier fingerprint."""
+    before = read_parts(made_by)
+    return sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+
+
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     """Return ``fits`` or ``stale`` for a recorded run, with the reason where it does not fit."""
     row = read_ledger().get(name)
@@ -368,8 +382,7 @@ def state(name: str, chapter: str, function: str) -> tuple[str, str]:
         return STALE, f"its code is gone ({error})"
     if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
         return "fits", ""
-    before = read_parts(known[-1]["fingerprint"])
-    changed = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+    changed = changed_since(known[-1]["fingerprint"], now)
     return STALE, f"since {known[-1]['date']} these have changed: {', '.join(changed[:8])}{' …' if changed[8:] else ''}"
 
 
@@ -494,6 +507,101 @@ def verify(names: list[str], log: Path) -> int:
     return failed
 
 
+@contextlib.contextmanager
+def _called(rounds: int = 2) -> Iterator[set[CodeType]]:
+    """Gather the library's functions that run meanwhile; every loop behind a bar ends after so many rounds."""
+    found: set[CodeType] = set()
+    whole = runtime.progress
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            found.add(frame.f_code)
+
+    def short(iterable: Any, **settings: Any) -> Any:
+        return whole(itertools.islice(iterable, rounds), **settings | {"total": rounds})
+
+    before = sys.getprofile()
+    runtime.progress = short  # type: ignore[assignment]
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+        runtime.progress = whole
+
+
+def touched(changed: list[str], called: set[CodeType], folder: Path = chapters.LIBRARY) -> list[str]:
+    """Return which changed parts of the library these functions are, or name where a part is no function."""
+    library = _library(folder)
+    names: set[str] = set()
+    spoken: set[str] = set()
+    for code in called:
+        path = Path(code.co_filename)
+        if path.is_relative_to(folder):
+            module = ".".join(path.relative_to(folder).with_suffix("").parts)
+            names.add(f"{module}.{code.co_qualname.split('.<locals>')[0]}")
+            spoken |= {*code.co_names}
+    functions = {
+        f"{module}.{owner}{part.name}"
+        for module, this in library.items()
+        for rows in this.names.values()
+        for statement in rows
+        for owner, body in (
+            [(f"{statement.name}.", statement.body)] if isinstance(statement, ast.ClassDef) else [("", [statement])]
+        )
+        for part in body
+        if isinstance(part, ast.FunctionDef)
+    }
+
+    def counts(part: str) -> bool:
+        if part in functions:
+            return part in names
+        # What is no function: a class by its methods, a constant by its name, and all that is not of the library always.
+        module, _, name = part.partition(".")
+        methods = any(called.startswith(f"{part}.") for called in names)
+        return (
+            module not in {m.partition(".")[0] for m in library}
+            or not name
+            or methods
+            or name.rpartition(".")[2] in spoken
+        )
+
+    return [part for part in changed if counts(part)]
+
+
+def clear(names: list[str]) -> int:
+    """Give today's fingerprint to the runs that call nothing of what has changed; return how many groups stay stale."""
+    from record import RUNS, namespace
+
+    left = 0
+    for group in groups(names):
+        plan, runs = RUNS[group[0]], {name: read_run(name) for name in group}
+        changed = changed_since(
+            read_ledger()[group[0]]["fits"][-1]["fingerprint"], parts_of(plan.chapter, plan.function)
+        )
+        function, rows, why = namespace(plan.chapter)[plan.function], [], ""
+        for name, point in cheapest(runs):
+            start = time.process_time()
+            try:
+                with _called() as called:
+                    function(**point["settings"])
+            except Exception as error:  # cut short, a run may miss what it needs: then it has to be repeated whole
+                why = f"cut short, {name} ends with {type(error).__name__}: {error}"
+                break
+            if found := touched(changed, called):
+                why = f"{name} {point['settings']} calls {', '.join(found)}"
+                break
+            seconds = round(time.process_time() - start, 1)
+            rows.append({"run": name, "settings": point["settings"], "called": len(called), "process_seconds": seconds})
+        print(", ".join(group), why or f"calls nothing of {', '.join(changed)}", flush=True)
+        if why:
+            left += 1
+            continue
+        for name in group:
+            adopt(name, plan.chapter, plan.function, "not called", rows)
+    return left
+
+
 def spot_check() -> int:
     """Repeat one cheap point of all recorded runs, chosen by the commit, and return 1 where it gives other numbers.
 
@@ -540,6 +648,8 @@ def _already(log: Path, name: str, settings: dict[str, Any], made_by: str) -> di
 def adopt(name: str, chapter: str, function: str, how: str, repeated: list[dict[str, Any]]) -> None:
     """Write down that a run fits today's code: it was ``recorded``, ``extended`` or ``verified`` by it.
 
+    Or what has changed is ``not called`` by it.
+
     Raises:
         ValueError: a verification that repeated nothing, or of which not every point agreed.
     """
@@ -565,6 +675,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the recorded runs with the code that would make them today.")
     parser.add_argument("names", nargs="*", help="recorded runs; all when empty")
     parser.add_argument("--verify", action="store_true", help="repeat the cheapest point of every arm")
+    parser.add_argument("--called", action="store_true", help="clear the runs that never call what has changed")
     parser.add_argument("--spot", action="store_true", help="repeat one cheap point, another one at each commit")
     parser.add_argument("--log", type=Path, default=chapters.ROOT / "build" / "verified.jsonl")
     arguments = parser.parse_args()
@@ -572,6 +683,8 @@ def main() -> int:
     if arguments.spot:
         return spot_check()
     states = {name: state(name, RUNS[name].chapter, RUNS[name].function) for name in arguments.names or RUNS}
+    if arguments.called:
+        return clear([n for n, (what, _) in states.items() if what != "fits"])
     if not arguments.verify:
         for name, (what, why) in states.items():
             print(f"{name:24s} {what:10s} {why}")

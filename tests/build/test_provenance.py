@@ -230,6 +230,53 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     assert [fit["how"] for fit in stored] == ["recorded", "verified"]
 
 
+def test_a_change_that_no_run_calls_leaves_it_fitting_and_one_that_it_calls_does_not(tmp_path, monkeypatch):
+    source = """
+LIMIT = 3
+OTHER = 4
+
+def used(x):
+    def inner():
+        return x + LIMIT
+    return inner()
+
+def never(x):
+    return x * OTHER
+
+class Model:
+    def __init__(self, width):
+        self.width = width
+
+    def score(self, x):
+        return used(x) if x < 100 else never(x)
+
+    def other(self, x):
+        return never(x)
+
+class Never:
+    def forward(self, x):
+        return x
+"""
+    path = tmp_path / "small.py"
+    path.write_text(source, encoding="utf8")
+    space = {"__name__": "small"}
+    exec(compile(source, str(path), "exec"), space)
+    monkeypatch.setattr(
+        provenance, "_library", lambda folder: {"small": provenance._Module(path.read_text(encoding="utf8"), set())}
+    )
+    rounds = []
+    with provenance._called() as called:
+        for x in provenance.runtime.progress(range(1000)):
+            rounds.append(space["Model"](2).score(x))
+    assert rounds == [3, 4], "every loop behind a bar ends after two rounds"
+    assert len([*provenance.runtime.progress(range(5))]) == 5, "and afterwards no longer"
+    parts = ["small.used", "small.never", "small.LIMIT", "small.OTHER", "small.Model", "small.Model.score"]
+    parts += ["small.Model.other", "small.Never", "small.Never.forward", "small", "cells.f", "data set x"]
+    found = provenance.touched(parts, called, tmp_path)
+    rest = ["small.never", "small.OTHER", "small.Model.other", "small.Never", "small.Never.forward"]
+    assert found == [part for part in parts if part not in rest]
+
+
 def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch, capsys):
     monkeypatch.setattr(provenance.runtime, "describe", lambda: dict.fromkeys(MADE, "x"))
     monkeypatch.setattr(provenance.runtime, "processor", lambda: "this one")
