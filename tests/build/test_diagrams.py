@@ -1358,6 +1358,123 @@ def test_sparse_leads_through_two_layers_to_every_earlier_position():
     assert said.endswith(f"from {asks} to {via} and from {via} to {end}.") and f"from 0 to {asks}." in said
 
 
+# The same patterns, cut into tables: blue, green and orange, in the order of the library.
+
+CUT = "sparse_tables"
+COLOURS = ["key", "val", "ask"]
+KINDS = {
+    "strided": ["own block", "block before", "column"],
+    "fixed": ["own block", "end of block before", "ends of the first half"],
+}
+HALVES = {"first": torch.tril, "rest": torch.triu, "all": torch.clone}
+
+
+def cut(kind):
+    """Return the library's tables: rows of queries, the rows of keys beside them, and which of these each query sees."""
+    places = torch.arange(PLACES)[None, None]
+    for queries, keys, seen in PATTERNS[kind].tables(PLACES):
+        asked, looked = queries(places)[0, 0], keys(places)[0, 0].flatten(1)
+        yield asked, looked, HALVES[seen](torch.ones(asked.shape[1], looked.shape[1], dtype=torch.int))
+
+
+def coloured(part, *shape):
+    """Return how often each colour of a group fills each cell; a line runs through the middle of a row of cells."""
+    found = {}
+    for path in group(CUT, part).iter(f"{SVG}path"):
+        if path.get("class").startswith("nw-d-pairs"):
+            filled = found[path.get("class").split("-")[-2]] = torch.zeros(shape, dtype=torch.int)
+            lines = re.findall(r"M(\d+) (\d*)\.5h(\d+)", path.get("d"))
+            assert "".join(f"M{x} {y}.5h{long}" for x, y, long in lines) == path.get("d"), "a cell is off its place"
+            for column, row, long in lines:
+                filled[int(row or 0)].index_add_(0, torch.arange(int(long)) + int(column), torch.ones(int(long)).int())
+    return found
+
+
+def axes(part):
+    """Return where the middles of columns and rows are: of a triangle, or of a table."""
+    [cells] = [node for node in group(CUT, part).iter(f"{SVG}g") if "scale" in node.get("transform", "")]
+    left, top, *units = map(float, re.findall(r"[\d.]+", cells.get("transform")))
+    return (lambda i: left + units[0] * (i + 0.5)), (lambda i: top + units[-1] * (i + 0.5))
+
+
+def framed(d):
+    """Return the cells (query, key) inside outlines: those with an odd number of sides to their right."""
+    for outline in d.split("M")[1:]:
+        x, y, *_ = map(int, re.findall(r"\d+", outline))
+        sides, start = [], y
+        for way, long in re.findall(r"([hv])(-?\d+)", outline):
+            x, to = (x + int(long), y) if way == "h" else (x, y + int(long))
+            sides += [(x, row) for row in range(min(y, to), max(y, to))]
+            y = to
+        sides += [(x, row) for row in range(start, y)]  # z closes it
+        for i, j in torch.ones(PLACES + 1, PLACES + 1).nonzero().tolist():
+            if sum(row == i and side > j for side, row in sides) % 2:
+                yield i, j
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_tables_colours_each_pair_by_its_table(kind):
+    drawn = coloured(kind, PLACES, PLACES)
+    assert list(drawn) == COLOURS
+    for filled, (asked, looked, seen) in zip(drawn.values(), cut(kind), strict=True):
+        expected = torch.zeros(PLACES, PLACES, dtype=torch.int)
+        for queries, keys in zip(asked, looked, strict=True):
+            expected[queries[:, None], keys] = seen
+        assert torch.equal(filled, expected)
+    assert torch.equal(sum(drawn.values()), PATTERNS[kind].mask(PLACES).int()), "every pair is in one table"
+    pairs = [int(filled.sum()) for filled in drawn.values()]
+    assert " ".join(texts(group(CUT, f"{kind}-sum"))) == f"{' + '.join(map(str, pairs))} = {sum(pairs)} pairs"
+
+
+def test_sparse_tables_numbers_both_triangles():
+    (across, down), (_, below) = axes("strided"), axes("fixed")
+    ticks = [(float(text.get("x")), float(text.get("y")), text.text) for text in group(CUT, "axes").iter(f"{SVG}text")]
+    starts = range(0, PLACES, STRIDE)
+    assert [(x, word) for x, _, word in ticks[: len(starts)]] == [(across(i), str(i)) for i in starts]
+    assert [(y, word) for _, y, word in ticks[len(starts) :]] == [(down(i) + 4.5, str(i)) for i in starts]
+    [again] = group(CUT, "fixed").iter(f"{SVG}use")
+    assert again.get("href") == f"#{CUT}-axes" and float(again.get("y")) == below(0) - down(0)
+    assert f"{PLACES} positions in four blocks, 0 to 3." in texts(group(CUT, "reading"))[0] and PLACES == 4 * STRIDE
+    assert f"over {PLACES} positions in blocks of {STRIDE}," in described(CUT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_tables_shows_one_table_of_each_and_frames_its_pairs(kind):
+    pairs, said = [], described(CUT).split("Fixed")[kind == "fixed"]
+    for n, (asked, looked, seen) in enumerate(cut(kind)):
+        part = group(CUT, f"{kind}-{n}")
+        head, *top = part.findall(f"{SVG}text")
+        side, _, caption = part.findall(f"{SVG}g")
+        keys, queries = ([int(text.text) for text in some] for some in (top, side))
+        assert head.text == f"{len(asked)} × {KINDS[kind][n]}"
+        assert (queries, keys) in zip(asked.tolist(), looked.tolist(), strict=True)
+        across, down = axes(f"{kind}-{n}")
+        assert [float(text.get("x")) for text in top] == [across(i) for i in range(len(keys))]
+        assert [float(text.get("y")) for text in side] == [down(i) + 4.5 for i in range(len(queries))]
+        [(colour, filled)] = coloured(f"{kind}-{n}", *seen.shape).items()
+        assert colour == COLOURS[n] and torch.equal(filled, seen)
+        pairs += [(queries[i], keys[j]) for i, j in seen.nonzero().tolist()]
+        # in words: how many keys the first query sees, and the last; or which blocks see which
+        blocks = [i for row in zip(asked, looked, strict=True) for of in row for i in (of // STRIDE).unique().tolist()]
+        counts = [int(seen[0].sum()), int(seen[-1].sum())] if len(keys) == len(queries) else blocks
+        assert re.findall(r"\d+", " ".join(texts(caption))) == [str(count) for count in counts]
+        asks, looks = (" ".join(map(str, some)) for some in (queries, keys))
+        assert re.search(rf"\b{len(asked)} [a-z ,]*{asks} against [a-z ]*{looks}[;.]", said)
+    [outline] = [path for path in group(CUT, kind).iter(f"{SVG}path") if path.get("class") == "nw-d-frame"]
+    assert sorted(framed(outline.get("d"))) == sorted(pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_tables_follows_a_query_through_three_tables(kind):
+    said = " ".join(texts(group(CUT, f"{kind}-said")))
+    query, *keys = map(int, re.findall(r"\d+", said))
+    of = [(looked, seen, (asked == query).nonzero().tolist()) for asked, looked, seen in cut(kind)]
+    assert keys == [j for looked, seen, at in of for row, m in at for j in looked[row][seen[m] > 0].tolist()]
+    most = max(torch.cat([asked.flatten() for asked, _, _ in cut(kind)]).bincount())
+    assert most == len(of) == 3 and all(len(at) == 1 for *_, at in of)
+    assert "reads three tables:" in said and "reads up to three of them," in " ".join(texts(group(CUT, "joined")))
+
+
 # Scaling: a budget as an area, and two ways to spend ten times as much, to scale.
 
 
