@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import gymnasium
 import pytest
 import torch
 from torch import nn
@@ -18,12 +19,15 @@ from nextword.book import icons, robots
 from nextword.contrastive import CLIP, CLIPConfig, contrastive_loss, name_vectors, rank_of, text_batch
 from nextword.decoder import Decoder, DecoderConfig
 from nextword.encoder import Encoder, EncoderConfig, MaskedLM, mask_tokens
+from nextword.evaluation import few_shot_prompt
 from nextword.generation import beam_search, length_penalty
 from nextword.instructions import Record, ids_and_targets
 from nextword.layers import FeedForward
 from nextword.multimodal import PictureLM, PictureTokens
 from nextword.ngram import NeuralNGram, NeuralNGramConfig
+from nextword.ppo import PPOConfig, ppo_loss
 from nextword.recurrent import Seq2SeqConfig, Seq2SeqLSTM
+from nextword.rlhf import shape_rewards
 from nextword.sparse_attention import SparsePattern, reachable
 from nextword.tokenizers import ByteBPE
 from nextword.transformer import Transformer, TransformerConfig
@@ -1529,3 +1533,181 @@ def test_scaling_prints_the_factors_and_exponents(part):
     author, year = re.match(r"(\w+) et al\. (\d{4}):", written[0]).groups()
     assert f"By {author} and others ({year})" in said
     assert "area: 6·N·D operations of training" in texts(group("scaling", "today"))
+
+
+# GPT-3: one task, by fine-tuning and in three prompts.
+
+PLURALS = [("dog", "dogs"), ("cat", "cats"), ("tree", "trees"), ("house", "houses")]
+SHOTS = {"zero": 0, "one": 1, "few": 3}
+
+
+def test_gpt3_shows_the_prompts_of_the_library():
+    shown = {name: "\n".join(texts(group("gpt3", name))) for name in SHOTS}
+    instructions = ast.literal_eval(assigned(parsed_cell("2020_gpt3", "families"), "INSTRUCTIONS"))
+    how = {"query": "house", "instruction": instructions["gram8-plural"]}
+
+    def drawn_by(seed):
+        for name, k in SHOTS.items():
+            yield name, few_shot_prompt(PLURALS, k, **how, generator=torch.Generator().manual_seed(seed))
+
+    # with one seed all three agree, and the order of the examples is one that can be drawn
+    assert any(dict(drawn_by(seed)) == shown for seed in range(100))
+    said = described("gpt3")
+    assert shown["zero"].replace("\n", " ") in said
+    *_, few = said.split("few-shot, with ")
+    assert few.startswith(", ".join(shown["few"].split("\n")[1:-1]).replace(", tree", " and tree"))
+
+
+def test_gpt3_fine_tunes_on_the_same_pairs_and_asks_the_same():
+    tuned, asked = texts(group("gpt3", "pairs")), texts(group("gpt3", "tuning"))
+    assert tuned == [f"{query} -> {answer}" for query, answer in PLURALS[:2]]
+    assert "house ->" in asked and texts(group("gpt3", "zero"))[-1] == "house ->"
+    assert texts(group("gpt3", "houses")) == [dict(PLURALS)["house"]]
+    answers = {
+        part: [use for use in group("gpt3", part).iter(f"{SVG}use") if use.get("href") == "#gpt3-houses"]
+        for part in ("tuning", "frozen")
+    }
+    assert len(answers["tuning"]) == 1 and len(answers["frozen"]) == len(SHOTS)
+
+
+def test_gpt3_changes_the_weights_above_and_not_below():
+    bars = [path for path in group("gpt3", "tuning").iter(f"{SVG}path") if "gpt3-weights" in path.get("id", "")]
+    heights = [re.findall(r"v-(\d+)", path.get("d")) for path in bars]
+    assert len(heights) == 3 and len({tuple(some) for some in heights}) == 3 and {len(some) for some in heights} == {5}
+    frozen = [use.get("href") for use in group("gpt3", "frozen").iter(f"{SVG}use") if "weights" in use.get("href")]
+    assert frozen == [f"#{bars[0].get('id')}"], "the pre-trained ones, in one box for all prompts"
+    assert texts(group("gpt3", "gpt3")) == ["GPT-3", "weights", "frozen"]
+    assert " ".join(texts(group("gpt3", "updates"))) == "gradient update gradient updates"
+    assert "In the prompt: no weight changes" in texts(group("gpt3", "frozen"))
+
+
+def test_gpt3_has_the_context_of_the_preset():
+    limit = f"at most {DecoderConfig.preset('gpt3-175b').context_length:,} tokens"
+    assert any(limit in text for text in texts(group("gpt3", "frozen")))
+    assert described("gpt3").endswith(f"No weight changes, and a prompt holds {limit}.")
+
+
+# PPO: a loop, and the loop around it.
+
+
+@pytest.fixture(scope="module")
+def cartpole():
+    """The settings with which the chapter trains on CartPole."""
+    tasks = assigned(parsed_cell("2017_ppo", "rec-tasks"), "TASKS")
+    of = {key.value: value for key, value in zip(tasks.keys, tasks.values, strict=True)}
+    return PPOConfig(**{setting.arg: ast.literal_eval(setting.value) for setting in of["CartPole-v1"].keywords})
+
+
+def test_ppo_acts_in_the_environment_of_gymnasium():
+    env = gymnasium.make("CartPole-v1")
+    env.reset(seed=0)
+    rewards, over = [], False
+    while not over:
+        _, reward, over, _, _ = env.step(1)
+        rewards.append(reward)
+    assert env.action_space.n == 2 and set(rewards) == {1}
+    written = " ".join(texts(group("ppo", "loop")))
+    assert "push left, or right?" in written and "The reward is 1 for every step" in written
+    assert "environment (CartPole)" in written
+
+
+def test_ppo_has_the_numbers_of_the_chapter(cartpole):
+    batch = cartpole.n_envs * cartpole.n_steps
+    minibatch, steps = batch // cartpole.n_minibatches, cartpole.n_epochs * cartpole.n_minibatches
+    iterations = cartpole.total_steps // batch
+    collect, learn, again = (" ".join(texts(group("ppo", name))) for name in ("collect", "learn", "again"))
+    runs = f"runs for {cartpole.n_steps} steps in {cartpole.n_envs} copies of CartPole: {batch:,} steps"
+    over_them = f"{cartpole.n_epochs} epochs over the {batch:,} steps, in {cartpole.n_minibatches} minibatches of"
+    assert runs in collect and f"{over_them} {minibatch}: {steps} gradient steps" in learn
+    fit = f"{iterations} iterations fit into {cartpole.total_steps:,} steps."
+    assert again.endswith(fit)
+    assert f"{cartpole.n_steps} steps" in texts(group("ppo", "iteration"))
+    copies = [float(use.get("y")) for use in group("ppo", "copies").iter(f"{SVG}use")]
+    assert len(set(copies)) == len(copies) == cartpole.n_envs
+    said = described("ppo")
+    assert f"{cartpole.n_envs} copies of CartPole go through this loop for {cartpole.n_steps} steps each" in said
+    whole = f"{over_them.replace('over the', 'over these')} {minibatch}, are {steps} gradient steps"
+    assert whole in said and said.endswith(fit)
+
+
+def test_ppo_draws_the_clipped_objective_of_the_library(cartpole):
+    clip = group("ppo", "clip")
+    ticks = {text.text: float(text.get("x")) for text in clip.iter(f"{SVG}text")}
+    bent = next(path for path in clip.iter(f"{SVG}path") if path.get("id") == "ppo-clipped")
+    at = [float(number) for number in re.findall(r"[\d.]+", bent.get("d"))]
+    (x, bottom, kink, top, end), limit = at, 1 + cartpole.clip
+    unit = (ticks[f"{limit:g}"] - ticks["1"]) / cartpole.clip
+    ratios = torch.tensor([1 + (place - ticks["1"]) / unit for place in (x, kink, end)])
+    zeros = torch.zeros(1)
+    least, most, last = (
+        -ppo_loss(ratio.log()[None], zeros, zeros + 1, zeros, zeros, zeros, clip=cartpole.clip).policy.item()
+        for ratio in ratios
+    )
+    assert ratios[1].item() == pytest.approx(limit) and most == pytest.approx(last) == pytest.approx(limit)
+    # straight up to the limit, and level behind it; the dashed line goes on as it would without
+    rise = (bottom - top) / (most - least)
+    dashed = [path.get("d") for path in clip.iter(f"{SVG}path") if "nw-d-dash" in path.get("class")]
+    [(beyond, high)] = re.findall(r"L([\d.]+) ([\d.]+)$", dashed[0])
+    assert float(beyond) == end and float(high) == pytest.approx(bottom - rise * (ratios[2].item() - least), abs=0.01)
+    assert "Âₜ > 0" in ticks and f"stops rising at the ratio {limit:g}." in described("ppo")
+
+
+def test_ppo_judges_better_above_the_line_and_worse_below():
+    part = group("ppo", "iteration")
+    by_id = {path.get("id"): path.get("d") for path in part.iter(f"{SVG}path")}
+    line = next(start(path)[1] for path in part.iter(f"{SVG}path") if path.get("d") == "M294 366h94")
+    for name, down in (("better", False), ("worse", True)):
+        bars = re.findall(r"M(\d+) (\d+)h5v(-?)(\d+)", by_id[f"ppo-{name}"])
+        assert bars and all((int(y) > line, sign == "") == (down, down) for _, y, sign, _ in bars)
+        [label] = [float(text.get("y")) for text in part.iter(f"{SVG}text") if text.text == name]
+        assert (label > line) == down
+
+
+# InstructGPT: three steps.
+
+SAMPLED = [12_725, 33_207, 31_144]  # Ouyang et al. 2022, table 6: training prompts for SFT, reward model and PPO
+RANKED = (4, 9)  # Ouyang et al. 2022, section 3.5: from K = 4 to K = 9 answers are ranked together
+
+
+def test_instructgpt_has_the_prompts_of_table_6():
+    chapter = ast.literal_eval(assigned(parsed_cell("2022_instructgpt", "table6"), "PROMPTS"))
+    assert [sum(written_by) for written_by in chapter.values()] == SAMPLED
+    said, places = described("instructgpt"), []
+    for number, sampled in enumerate(SAMPLED, start=1):
+        assert f"{sampled:,} prompts" in texts(group("instructgpt", str(number)))
+        assert texts(group("instructgpt", str(number)))[0] == str(number)
+        places.append(said.index(f"{sampled:,} prompts"))
+    assert places == sorted(places)
+
+
+def test_instructgpt_ranks_the_answers_that_are_drawn():
+    answers, ranked = texts(group("instructgpt", "answers"))[::2], texts(group("instructgpt", "ranked"))
+    assert answers == sorted(ranked) and RANKED[0] <= len(answers) <= RANKED[1]
+    heights = [float(text.get("y")) for text in group("instructgpt", "ranked").iter(f"{SVG}text")]
+    lines = [path.get("d") for path in group("instructgpt", "ranks").iter(f"{SVG}path")]
+    ways = [[float(number) for number in re.findall(r"[\d.]+", d)] for d in lines]
+    assert [start(path)[1] for path in group("instructgpt", "ranks").iter(f"{SVG}path")] == [y - 4.5 for y in heights]
+    assert [ranked[heights.index(to + 4.5)] for *_, to in ways] == answers  # each leads to its own letter
+    second, said = " ".join(texts(group("instructgpt", "2"))), described("instructgpt")
+    assert "best worst" in second and f"{RANKED[0]} to {RANKED[1]} answers" in second
+    assert f"writes {RANKED[0]} to {RANKED[1]} answers" in said
+    assert f"here {', '.join(answers[:-1])} and {answers[-1]}, " in said
+    assert f"from best to worst, {', '.join(ranked)}, and" in said
+
+
+def test_instructgpt_asks_its_own_question_twice_and_then_a_new_one():
+    question = " ".join(texts(group("instructgpt", "prompt")))
+    assert f'"{question}"' in described("instructgpt")
+    uses = [[use.get("href") for use in group("instructgpt", str(number)).iter(f"{SVG}use")] for number in (1, 2, 3)]
+    assert uses == [["#instructgpt-prompt"], ["#instructgpt-prompt"], []]
+
+
+def test_instructgpt_pays_the_price_of_the_library():
+    third = texts(group("instructgpt", "3"))
+    assert "score r" in third and "r − β KL" in third and "PPO updates the policy" in third
+    score, beta = torch.tensor([2.0]), 0.5
+    log_prob, reference = torch.tensor([[-1.0, -0.5]]), torch.tensor([[-2.0, -1.5]])
+    rewards = shape_rewards(score, log_prob, reference, torch.ones(1, 2, dtype=torch.bool), beta)
+    kl = (log_prob - reference).sum()  # of the policy from SFT, estimated from what it wrote
+    torch.testing.assert_close(rewards.sum(), score[0] - beta * kl)
+    assert "r minus the penalty β KL" in described("instructgpt")
