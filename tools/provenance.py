@@ -17,7 +17,7 @@ arm in all of them. Points that agree give these runs the new fingerprint, with 
 
 What a run reaches is read from the source, and so it is too much: every decoder could attend sparsely, few do. As long as
 all that a run executes stays as it was, it goes the same way and gives the same numbers, whatever happens to the rest. So
-``--called`` starts the cheapest points again, cut short after two rounds of every training loop, and notes which functions
+``--called`` starts the cheapest points again, cut short after ten rounds of every training loop, and notes which functions
 run. If none that has changed is among them, the run fits today's code.
 """
 
@@ -508,7 +508,7 @@ def verify(names: list[str], log: Path) -> int:
 
 
 @contextlib.contextmanager
-def _called(rounds: int = 2) -> Iterator[set[CodeType]]:
+def _called(rounds: int = 10) -> Iterator[set[CodeType]]:
     """Gather the library's functions that run meanwhile; every loop behind a bar ends after so many rounds."""
     found: set[CodeType] = set()
     whole = runtime.progress

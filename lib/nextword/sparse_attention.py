@@ -106,9 +106,8 @@ class Table(NamedTuple):
 
     queries: View  #: Cuts what belongs to the queries, (B, H, T, D), into rows (B, H, N, M, D).
     keys: View  #: Cuts keys and values into the rows beside them (B, H, N, …, D).
-    seen: Seen = (
-        "first"  #: The m-th query sees the ``first`` m keys, or the m-th and the ``rest`` after it, or ``all``.
-    )
+    #: The m-th query sees the ``first`` m keys, or the m-th and the ``rest`` after it, or ``all``.
+    seen: Seen = "first"
 
 
 @dataclass(frozen=True)
