@@ -17,8 +17,9 @@ arm in all of them. Points that agree give these runs the new fingerprint, with 
 
 What a run reaches is read from the source, and so it is too much: every decoder could attend sparsely, few do. As long as
 all that a run executes stays as it was, it goes the same way and gives the same numbers, whatever happens to the rest. So
-``--called`` starts the cheapest points again, cut short after ten rounds of every training loop, and notes which functions
-run. If none that has changed is among them, the run fits today's code.
+``--called`` starts the cheapest points again, with nine rounds and the last of every training loop, and notes which functions
+run. If none that has changed is among them, the run fits today's code. Each group of runs has a process of its own, for what
+one run has cached another would not call; and what is named outside of functions counts as called, since importing calls it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ import datetime
 import functools
 import gzip
 import hashlib
+import inspect
 import itertools
 import json
 import math
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -363,6 +366,15 @@ def rewritten(root: Path = chapters.ROOT, since: str = registration.SINCE) -> li
     return faults
 
 
+def edited(name: str) -> str:
+    """Return why the file of a run is not the one that was recorded or verified, or nothing."""
+    row = read_ledger().get(name)
+    if row is None:
+        return "nothing says what made it"
+    known = row["digest"] == digest(read_run(name))
+    return "" if known else "its file has been changed since it was recorded or verified"
+
+
 def changed_since(made_by: str, now: dict[str, str]) -> list[str]:
     """Return what is another thing than in an earlier fingerprint."""
     before = read_parts(made_by)
@@ -371,13 +383,10 @@ def changed_since(made_by: str, now: dict[str, str]) -> list[str]:
 
 def state(name: str, chapter: str, function: str) -> tuple[str, str]:
     """Return ``fits`` or ``stale`` for a recorded run, with the reason where it does not fit."""
-    row = read_ledger().get(name)
-    if row is None:
-        return STALE, "nothing says what made it"
-    if row["digest"] != digest(read_run(name)):
-        return STALE, "its file has been changed since it was recorded or verified"
+    if fault := edited(name):
+        return STALE, fault
     try:
-        now, known = parts_of(chapter, function), row["fits"]
+        now, known = parts_of(chapter, function), read_ledger()[name]["fits"]
     except (ValueError, FileNotFoundError) as error:
         return STALE, f"its code is gone ({error})"
     if any(fit["fingerprint"] == fingerprint(chapter, function) for fit in known):
@@ -509,97 +518,121 @@ def verify(names: list[str], log: Path) -> int:
 
 @contextlib.contextmanager
 def _called(rounds: int = 10) -> Iterator[set[CodeType]]:
-    """Gather the library's functions that run meanwhile; every loop behind a bar ends after so many rounds."""
+    """Gather the functions that run meanwhile; of every loop behind a bar only so many rounds are gone, the last among them."""
     found: set[CodeType] = set()
-    whole = runtime.progress
+    whole, before = runtime.progress, sys.getprofile()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
             found.add(frame.f_code)
 
-    def short(iterable: Any, **settings: Any) -> Any:
-        return whole(itertools.islice(iterable, rounds), **settings | {"total": rounds})
+    def short(iterable: Iterable[Any], **settings: Any) -> Any:
+        if isinstance(iterable, Sequence) and len(iterable) > rounds:
+            some: Iterable[Any] = [
+                *iterable[: rounds - 1],
+                iterable[-1],
+            ]  # some things are done in the last round alone
+        else:
+            some = itertools.islice(iterable, rounds)
+        return whole(some, **settings | {"total": rounds})
 
-    before = sys.getprofile()
     runtime.progress = short  # type: ignore[assignment]
+    threading.setprofile(note)
     sys.setprofile(note)
     try:
         yield found
     finally:
         sys.setprofile(before)
+        threading.setprofile(None)
         runtime.progress = whole
 
 
+def _outside_functions(node: ast.AST) -> Iterator[str]:
+    """Yield the names in a statement that importing it reads: all but those in the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and child in node.body):
+            yield from _outside_functions(child)
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        yield node.attr
+
+
 def touched(changed: list[str], called: set[CodeType], folder: Path = chapters.LIBRARY) -> list[str]:
-    """Return which changed parts of the library these functions are, or name where a part is no function."""
+    """Return which changed parts these functions are, or name where a part is no function."""
     library = _library(folder)
-    names: set[str] = set()
-    spoken: set[str] = set()
-    for code in called:
-        path = Path(code.co_filename)
-        if path.is_relative_to(folder):
-            module = ".".join(path.relative_to(folder).with_suffix("").parts)
-            names.add(f"{module}.{code.co_qualname.split('.<locals>')[0]}")
-            spoken |= {*code.co_names}
+    statements = [
+        (module, statement)
+        for module, this in library.items()
+        for row in [this.loose, *this.names.values()]
+        for statement in row
+    ]
     functions = {
         f"{module}.{owner}{part.name}"
-        for module, this in library.items()
-        for rows in this.names.values()
-        for statement in rows
+        for module, statement in statements
         for owner, body in (
             [(f"{statement.name}.", statement.body)] if isinstance(statement, ast.ClassDef) else [("", [statement])]
         )
         for part in body
         if isinstance(part, ast.FunctionDef)
     }
+    imported = {name for _, statement in statements for name in _outside_functions(statement)}
+    spoken, ran = set(imported), set[str]()
+    for code in called:
+        path = Path(code.co_filename)
+        ours = path.is_relative_to(folder)
+        if ours and code.co_flags & inspect.CO_OPTIMIZED:
+            module = ".".join(path.relative_to(folder).with_suffix("").parts)
+            ran.add(f"{module}.{code.co_qualname.split('.<locals>')[0]}")
+        elif ours:
+            continue  # a module or the body of a class, which names all that it defines: see above for what it reads
+        spoken |= {*code.co_names}
+    modules = {module.partition(".")[0] for module in library}
 
     def counts(part: str) -> bool:
-        if part in functions:
-            return part in names
-        # What is no function: a class by its methods, a constant by its name, and all that is not of the library always.
         module, _, name = part.partition(".")
-        methods = any(called.startswith(f"{part}.") for called in names)
-        return (
-            module not in {m.partition(".")[0] for m in library}
-            or not name
-            or methods
-            or name.rpartition(".")[2] in spoken
-        )
+        last = name.rpartition(".")[2]
+        if part in functions:
+            return part in ran or last in imported
+        # What is no function: a class by its methods, a constant by its name, and all that is not of the library always.
+        methods = any(function.startswith(f"{part}.") for function in ran)
+        return module not in modules or not name or methods or last in spoken
 
     return [part for part in changed if counts(part)]
 
 
-def clear(names: list[str]) -> int:
-    """Give today's fingerprint to the runs that call nothing of what has changed; return how many groups stay stale."""
+def clear(group: list[str]) -> int:
+    """Give today's fingerprint to runs of one code that call nothing of what has changed; return 1 where they stay stale."""
     from record import RUNS, namespace
 
-    left = 0
-    for group in groups(names):
-        plan, runs = RUNS[group[0]], {name: read_run(name) for name in group}
-        changed = changed_since(
-            read_ledger()[group[0]]["fits"][-1]["fingerprint"], parts_of(plan.chapter, plan.function)
-        )
-        function, rows, why = namespace(plan.chapter)[plan.function], [], ""
-        for name, point in cheapest(runs):
-            start = time.process_time()
-            try:
-                with _called() as called:
+    plan, rows, called = RUNS[group[0]], [], set[CodeType]()
+    why = next((f"{name}: {fault}" for name in group if (fault := edited(name))), "")
+    if not why:
+        known = read_ledger()[group[0]]["fits"][-1]["fingerprint"]
+        changed = changed_since(known, parts_of(plan.chapter, plan.function))
+        try:
+            with _called() as ran:
+                function = namespace(plan.chapter)[plan.function]
+            called |= ran
+            for name, point in cheapest({name: read_run(name) for name in group}):
+                start = time.process_time()
+                with _called() as ran:
                     function(**point["settings"])
-            except Exception as error:  # cut short, a run may miss what it needs: then it has to be repeated whole
-                why = f"cut short, {name} ends with {type(error).__name__}: {error}"
-                break
-            if found := touched(changed, called):
-                why = f"{name} {point['settings']} calls {', '.join(found)}"
-                break
-            seconds = round(time.process_time() - start, 1)
-            rows.append({"run": name, "settings": point["settings"], "called": len(called), "process_seconds": seconds})
-        print(", ".join(group), why or f"calls nothing of {', '.join(changed)}", flush=True)
-        if why:
-            left += 1
-            continue
+                called |= ran
+                seconds = round(time.process_time() - start, 1)
+                rows.append(
+                    {"run": name, "settings": point["settings"], "called": len(ran), "process_seconds": seconds}
+                )
+                if found := touched(changed, called):
+                    why = f"{name} {point['settings']} calls {', '.join(found)}"
+                    break
+        except Exception as error:  # cut short, a run may miss what it needs: then it has to be repeated whole
+            why = f"cut short it ends with {type(error).__name__}: {error}"
+    print(", ".join(group), why or f"calls nothing of {', '.join(changed)}", flush=True)
+    if not why:
         for name in group:
             adopt(name, plan.chapter, plan.function, "not called", rows)
-    return left
+    return bool(why)
 
 
 def spot_check() -> int:
@@ -684,7 +717,11 @@ def main() -> int:
         return spot_check()
     states = {name: state(name, RUNS[name].chapter, RUNS[name].function) for name in arguments.names or RUNS}
     if arguments.called:
-        return clear([n for n, (what, _) in states.items() if what != "fits"])
+        due = groups([n for n, (what, _) in states.items() if what != "fits"])
+        if len(due) == 1:
+            return clear(due[0])
+        command = [sys.executable, __file__, "--called"]
+        return sum(subprocess.run([*command, *group]).returncode for group in due)
     if not arguments.verify:
         for name, (what, why) in states.items():
             print(f"{name:24s} {what:10s} {why}")

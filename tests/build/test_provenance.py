@@ -230,10 +230,15 @@ def test_a_run_file_edited_by_hand_is_stale(tmp_path, monkeypatch):
     assert [fit["how"] for fit in stored] == ["recorded", "verified"]
 
 
-def test_a_change_that_no_run_calls_leaves_it_fitting_and_one_that_it_calls_does_not(tmp_path, monkeypatch):
-    source = """
+LIBRARY = """
 LIMIT = 3
 OTHER = 4
+WIDTHS = 1, 2
+
+def twice(x):
+    return 2 * x
+
+DOUBLED = twice(OTHER)
 
 def used(x):
     def inner():
@@ -248,7 +253,7 @@ class Model:
         self.width = width
 
     def score(self, x):
-        return used(x) if x < 100 else never(x)
+        return used(x) if x < 1000 else never(x)
 
     def other(self, x):
         return never(x)
@@ -257,24 +262,72 @@ class Never:
     def forward(self, x):
         return x
 """
+
+
+def test_what_counts_as_called(tmp_path, monkeypatch):
     path = tmp_path / "small.py"
-    path.write_text(source, encoding="utf8")
+    path.write_text(LIBRARY, encoding="utf8")
     space = {"__name__": "small"}
-    exec(compile(source, str(path), "exec"), space)
-    monkeypatch.setattr(
-        provenance, "_library", lambda folder: {"small": provenance._Module(path.read_text(encoding="utf8"), set())}
-    )
-    rounds = []
+    exec(compile(LIBRARY, str(path), "exec"), space)
+    exec(compile("def f(x):\n    return Model(WIDTHS[0]).score(x)", "a cell", "exec"), space)
+    monkeypatch.setattr(provenance, "_library", lambda folder: {"small": provenance._Module(LIBRARY, set())})
     with provenance._called() as called:
-        for x in provenance.runtime.progress(range(1000)):
-            rounds.append(space["Model"](2).score(x))
-    assert rounds == [x + 3 for x in range(10)], "every loop behind a bar ends after ten rounds"
-    assert len([*provenance.runtime.progress(range(5))]) == 5, "and afterwards no longer"
-    parts = ["small.used", "small.never", "small.LIMIT", "small.OTHER", "small.Model", "small.Model.score"]
-    parts += ["small.Model.other", "small.Never", "small.Never.forward", "small", "cells.f", "data set x"]
-    found = provenance.touched(parts, called, tmp_path)
-    rest = ["small.never", "small.OTHER", "small.Model.other", "small.Never", "small.Never.forward"]
-    assert found == [part for part in parts if part not in rest]
+        exec(compile(LIBRARY, str(path), "exec"), {"__name__": "small"})  # importing names everything, and calls little
+        for x in provenance.runtime.progress(range(100)):
+            space["f"](x)
+    functions = ["used", "never", "Model.score", "Model.other", "Never.forward", "twice"]
+    parts = [f"small.{name}" for name in (*functions, "LIMIT", "OTHER", "WIDTHS", "DOUBLED", "Model", "Never")]
+    parts += ["small", "cells.f", "data set x"]
+    # OTHER and twice are read while importing, WIDTHS by a cell; what is not of the library counts always.
+    rest = ["small.never", "small.Model.other", "small.Never", "small.Never.forward", "small.DOUBLED"]
+    assert provenance.touched(parts, called, tmp_path) == [part for part in parts if part not in rest]
+
+
+def test_a_run_is_cut_short_but_not_its_end():
+    with provenance._called():
+        assert [*provenance.runtime.progress(range(100))] == [*range(9), 99]
+        assert [*provenance.runtime.progress(range(5))] == [*range(5)]
+        assert [*provenance.runtime.progress(iter(range(100)))] == [*range(10)]
+    assert len([*provenance.runtime.progress(range(100))]) == 100, "and afterwards no longer"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A recorded run whose library function ``a.f`` has changed, and what clearing it calls."""
+    whole, calls = run([1.0, 2.0], [3.0, 4.0]), []
+    monkeypatch.setattr(provenance, "read_run", lambda name: whole)
+    monkeypatch.setattr(provenance, "LEDGER", tmp_path / "provenance.json")
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"a.f": "1"})
+    monkeypatch.setattr(record, "RUNS", {"toy": record.Run("toy", "f")})
+    monkeypatch.setattr(record, "namespace", lambda chapter: {"f": lambda **settings: calls.append(settings)})
+    provenance.adopt("toy", "toy", "f", "recorded", [])
+    monkeypatch.setattr(provenance, "parts_of", lambda chapter, function: {"a.f": "2"})
+    assert provenance.state("toy", "toy", "f")[0] == "stale"
+    return whole, calls
+
+
+def test_a_run_that_calls_nothing_of_a_change_fits_and_one_that_does_stays_stale(toy, monkeypatch, capsys):
+    monkeypatch.setattr(provenance, "touched", lambda changed, called: changed)
+    assert provenance.clear(["toy"]) == 1 and "calls a.f" in capsys.readouterr().out
+    assert provenance.state("toy", "toy", "f")[0] == "stale"
+    monkeypatch.setattr(provenance, "touched", lambda changed, called: [])
+    assert provenance.clear(["toy"]) == 0 and provenance.state("toy", "toy", "f") == ("fits", "")
+    *_, fit = provenance.read_ledger()["toy"]["fits"]
+    assert fit["how"] == "not called" and len(fit["repeated"]) == len(provenance.cheapest({"toy": toy[0]}))
+
+
+def test_a_run_file_edited_by_hand_is_not_cleared(toy, monkeypatch, capsys):
+    whole, calls = toy
+    monkeypatch.setattr(provenance, "touched", lambda changed, called: [])
+    whole["points"][0]["result"]["score"] += 1
+    assert provenance.clear(["toy"]) == 1 and "has been changed since" in capsys.readouterr().out
+    assert not calls and provenance.state("toy", "toy", "f")[0] == "stale"
+
+
+def test_a_run_that_cannot_be_cut_short_stays_stale(toy, monkeypatch, capsys):
+    monkeypatch.setattr(record, "namespace", lambda chapter: {"f": lambda **settings: 1 / 0})
+    assert provenance.clear(["toy"]) == 1 and "ZeroDivisionError" in capsys.readouterr().out
+    assert provenance.state("toy", "toy", "f")[0] == "stale"
 
 
 def test_each_commit_repeats_one_cheap_point_and_sees_a_wrong_number(monkeypatch, capsys):
