@@ -584,8 +584,8 @@ def touched(changed: list[str], called: set[CodeType], folder: Path = chapters.L
         if ours and code.co_flags & inspect.CO_OPTIMIZED:
             module = ".".join(path.relative_to(folder).with_suffix("").parts)
             ran.add(f"{module}.{code.co_qualname.split('.<locals>')[0]}")
-        elif ours:
-            continue  # a module or the body of a class, which names all that it defines: see above for what it reads
+        elif ours or any(path.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
+            continue  # the body of a module or a class names all that it defines (see above), and Python's own nothing of ours
         spoken |= {*code.co_names}
     modules = {module.partition(".")[0] for module in library}
 
