@@ -66,8 +66,13 @@ def dpo_loss(policy: Decoder, reference: Decoder, comparisons: Sequence[Comparis
         reference_log_prob = text_log_probs(reference, texts)  # (number of texts,)
     implied = beta * (text_log_probs(policy, texts) - reference_log_prob)  # the policy is its own reward model
     # A comparison of fewer texts is filled up with NaN, which gets rank 0, that of a missing text.
-    ratings = [torch.tensor([float(rating) for _, rating in comparison]) for comparison in comparisons]
-    order = ranks(pad_sequence(ratings, batch_first=True, padding_value=math.nan)).to(implied.device)  # (P, K)
+    ratings = [
+        torch.tensor([float(rating) for _, rating in comparison])  # (K,)
+        for comparison in comparisons
+    ]
+    order = ranks(
+        pad_sequence(ratings, batch_first=True, padding_value=math.nan),  # (P, K)
+    ).to(implied.device)
     return ranking_loss(implied.new_zeros(order.shape).masked_scatter(order > 0, implied), order)
 
 
