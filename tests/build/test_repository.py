@@ -43,9 +43,9 @@ LAYERS = [
         "reward_model",
     },
     {"training", "evaluation", "metrics", "profiling", "overlap", "translation", "scaling_laws"}
-    | {"ppo", "rlhf", "instructions", "check"},
+    | {"ppo", "rlhf", "dpo", "instructions", "check"},
     {"book.claims", "book.listing", "book.plots", "book.runs", "book.translators", "book.tasks"}
-    | {"book.icons", "book.robots", "book.questions", "book.outcomes"}
+    | {"book.icons", "book.robots", "book.questions", "book.outcomes", "book.assistants"}
     | {"book.corpora", "book.counts", "book.browser", "book.models"},
 ]
 
