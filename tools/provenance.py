@@ -527,13 +527,10 @@ def _called(rounds: int = 10) -> Iterator[set[CodeType]]:
             found.add(frame.f_code)
 
     def short(iterable: Iterable[Any], **settings: Any) -> Any:
+        some: Iterable[Any] = itertools.islice(iterable, rounds)
         if isinstance(iterable, Sequence) and len(iterable) > rounds:
-            some: Iterable[Any] = [
-                *iterable[: rounds - 1],
-                iterable[-1],
-            ]  # some things are done in the last round alone
-        else:
-            some = itertools.islice(iterable, rounds)
+            # Some things are done in the last round alone.
+            some = [*iterable[: rounds - 1], iterable[-1]]
         return whole(some, **settings | {"total": rounds})
 
     runtime.progress = short  # type: ignore[assignment]

@@ -275,9 +275,8 @@ def test_what_counts_as_called(tmp_path, monkeypatch):
         exec(compile(LIBRARY, str(path), "exec"), {"__name__": "small"})  # importing names everything, and calls little
         for x in provenance.runtime.progress(range(100)):
             space["f"](x)
-        exec(
-            compile("DOUBLED = 1\nDOUBLED", f"{sys.prefix}/a package.py", "exec"), {}
-        )  # another's name of the same spelling
+        # Another package's name of the same spelling.
+        exec(compile("DOUBLED = 1\nDOUBLED", f"{sys.prefix}/a package.py", "exec"), {})
     functions = ["used", "never", "Model.score", "Model.other", "Never.forward", "twice"]
     parts = [f"small.{name}" for name in (*functions, "LIMIT", "OTHER", "WIDTHS", "DOUBLED", "Model", "Never")]
     parts += ["small", "cells.f", "data set x"]
