@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nextword import runtime
 from nextword.attention import pad
 from nextword.decoder import Decoder
+from nextword.layers import eval_mode
 from nextword.reward_model import Comparison, check_encoded, ranking_loss, ranks
 from nextword.rlhf import log_probs
 from nextword.training import linear
@@ -62,7 +63,7 @@ def dpo_loss(policy: Decoder, reference: Decoder, comparisons: Sequence[Comparis
     if not beta > 0:
         raise ValueError(f"beta={beta} is not positive; with a price of 0 the best policy has no limit")
     texts = [ids for comparison in comparisons for ids, _ in comparison]
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(reference):  # dropout would make a noise of what is to stay fixed
         reference_log_prob = text_log_probs(reference, texts)  # (number of texts,)
     implied = beta * (text_log_probs(policy, texts) - reference_log_prob)  # the policy is its own reward model
     # A comparison of fewer texts is filled up with NaN, which gets rank 0, that of a missing text.
@@ -108,10 +109,10 @@ def train_dpo(
         raise ValueError("batches is empty; give lists of comparisons")
     policy, losses = copy.deepcopy(policy).eval(), []  # a copy: where both are one model, the reference must not move
     adam = torch.optim.Adam(policy.parameters(), learning_rate)
+    schedule = {"warmup": min(warmup, len(batches)), "steps": len(batches)}
     bar = runtime.progress(batches, desc="DPO", unit="update")
     for i, comparisons in enumerate(bar, 1):
-        how = {"warmup": min(warmup, len(batches)), "steps": len(batches)}
-        adam.param_groups[0]["lr"] = linear(i, learning_rate=learning_rate, **how)
+        adam.param_groups[0]["lr"] = linear(i, learning_rate=learning_rate, **schedule)
         adam.zero_grad()
         loss = dpo_loss(policy, reference, comparisons, beta)
         losses.append(loss.item())

@@ -71,11 +71,11 @@ def test_more_than_two_texts_are_all_their_pairs_and_comparisons_may_differ_in_s
 
 
 def test_it_begins_at_log_2_and_leaves_both_models_as_they_are():
-    policy = model(dropout=0.5)
+    policy = model(dropout=0.5).train()
     before = copy.deepcopy(policy.state_dict())
     trained, losses = train_dpo(policy, policy, [[[(TEXTS[0], 1), (TEXTS[1], 0)]]] * 3)
     assert losses[0] == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6), "dropout is off"
-    assert losses[-1] < losses[0] and not trained.training
+    assert losses[-1] < losses[0] and not trained.training and policy.training
     assert all(torch.equal(before[name], x) for name, x in policy.state_dict().items())
 
 
