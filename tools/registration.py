@@ -203,8 +203,8 @@ def _date_data(root: Path, found: dict[str, Registered]) -> None:
         if decided:
             commit, claim.data = min(decided, key=lambda run: order[run[0]])
             claim.before = max(order[c] for c in claim.changed) < order[commit]
-        begun = [_begun(root, name) for name in current.get(id, {}).get("runs", ())]
-        claim.before &= all(_moment(claim.date) < _moment(start) for start in begun if start)
+        begun = [_moment(start) for name in current.get(id, {}).get("runs", ()) if (start := _begun(root, name))]
+        claim.before &= not begun or _moment(claim.date) < max(begun)  # the last run decides, as above
         claim.before &= not (claim.seen or current.get(id, {}).get("seen", False))
 
 

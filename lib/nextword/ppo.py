@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017): learn from actions that an older policy took, in small steps.
 
 A policy acts for a while; the advantages say which actions turned out better than expected (:func:`gae`); then it is
-trained on them for several epochs with a loss that stops to pull once the policy has moved away from the one that acted
+trained on them for several epochs with a loss that stops pulling once the policy has moved away from the one that acted
 (:func:`ppo_loss`). :func:`train_ppo` does so in gymnasium's environments, ``nextword.rlhf`` with a language model.
 
 Shapes: T steps in each of N environments, B = T·N of them; S numbers in an observation; A that determine a distribution

@@ -198,9 +198,8 @@ def ranking_loss(rewards: Float[Tensor, "P K"], ranks: Int64[Tensor, "P K"]) -> 
         raise ValueError("ranks: all are equal or missing, so there is no pair to learn from")
     gaps = rewards[:, :, None] - rewards[:, None, :]  # (P, K, K), r_better - r_worse
     gaps = gaps.masked_fill(~pairs, 0)  # before the logarithm: a missing reward of -inf must not become 0 · inf
-    # A gap is the log-odds that the better one wins, so this is the cross-entropy of who did.
-    # logsigmoid is exact at a gap of -110, too, where σ rounds to 0 in float32 and its logarithm would be -inf. A
-    # prompt without a pair would be 0/0 here; it is left out below.
+    # A gap is the log-odds that the better one wins, so this is the cross-entropy of who did. logsigmoid is exact
+    # where σ rounds to 0. A prompt without a pair would be 0/0; it is left out below.
     losses = (-F.logsigmoid(gaps) * pairs).sum((1, 2)) / n_pairs.clamp(min=1)  # (P,)
     return losses[n_pairs > 0].mean()  # a prompt with many completions weighs no more than one with two
 

@@ -575,8 +575,8 @@ def measured_text(row: dict[str, Any], *, plus_minus: bool = True, size: bool = 
         ('8 ± 3', '7.8', '−0.123')
     """
     value = abs(row["measured"]) if size else row["measured"]
-    if row["kind"] == "exact" or value == 0:
-        return number(value).replace("-", "−")
+    if value == 0 or (row["kind"] == "exact" and value == round(value)):
+        return number(value).replace("-", "−")  # a count is given whole
     half = half_width(row)
     if half is None or half < 5e-4 * abs(value):
         return two_digits(value, row["unit"])
@@ -665,7 +665,7 @@ def facts(row: dict[str, Any]) -> list[tuple[str, str]]:
     if row["interval"]:
         cells.append(("95 % interval", range_text(row["interval"])))
     if row["values"]:
-        cells.append(("seeds", ", ".join(number(value) for value in row["values"][:8])))
+        cells.append(("seeds", ", ".join(number(value) for value in row["values"])))
     if row["band"]:
         cells.append(("live runs with other seeds", range_text(row["band"])))
     if row["repeat"]:
