@@ -876,8 +876,8 @@ def classification_head(theirs: Theirs) -> None:
         def classification_head(hidden, ids, W_y, extract):
             '''Return the scores of K classes (B, K), before the softmax.
 
-            hidden (B, T, C) are the last layer's vectors, ids (B, T) the texts, W_y (C, K). Each text ends with its
-            first token extract. What stands behind is filling, whatever it is.
+            hidden (B, T, C) are the last layer's vectors, ids (B, T) the texts. W_y (K, C) has a row for each class.
+            Each text ends with its first token extract. What stands behind is filling, whatever it is.
             '''
             ...
 
@@ -889,7 +889,7 @@ def classification_head(theirs: Theirs) -> None:
 
     def by_rule(hidden: Tensor, ids: Tensor, W_y: Tensor, extract: int) -> Tensor:  # row by row
         ends = [row.index(extract) for row in ids.tolist()]
-        return torch.stack([vectors[end] for vectors, end in zip(hidden, ends, strict=True)]) @ W_y
+        return torch.stack([vectors[end] for vectors, end in zip(hidden, ends, strict=True)]) @ W_y.T
 
     def end(ids: Tensor, extract: int) -> Tensor:
         return (ids == extract).int().argmax(1)
@@ -904,25 +904,25 @@ def classification_head(theirs: Theirs) -> None:
     several = torch.tensor([[5, E, 0, 0], [1, 2, 3, E], [7, 7, E, 0]])
     more = torch.tensor([[5, 1, E, E], [1, E, E, E], [7, 7, 2, E]])
     cases = {
-        "one text that ends with extract": (randn(1, 3, 4), torch.tensor([[5, 2, E]]), randn(4, 2), E),
-        "texts of three lengths, filled up with 0": (randn(3, 4, 5), several, randn(5, 2), E),
-        "texts that are filled up with extract itself": (randn(3, 4, 5), more, randn(5, 2), E),
+        "one text that ends with extract": (randn(1, 3, 4), torch.tensor([[5, 2, E]]), randn(2, 4), E),
+        "texts of three lengths, filled up with 0": (randn(3, 4, 5), several, randn(2, 5), E),
+        "texts that are filled up with extract itself": (randn(3, 4, 5), more, randn(2, 5), E),
     }
     mistakes: Mistakes = {
         "The last position was read: what stands there when a text is shorter than the others?":
-            lambda h, ids, W, E: h[:, -1] @ W,
+            lambda h, ids, W, E: h[:, -1] @ W.T,
         "The first position was read, but it has seen only itself: where has the model read the whole text?":
-            lambda h, ids, W, E: h[:, 0] @ W,
+            lambda h, ids, W, E: h[:, 0] @ W.T,
         "The position before extract was read: is that one too early?":
-            lambda h, ids, W, E: at(h, end(ids, E) - 1) @ W,
+            lambda h, ids, W, E: at(h, end(ids, E) - 1) @ W.T,
         "The last extract was read, but here the filling is extract, too: should it be the first one?":
-            lambda h, ids, W, E: at(h, ids.shape[1] - 1 - end(ids.flip(1), E)) @ W,
+            lambda h, ids, W, E: at(h, ids.shape[1] - 1 - end(ids.flip(1), E)) @ W.T,
         "The mean of all positions was read, filling included: should it be the vector at extract alone?":
-            lambda h, ids, W, E: h.mean(1) @ W,
+            lambda h, ids, W, E: h.mean(1) @ W.T,
         "The mean of the text was read: should it be the vector at extract alone?":
-            lambda h, ids, W, E: mean(h, torch.arange(ids.shape[1]) <= end(ids, E)[:, None]) @ W,
+            lambda h, ids, W, E: mean(h, torch.arange(ids.shape[1]) <= end(ids, E)[:, None]) @ W.T,
         "All texts were read where the first one ends: does each row use its own position?":
-            lambda h, ids, W, E: h[:, end(ids, E)[0]] @ W,
+            lambda h, ids, W, E: h[:, end(ids, E)[0]] @ W.T,
         "These are probabilities, but scores are wanted: is there a softmax too many?":
             lambda h, ids, W, E: by_rule(h, ids, W, E).softmax(-1),
         "These are log-probabilities, but scores are wanted: is there a log_softmax too many?":

@@ -97,7 +97,7 @@ def next_token_loss(logits, ids):
 
 def classification_head(hidden, ids, W_y, extract):
     last = (ids == extract).int().argmax(1)
-    return hidden[torch.arange(len(ids)), last] @ W_y
+    return hidden[torch.arange(len(ids)), last] @ W_y.T
 
 
 def mask_tokens(ids, special, scores, fate, words, mask_id):
@@ -331,6 +331,7 @@ PLANTED = [
     ("classification_head", "last] @", "last - 1] @", "The position before extract"),
     ("classification_head", "hidden[torch.arange(len(ids)), last]", "hidden.mean(1)", "The mean of all positions"),
     ("classification_head", "hidden[torch.arange(len(ids)), last]", "hidden[:, last]", "the shape"),
+    ("classification_head", "W_y.T", "W_y", "shapes cannot be multiplied"),
     ("mask_tokens", "chosen & (fate < 0.8)", "chosen", "All chosen tokens became [MASK]"),
     ("mask_tokens", "ids.masked_fill(~chosen, -100)", "ids", "where is -100"),
     ("mask_tokens", "ids.masked_fill(~chosen, -100)", "inputs.masked_fill(~chosen, -100)", "need only copy"),
