@@ -1663,6 +1663,42 @@ def test_ppo_judges_better_above_the_line_and_worse_below():
         assert (label > line) == down
 
 
+# PPO, the clip: three moments of an action.
+
+
+def clipped(ratio, advantage, clip):
+    """Return what an action adds to the clipped objective of the library, and the slope."""
+    x, zero = torch.tensor([ratio], dtype=torch.float64, requires_grad=True), torch.zeros(1, dtype=torch.float64)
+    gain = -ppo_loss(x.log(), zero, zero + advantage, zero, zero, zero, clip=clip).policy
+    return gain.item(), torch.autograd.grad(gain, x)[0].item()
+
+
+@pytest.mark.parametrize(("moment", "sign"), [(1, 1), (2, 1), (3, -1)])
+def test_clipping_draws_the_objective_and_the_slope_of_the_library(cartpole, moment, sign):
+    part = group("clipping", str(moment))
+    words, said = texts(part), described("clipping")
+    ratio = float(words[0].removeprefix("ρₜ = "))
+    assert words[1:3] == [str(moment), "good: Âₜ > 0" if sign > 0 else "bad: Âₜ < 0"]
+    limit = round(1 + sign * cartpole.clip, 6)
+    ticks = {text.text: float(text.get("x")) for text in part.iter(f"{SVG}text")}
+    unit = (ticks[f"{limit:g}"] - ticks["1"]) / (limit - 1)
+    lines = [path.get("d") for path in part.iter(f"{SVG}path") if path.get("class").startswith("nw-d-strong")]
+    [[x0, y0, x1, y1, x2, y2]] = [[float(n) for n in re.findall(r"[\d.]+", d)] for d in lines]
+    gains = [clipped(1 + (x - ticks["1"]) / unit, sign, cartpole.clip)[0] for x in (x0, x1, x2)]
+    assert 1 + (x1 - ticks["1"]) / unit == pytest.approx(limit)
+    rise = (y0 - y2) / (gains[2] - gains[0])
+    assert y1 == pytest.approx(y0 - rise * (gains[1] - gains[0]), abs=0.1)
+    gain, slope = clipped(ratio, sign, cartpole.clip)
+    [dot] = [start(path) for path in part.iter(f"{SVG}path") if path.get("class") == "nw-d-key"]
+    assert dot[0] + 5 == pytest.approx(ticks["1"] + unit * (ratio - 1), abs=0.1)
+    assert dot[1] == pytest.approx(y0 - rise * (gain - gains[0]), abs=0.1)
+    assert words[-2] == f"slope {slope:g}".replace("-", "−") and f"the slope is {slope:g}".replace("-", "−") in said
+    arrows = [path.get("d") for path in part.iter(f"{SVG}path") if path.get("marker-end")]
+    [*ways] = [[float(n) for n in re.findall(r"[\d.]+", d)] for d in arrows]
+    assert [(to > begin) - (to < begin) for begin, _, to, _ in ways] == [slope] * (slope != 0)
+    assert part.get("style") == f"--nw-d-t: {moment - 1}"
+
+
 # InstructGPT: three steps.
 
 SAMPLED = [12_725, 33_207, 31_144]  # Ouyang et al. 2022, table 6: training prompts for SFT, reward model and PPO
